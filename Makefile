@@ -1,0 +1,35 @@
+# `make demo` and `make test` set up what they need; each can be repeated.
+
+PYTHON := $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test check clean
+
+demo: $(INSTALLED)
+	$(BIN)/millstream train configs/quickstart.yaml
+
+test: check
+	$(BIN)/pytest
+
+# What can be said without running anything.
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# constraints.txt pins every version; which build of the pinned torch it is (CPU or GPU) is up to
+# where pip is configured to look.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Millstream needs Python 3.11: install it, or set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || \
+		{ echo "$(PYTHON) cannot make virtual environments: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

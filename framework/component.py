@@ -1,0 +1,122 @@
+"""Solvers and surrogates by name: how a study finds them and checks their settings.
+
+A component's settings are its constructor's arguments, checked by pydantic against their
+annotations, so a component declares them once, in plain Python.
+"""
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from framework.section import Section
+
+
+class Component(Section):
+    """The section of a solver or a surrogate: its name, and beside it its own settings."""
+
+    model_config = ConfigDict(extra="allow")
+    name: str
+
+
+def find(name: str, kind: str, registered: Mapping[str, str], base: type[Any]) -> type[Any]:
+    """The class with a registered name or an import path `package.module:Class`.
+
+    Raises ValueError if there is none, or if it is not a subclass of `base`.
+    """
+    path = registered.get(name, name)
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        raise ValueError(
+            f"{kind}.name is {name}: it must be one of {', '.join(registered)}, "
+            "or an import path such as my_package.wave:Wave"
+        )
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except AttributeError:
+        raise ValueError(f"{kind}.name is {name}: {module} has no {attribute}") from None
+    # The user's own module: whatever importing it raises is a mistake to be shown with its place.
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{kind}.name is {name}: importing {module} failed with "
+            f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
+        ) from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{kind}.name is {name}: that is not a subclass of {base.__name__}")
+    return found
+
+
+def factory(
+    component: Component, kind: str, registered: Mapping[str, str], base: type[Any], *leading: Any
+) -> Callable[[], Any]:
+    """The component's class with its settings filled in; `leading` arguments come before them.
+
+    Raises ValueError if the component is not found or a setting is wrong.
+    """
+    found: Callable[..., Any] = find(component.name, kind, registered, base)
+    model = settings_of(found, len(leading))
+    try:
+        settings = model.model_validate(component.model_extra)
+    except ValidationError as error:
+        raise ValueError(explain(error, model, kind)) from None
+    return partial(found, *leading, **dict(settings))
+
+
+def settings_of(component: Callable[..., Any], leading: int) -> type[Section]:
+    """A model of the arguments of a component's constructor, without the `leading` ones."""
+    hints = get_type_hints(component.__init__, include_extras=True)
+    parameters = list(inspect.signature(component).parameters.values())[leading:]
+    fields: dict[str, Any] = {
+        parameter.name: (
+            hints.get(parameter.name, Any),
+            ... if parameter.default is parameter.empty else parameter.default,
+        )
+        for parameter in parameters
+    }
+    return create_model(component.__name__, __base__=Section, **fields)
+
+
+def describe(name: str, component: type[Any], leading: int) -> dict[str, str]:
+    """A component's name, the first line of its documentation, and its settings."""
+    settings = (
+        key if field.is_required() else f"{key}={field.default}"
+        for key, field in settings_of(component, leading).model_fields.items()
+    )
+    summary = (inspect.getdoc(component) or "").partition("\n")[0]
+    return {"name": name, "summary": summary, "settings": ", ".join(settings)}
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
+    """What is wrong, a sentence for each mistake: the key, the value, and what is allowed."""
+    sentences = []
+    for detail in error.errors(include_url=False):
+        location = [str(part) for part in detail["loc"]]
+        key = ".".join([prefix, *location] if prefix else location)
+        message = detail["msg"].removeprefix("Value error, ")
+        match detail["type"]:
+            case "extra_forbidden":
+                section = ".".join(filter(None, [prefix, *location[:-1]])) or "a study"
+                names = ", ".join(_fields_at(model, location[:-1]))
+                sentences.append(f"{key} is not a setting: {section} has {names}")
+            case "missing":
+                sentences.append(f"{key} is missing")
+            case "value_error":
+                sentences.append(f"{key}: {message}" if key else message)
+            case _:
+                message = message[0].lower() + message[1:]
+                sentences.append(f"{key} is {detail['input']!r}: {message}")
+    return "; ".join(sentences)
+
+
+def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+    """The names of the settings of the section that `location` leads to."""
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *get_args(annotation)]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)

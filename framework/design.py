@@ -1,0 +1,82 @@
+"""Design of experiments: which parameters and which seed every simulation has.
+
+(study, simulation id) -> (parameters, seed) is a pure function: it needs no memory of what was
+drawn before, so a simulation can be run again anywhere and a longer design begins with the same
+simulations. p: parameters.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt
+from scipy.stats import qmc
+
+from framework.block import Simulation
+from framework.section import Section
+from solvers.base import ParameterSpace
+
+
+class DesignConfig(Section):
+    """The `design` section of a study."""
+
+    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube"] = "sobol"
+    simulations: PositiveInt
+    # Bounds that replace the solver's own: name -> [low, high].
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class Design:
+    """The simulations of a study: `simulations` for training, and any number held out."""
+
+    def __init__(self, config: DesignConfig, space: ParameterSpace, seed: int) -> None:
+        self.config = config
+        self.space = space.with_bounds(config.bounds)
+        self._seed = seed
+        self._sequence: NDArray[np.float64] = np.empty((0, len(space)))
+
+    def training(self, id: int) -> Simulation:
+        """Simulation `id`, counted from 0; designs but the Latin hypercube go on for ever.
+
+        Raises ValueError past the end of a Latin hypercube, which cannot grow: its strata are
+        fixed by its size.
+        """
+        parameters = self.space.from_unit(self._point(id))
+        return Simulation(id, parameters, self._simulation_seed(0, id))
+
+    def held_out(self, index: int) -> Simulation:
+        """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
+        point = np.random.default_rng([self._seed, 2, index]).random(len(self.space))
+        return Simulation(-1 - index, self.space.from_unit(point), self._simulation_seed(1, index))
+
+    def _simulation_seed(self, stream: int, index: int) -> int:
+        sequence = np.random.SeedSequence([self._seed, stream, index])
+        return int(sequence.generate_state(1, np.uint64)[0])
+
+    def _point(self, id: int) -> NDArray[np.float64]:
+        """Point `id` of the design in the unit cube [p]."""
+        if self.config.sampler == "monte_carlo":
+            return np.random.default_rng([self._seed, 3, id]).random(len(self.space))
+        if id >= len(self._sequence):
+            self._sequence = self._draw(id + 1)
+        point: NDArray[np.float64] = self._sequence[id]
+        return point
+
+    def _draw(self, count: int) -> NDArray[np.float64]:
+        """The first points of the sequence, at least `count` of them."""
+        dimensions = len(self.space)
+        random = np.random.default_rng([self._seed, 4])
+        points: NDArray[np.float64]
+        if self.config.sampler == "latin_hypercube":
+            if count > self.config.simulations:
+                raise ValueError(
+                    f"a Latin hypercube of {self.config.simulations} simulations cannot grow to "
+                    f"{count}: the sobol, halton and monte_carlo samplers can"
+                )
+            points = qmc.LatinHypercube(dimensions, rng=random).random(self.config.simulations)
+            return points
+        # A Sobol sequence is balanced at powers of two only; drawing more changes nothing before.
+        power = max(count, self.config.simulations, 2) - 1
+        engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[self.config.sampler]
+        points = engine(dimensions, rng=random).random(2 ** power.bit_length())
+        return points

@@ -1,0 +1,166 @@
+"""What runs in a solver's process: a group of simulations, cut into blocks.
+
+B: simulations in the group, C: fields, `*grid`: the grid's axes.
+"""
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from framework.block import Block, Simulation, checksum
+from solvers.base import BatchSolver, Solver
+
+
+class SolverActor:
+    """Runs one group after the other. `ensemble.py` makes it a Ray actor and calls it."""
+
+    def __init__(self, make_solver: Callable[[], Solver], time_limit: float) -> None:
+        self._solver = make_solver()
+        self._time_limit = time_limit
+
+    def ping(self) -> None:
+        """Answers once the process is up and the solver is loaded."""
+
+    def run(self, group: Sequence[Simulation], steps_per_block: int) -> Iterator[list[Block]]:
+        """Yield the blocks of the group's simulations, several in a message.
+
+        A simulation ends with its last stored step or with a block that carries its error.
+        """
+        pending = _Pending(group, self._solver, steps_per_block)
+        spent, source = 0.0, self._fields(pending)
+        while pending.alive:
+            started = time.perf_counter()
+            try:
+                fields = next(source, None)
+            # The solver is the user's code: whatever it raises is reported as its failure.
+            except (Exception, SystemExit) as error:
+                yield pending.fail(_describe(error))
+                return
+            spent += time.perf_counter() - started
+            if spent > self._time_limit:
+                yield pending.fail(f"took longer than its limit of {self._time_limit:g} s")
+            elif (fields is None) != (pending.step == self._solver.stored_steps):
+                count = pending.step + (fields is not None)
+                yield pending.fail(
+                    f"yielded {'at least ' if fields is not None else ''}{count} stored steps, "
+                    f"but declares {self._solver.stored_steps}"
+                )
+            elif fields is None:
+                yield pending.flush()
+                return
+            else:
+                if pending.full():
+                    yield pending.flush()
+                if failed := pending.append(fields):
+                    yield failed
+
+    def _fields(self, pending: "_Pending") -> Iterator[NDArray[np.float32]]:
+        """The group's fields [B, C, *grid] at every stored time; before them, sets its times."""
+        solver, group = self._solver, pending.group
+        pending.times = np.stack([solver.times(simulation.parameters) for simulation in group])
+        if pending.times.shape[1:] != (solver.stored_steps,):
+            raise ValueError(
+                f"its times have shape {pending.times.shape[1:]}, but it declares "
+                f"{solver.stored_steps} stored steps"
+            )
+        if isinstance(solver, BatchSolver):
+            parameters = np.stack([simulation.parameters for simulation in group])
+            seeds = np.array([simulation.seed for simulation in group], dtype=np.uint64)
+            yield from map(_as_float32, solver.solve_batch(parameters, seeds))
+        else:
+            (simulation,) = group
+            for fields in solver.solve(simulation.parameters, simulation.seed):
+                yield _as_float32(fields)[None]
+
+
+class _Pending:
+    """The steps of a group that are not sent yet, and which of its simulations still run."""
+
+    def __init__(self, group: Sequence[Simulation], solver: Solver, steps_per_block: int) -> None:
+        self.group = group
+        self.alive = list(range(len(group)))
+        self.step = 0  # the next one
+        self.times: NDArray[np.float64] = np.empty((len(group), 0))  # [B, T]
+        self._first = 0
+        self._capacity = steps_per_block
+        self._shape = (len(group), len(solver.fields), *solver.grid.shape)
+        self._stored_steps = solver.stored_steps
+        self._fields = self._room()
+
+    def full(self) -> bool:
+        return self.step - self._first == self._capacity
+
+    def append(self, fields: NDArray[np.float32]) -> list[Block]:
+        """Add one step [B, C, *grid]; return the end of the simulations that it is wrong for."""
+        if fields.shape != self._shape:
+            return self.fail(
+                f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"
+            )
+        self._fields[:, self.step - self._first] = fields
+        finite = [bool(np.isfinite(fields[i]).all()) for i in range(len(self.group))]
+        broken = [i for i in self.alive if not finite[i]]
+        ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
+        self.alive = [i for i in self.alive if finite[i]]
+        self.step += 1
+        return ends
+
+    def flush(self) -> list[Block]:
+        """The pending steps of the simulations that still run, as blocks."""
+        blocks = [self._block(i) for i in self.alive]
+        self._first, self._fields = self.step, self._room()
+        return blocks
+
+    def fail(self, error: str) -> list[Block]:
+        """End every simulation that still runs; what was computed before the error is sent.
+
+        But never the last step: a simulation of which every step is sent counts as complete.
+        """
+        ends = [block for i in self.alive for block in self._end(i, error)]
+        self.alive = []
+        return ends
+
+    def _end(self, i: int, error: str) -> list[Block]:
+        simulation = self.group[i]
+        none = np.empty((0,))
+        failure = Block(
+            simulation.id,
+            self.step,
+            np.empty((0, *self._shape[1:]), dtype=np.float32),
+            simulation.parameters,
+            none,
+            none.astype(np.uint32),
+            error,
+        )
+        good = self._first < self.step < self._stored_steps
+        return [self._block(i), failure] if good else [failure]
+
+    def _block(self, i: int) -> Block:
+        fields = self._fields[i, : self.step - self._first]
+        return Block(
+            self.group[i].id,
+            self._first,
+            fields,
+            self.group[i].parameters,
+            self.times[i, self._first : self.step],
+            np.array([checksum(step) for step in fields], dtype=np.uint32),
+        )
+
+    def _room(self) -> NDArray[np.float32]:
+        # New for every message: the one before may still be on its way.
+        b, *shape = self._shape
+        return np.empty((b, self._capacity, *shape), dtype=np.float32)
+
+
+def _as_float32(fields: ArrayLike) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # becomes infinity, and that is an error
+        return np.asarray(fields, dtype=np.float32)
+
+
+def _describe(error: BaseException) -> str:
+    """One line: what was raised, and in which file and line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"

@@ -1,0 +1,168 @@
+"""A study: one YAML file that says what to simulate, and what to learn from it.
+
+The sections' models live beside the code they set; here they are put together, checked against each
+other, and turned into solvers and surrogates. Everything is checked before Ray starts.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+import yaml
+from pydantic import NonNegativeInt, StringConstraints, ValidationError, model_validator
+
+import solvers.base
+import surrogates.base
+from framework.buffer import BufferConfig
+from framework.component import Component, describe, explain, factory, find
+from framework.design import Design, DesignConfig
+from framework.ensemble import EnsembleConfig
+from framework.errors import StudyError
+from framework.section import Section
+from framework.trainer import TrainingConfig
+from framework.validation import ValidationConfig
+from solvers.base import BatchSolver, Solver
+from surrogates.base import Problem, Surrogate
+
+
+class Study(Section):
+    """A whole study. Raises pydantic's ValidationError, or StudyError when read from a file."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: NonNegativeInt = 0
+    solver: Component
+    design: DesignConfig
+    ensemble: EnsembleConfig = EnsembleConfig()
+    buffer: BufferConfig
+    surrogate: Component
+    training: TrainingConfig = TrainingConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file; `overrides` are of the form `section.key=value`. Raises StudyError."""
+        values = _read_mapping(Path(path))
+        for override in overrides:
+            _override(values, override)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise StudyError(f"{path}: {explain(error, cls)}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the study with every default filled in."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def solver_factory(self) -> Callable[[], Solver]:
+        """Makes the study's solver; can be sent to another process."""
+        return factory(self.solver, "solver", solvers.base.REGISTERED, Solver)
+
+    def surrogate_factory(self) -> Callable[[], Surrogate]:
+        """Makes the study's surrogate, untrained; can be sent to another process."""
+        registered = surrogates.base.REGISTERED
+        return factory(self.surrogate, "surrogate", registered, Surrogate, self.problem())
+
+    def make_design(self) -> Design:
+        """The study's design of experiments, within its bounds."""
+        return Design(self.design, self.solver_factory()().parameters, self.seed)
+
+    def problem(self) -> Problem:
+        """What the surrogate has to know before the first simulation has run."""
+        solver, design = self.solver_factory()(), self.make_design()
+        # Stored times may depend on the parameters: their range is that of the first simulations.
+        simulations = [design.training(id) for id in range(min(self.design.simulations, 1000))]
+        times = np.stack([solver.times(simulation.parameters) for simulation in simulations])
+        steps = np.diff(times, axis=1) if times.shape[1] > 1 else np.zeros(1)
+        static = list(solver.static_fields.values())
+        return Problem(
+            names=design.space.names,
+            low=tuple(design.space.low.tolist()),
+            high=tuple(design.space.high.tolist()),
+            log=tuple(design.space.log.tolist()),
+            times=(float(times.min()), float(times.max())),
+            steps=(float(steps.min()), float(steps.max())),
+            channels=len(solver.fields),
+            grid=solver.grid.shape,
+            static=np.array(static, dtype=np.float32).reshape(-1, *solver.grid.shape),
+        )
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        try:
+            solver = self.solver_factory()()
+        except ValueError as error:
+            raise ValueError(f"solver: {error}") from None
+        try:
+            solver.parameters.with_bounds(self.design.bounds)
+        except ValueError as error:
+            raise ValueError(f"design.bounds: {error}") from None
+        if self.ensemble.group_size > 1 and not isinstance(solver, BatchSolver):
+            raise ValueError(
+                f"ensemble.group_size is {self.ensemble.group_size}, but the solver "
+                f"{self.solver.name} runs one simulation at a time: it has to be 1"
+            )
+        surrogate = find(self.surrogate.name, "surrogate", surrogates.base.REGISTERED, Surrogate)
+        if self.training.precision not in surrogate.precisions:
+            raise ValueError(
+                f"training.precision is {self.training.precision}: the surrogate "
+                f"{self.surrogate.name} can be trained in {', '.join(surrogate.precisions)}"
+            )
+        try:
+            window = self.surrogate_factory()().window
+        except ValueError as error:
+            raise ValueError(f"surrogate: {error}") from None
+        if solver.stored_steps < window:
+            raise ValueError(
+                f"the solver {self.solver.name} stores {solver.stored_steps} steps, but the "
+                f"surrogate {self.surrogate.name} learns from {window} at a time"
+            )
+        return self
+
+
+def listing() -> dict[str, list[dict[str, str]]]:
+    """What a study can name, and the studies in configs/: for each its name and what it is."""
+    entries: dict[str, list[dict[str, str]]] = {"solvers": [], "surrogates": [], "studies": []}
+    for name in solvers.base.REGISTERED:
+        solver = find(name, "solver", solvers.base.REGISTERED, Solver)
+        parameters = (
+            f"{item.name} [{item.low:g}, {item.high:g}] {item.units}"
+            for item in solver.parameters.items
+        )
+        entry = describe(name, solver, leading=0)
+        entries["solvers"].append({**entry, "parameters": ", ".join(parameters)})
+    for name in surrogates.base.REGISTERED:
+        surrogate = find(name, "surrogate", surrogates.base.REGISTERED, Surrogate)
+        entries["surrogates"].append(describe(name, surrogate, leading=1))
+    for path in sorted(Path("configs").glob("*.yaml")):
+        comment = path.read_text().partition("\n")[0]
+        entries["studies"].append({"name": str(path), "summary": comment.lstrip("# ")})
+    return entries
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise StudyError(f"{path} is not a study: it has to hold sections such as `solver:`")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in the nested mapping; the value is read as YAML."""
+    path, equals, text = override.partition("=")
+    *sections, key = path.split(".")
+    if not equals or not all((*sections, key)):
+        raise StudyError(f"{override} is not of the form section.key=value")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise StudyError(f"the value in {override} is not YAML: put it in quotes") from None

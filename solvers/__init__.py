@@ -1,0 +1,1 @@
+"""Numerical solvers: `base` declares what one is, every other file is one PDE."""

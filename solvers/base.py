@@ -1,0 +1,163 @@
+"""What a solver is to the rest of Millstream.
+
+Shapes: p parameters, C fields (channels), T stored steps, B simulations in a batch, `*grid` the
+grid's axes (one to three). Fields leave a solver as float32; how it computes inside is its own.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The solvers that a study can name without an import path.
+REGISTERED = {"heat": "solvers.heat:Heat"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One physical parameter: its bounds, its units and how it is distributed between the bounds.
+
+    `minimum` is the least value with a physical meaning (0 for a temperature in kelvin); a study
+    may move the bounds, but not below it.
+    """
+
+    name: str
+    low: float
+    high: float
+    units: str = "1"
+    prior: Literal["uniform", "log_uniform"] = "uniform"
+    minimum: float = -math.inf
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"bounds of {self.name} are [{self.low}, {self.high}]: "
+                "they must be two finite numbers, the lower one first"
+            )
+        if self.low < self.minimum:
+            raise ValueError(
+                f"lower bound of {self.name} is {self.low} {self.units}: "
+                f"it must be at least {self.minimum}"
+            )
+        if self.prior == "log_uniform" and self.low <= 0:
+            raise ValueError(
+                f"lower bound of {self.name} is {self.low}: a log-uniform prior needs it positive"
+            )
+
+
+class ParameterSpace:
+    """The parameters of a solver, in order, and the map between them and the unit cube."""
+
+    def __init__(self, *parameters: Parameter) -> None:
+        self.items = parameters
+        self.names = tuple(parameter.name for parameter in parameters)
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"parameter names must differ, these do not: {', '.join(self.names)}")
+        self.low = np.array([parameter.low for parameter in parameters])
+        self.high = np.array([parameter.high for parameter in parameters])
+        self.log = np.array([parameter.prior == "log_uniform" for parameter in parameters])
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> "ParameterSpace":
+        """The same parameters with some bounds replaced. Raises ValueError on an unknown name."""
+        for name in bounds:
+            if name not in self.names:
+                raise ValueError(
+                    f"{name} is not a parameter of this solver, which has {', '.join(self.names)}"
+                )
+        return ParameterSpace(
+            *(
+                replace(item, low=bounds[item.name][0], high=bounds[item.name][1])
+                if item.name in bounds
+                else item
+                for item in self.items
+            )
+        )
+
+    def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points of the unit cube [..., p] to parameter values [..., p], by the prior."""
+        # A log-uniform prior needs positive bounds only where it applies: elsewhere 1 stands in.
+        low, high = np.where(self.log, self.low, 1.0), np.where(self.log, self.high, 1.0)
+        logarithmic = low * (high / low) ** unit
+        return np.where(self.log, logarithmic, self.low + (self.high - self.low) * unit)
+
+
+@dataclass(frozen=True)
+class Field:
+    """One stored field (a channel) and its units."""
+
+    name: str
+    units: str = "1"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid: points and spacing along every axis, in the order of the array's axes."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    units: str = "1"
+
+
+@dataclass(frozen=True)
+class Order:
+    """The orders of accuracy that a solver claims, in space and in time."""
+
+    space: float
+    time: float
+
+
+class Solver(ABC):
+    """Runs one simulation at a time. Subclasses set the attributes and write two methods.
+
+    The constructor's arguments are the solver's settings in a study: they are checked against
+    their annotations, so `points: Annotated[int, Ge(2)] = 64` refuses a 1. A ValueError that the
+    constructor raises is shown to the user as a mistake in the study.
+    """
+
+    parameters: ParameterSpace
+    fields: tuple[Field, ...]
+    grid: Grid
+    order: Order
+    stored_steps: int
+    # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
+    static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+
+    @abstractmethod
+    def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The stored times [T] of the simulation with these parameters [p], ascending."""
+
+    @abstractmethod
+    def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the fields [C, *grid] at every stored time, the initial state first.
+
+        The same parameters [p] and seed give the same bits on the same machine and number of
+        threads. Any exception ends the simulation; it is reported with the parameters.
+        """
+
+    def observe(self, fields: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What would be measured of the fields [C, *grid]: all of them, unless overridden."""
+        return fields
+
+
+class BatchSolver(Solver):
+    """A solver that runs many simulations at once; one simulation is a batch of one."""
+
+    @abstractmethod
+    def solve_batch(
+        self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B]."""
+
+    def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
+        """A batch of one."""
+        seeds = np.array([seed], dtype=np.uint64)
+        for fields in self.solve_batch(np.asarray(parameters)[None], seeds):
+            yield fields[0]

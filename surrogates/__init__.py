@@ -1,0 +1,1 @@
+"""Neural surrogates: `base` declares what one is, every other file is one architecture."""

@@ -1,0 +1,178 @@
+"""What a surrogate is to the rest of Millstream.
+
+Shapes: n samples, p parameters, C fields (channels), S static fields, T stored times, w stored
+steps in a sample (the window), k conditions, s channels of state, `*grid` the grid's axes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+# The surrogates that a study can name without an import path.
+REGISTERED = {"mlp": "surrogates.mlp:Mlp", "fno": "surrogates.fno:Fno"}
+
+Mode = Literal["direct", "autoregressive"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a surrogate has to know of the simulations it learns from, before the first arrives."""
+
+    names: tuple[str, ...]  # of the p parameters
+    low: tuple[float, ...]  # [p]
+    high: tuple[float, ...]  # [p]
+    log: tuple[bool, ...]  # [p], true where the prior is log-uniform
+    times: tuple[float, float]  # the earliest and the latest stored time
+    steps: tuple[float, float]  # the shortest and the longest time between two stored steps
+    channels: int
+    grid: tuple[int, ...]
+    static: NDArray[np.float32]  # [S, *grid]
+
+
+class Surrogate(nn.Module, ABC):
+    """A network with its normalisation. A subclass writes a constructor and `forward`.
+
+    In mode `direct` it maps (parameters, time) to the fields at that time. In mode `autoregressive`
+    it maps the fields at one stored time, with (parameters, time, step to the next time), to the
+    fields at the next: the network's output is the change, in units of its typical size.
+
+    The constructor takes the problem, the mode, and then its own options, which are the surrogate's
+    settings in a study and are checked against their annotations.
+    """
+
+    # The precisions that `training.precision` may ask of this surrogate.
+    precisions: tuple[str, ...] = ("float32", "float64", "bfloat16")
+
+    low: Tensor
+    high: Tensor
+    log: Tensor
+    static: Tensor
+    field_mean: Tensor
+    field_scale: Tensor
+    step_scale: Tensor
+
+    def __init__(self, problem: Problem, mode: Mode) -> None:
+        super().__init__()
+        self.problem = problem
+        self.mode = mode
+        self.window = 1 if mode == "direct" else 2
+        ranges = [*zip(problem.low, problem.high, strict=True), problem.times]
+        log = [*problem.log, False]
+        if mode == "autoregressive":
+            shortest, longest = problem.steps
+            # Steps between times in single precision are never quite equal: no difference to learn.
+            constant = longest - shortest < 1e-3 * longest
+            ranges.append((0.0, 2 * longest) if constant else problem.steps)
+            log.append(False)
+        self.conditions = len(ranges)  # k
+        self.state_channels = len(problem.static) + (
+            problem.channels if mode == "autoregressive" else 0
+        )  # s
+        bounds = torch.tensor(ranges, dtype=torch.float64)
+        is_log = torch.tensor(log)
+        bounds = torch.where(is_log[:, None], bounds.clamp(min=1e-300).log(), bounds)
+        self.register_buffer("low", bounds[:, 0])
+        self.register_buffer("high", bounds[:, 1])
+        self.register_buffer("log", is_log)
+        static = torch.tensor(problem.static, dtype=torch.float64)
+        if len(static):
+            axes = tuple(range(1, static.ndim))
+            mean = static.mean(axes, keepdim=True)
+            spread = static.std(axes, keepdim=True, correction=0)
+            # A constant field tells nothing: it becomes 0.
+            spread = torch.where(spread > 1e-7 * mean.abs(), spread, torch.inf)
+            static = (static - mean) / spread
+        self.register_buffer("static", static.float())
+        self.register_buffer("field_mean", torch.zeros(problem.channels))
+        self.register_buffer("field_scale", torch.ones(problem.channels))
+        self.register_buffer("step_scale", torch.ones(problem.channels))
+
+    @abstractmethod
+    def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
+        """Normalised conditions [n, k] and state [n, s, *grid] to normalised fields [n, C, *grid].
+
+        The conditions are the parameters, the time and, if autoregressive, the step, each about in
+        [-1, 1]. The state is the current fields (if autoregressive), then the static fields.
+        """
+
+    def normalise_fields(self, mean: Tensor, std: Tensor, change: Tensor) -> None:
+        """Fix the normalisation by what was streamed, each [C] in the fields' units: their mean,
+        their standard deviation, and the root mean square of their change over a window."""
+        # A field that never varied, or never changed, has nothing to scale by.
+        std = torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std))
+        self.field_mean.copy_(mean)
+        self.field_scale.copy_(std)
+        self.step_scale.copy_(torch.where(change > 0, change / std, torch.ones_like(std)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and normalisation, copied to the CPU: what makes a trained surrogate."""
+        # Not all of a state dict need be tensors: neuraloperator adds metadata of its own.
+        return {
+            name: value.detach().cpu().clone()
+            for name, value in self.state_dict().items()
+            if isinstance(value, Tensor)
+        }
+
+    def summed_loss(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
+        """The squared error of the network's output in normalised units, summed over everything.
+
+        Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units. Divided by
+        `fields[:, -1].numel()` it is the mean squared error.
+        """
+        normal = self._normal(fields)
+        output = self._output(parameters, times, normal[:, 0])
+        target = normal[:, -1]
+        if self.mode == "autoregressive":
+            target = (target - normal[:, 0]) / self._by_field(self.step_scale)
+        return (output.to(target.dtype) - target).square().sum()
+
+    @torch.no_grad()
+    def rollout(self, parameters: Tensor, times: Tensor, initial: Tensor) -> Iterator[Tensor]:
+        """Yield the predicted fields [n, C, *grid] at each of the times [n, T], in physical units.
+
+        Parameters [n, p]; initial [n, C, *grid] are the fields at the first time. An autoregressive
+        surrogate starts from them, so its first prediction is exact; a direct one ignores them.
+        """
+        state = self._normal(initial[:, None])[:, 0]
+        if self.mode == "autoregressive":
+            yield initial
+        for step in range(self.window, times.shape[1] + 1):
+            output = self._output(parameters, times[:, step - self.window : step], state)
+            if self.mode == "autoregressive":
+                output = state + output * self._by_field(self.step_scale)
+            state = output
+            yield self._physical(state)
+
+    def _output(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
+        """What the network says of the last of the times [n, w], given the fields at the first."""
+        n = len(parameters)
+        columns = [parameters, times[:, :1]]
+        if self.mode == "autoregressive":
+            columns.append(times[:, 1:] - times[:, :1])
+        raw = torch.cat(columns, 1).to(self.low.dtype)
+        raw = torch.where(self.log, raw.clamp(min=1e-300).log(), raw)
+        conditions = 2 * (raw - self.low) / (self.high - self.low) - 1
+        state = self.static.expand(n, *self.static.shape)
+        if self.mode == "autoregressive":
+            state = torch.cat([current, state], 1)
+        output: Tensor = self(conditions.to(self.field_mean.dtype), state)
+        return output
+
+    def _normal(self, fields: Tensor) -> Tensor:
+        """Fields [n, w, C, *grid] from physical to normalised units."""
+        fields = fields.to(self.field_mean.dtype)
+        return (fields - self._by_field(self.field_mean)) / self._by_field(self.field_scale)
+
+    def _physical(self, fields: Tensor) -> Tensor:
+        """Fields [n, C, *grid] from normalised to physical units."""
+        return fields * self._by_field(self.field_scale) + self._by_field(self.field_mean)
+
+    def _by_field(self, values: Tensor) -> Tensor:
+        """Values [C] in the shape that multiplies fields [..., C, *grid]."""
+        return values.view(-1, *[1] * len(self.problem.grid))

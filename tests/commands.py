@@ -1,0 +1,40 @@
+"""Runs the `millstream` command as a user would: in a process and a directory of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+MILLSTREAM = str(Path(sys.executable).with_name("millstream"))
+QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+
+# The quickstart with few, small fields and a small network.
+SMALL = [
+    "name=small",
+    "solver.grid_size=16",
+    "solver.stored_steps=10",
+    "design.simulations=40",
+    "ensemble.actors=2",
+    "ensemble.group_size=2",
+    "buffer.capacity=120",
+    "buffer.watermark=40",
+    "surrogate={name: mlp, hidden: [64]}",
+    "validation.simulations=4",
+    "validation.every_steps=20",
+]
+
+
+def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in `directory`."""
+    return subprocess.run(
+        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=180
+    )
+
+
+def the_object(output: str) -> dict[str, Any]:
+    """The one JSON object that is the whole of the output."""
+    assert output.count("\n") == 1
+    value = json.loads(output)
+    assert isinstance(value, dict)
+    return value

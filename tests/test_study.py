@@ -1,0 +1,162 @@
+"""A wrong study is refused in one sentence that names the key, the value and what is allowed."""
+
+import copy
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from framework import Study
+from framework.errors import StudyError
+
+QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+VALUES: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text())
+
+
+def scalar_numbers(values: dict[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            keys += scalar_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            keys.append(prefix + key)
+    return keys
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(StudyError) as caught:
+        Study.load(QUICKSTART, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.removeprefix(f"{QUICKSTART}: ")
+
+
+@pytest.mark.parametrize("key", scalar_numbers(VALUES))
+@pytest.mark.parametrize("value", ["-1", "-0.5", ".nan", "nan", ".inf", "a lot", "null"])
+def test_no_number_of_the_quickstart_may_be_negative_or_not_a_number(key: str, value: str) -> None:
+    assert key in refusal(f"{key}={value}")
+
+
+def test_the_quickstart_has_numbers_in_every_section_that_has_any() -> None:
+    sections = {key.partition(".")[0] for key in scalar_numbers(VALUES)}
+    assert sections == set(VALUES) - {"name"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.batchsize=5"], "training.batchsize is not a setting: training has batch_size,"),
+        (["solver.size=5"], "solver.size is not a setting: solver has grid_size, stored_steps,"),
+        (["surrogate.depth=5"], "surrogate.depth is not a setting: surrogate has mode, modes,"),
+        (["extra.key=1"], "extra is not a setting: a study has name, seed, solver,"),
+        (["training.batch_size=0"], "training.batch_size is 0: input should be greater than 0"),
+        (["training.optimiser=lion"], "training.optimiser is 'lion': input should be 'adam',"),
+        (["solver.name=wave"], "solver.name is wave: it must be one of heat, or an import path"),
+        (["surrogate.name=mlp:Mlp"], "surrogate.name is mlp:Mlp: importing mlp failed with Mod"),
+        (["solver.name=solvers.heat:Cold"], "solver.name is solvers.heat:Cold: solvers.heat has "),
+        (["solver.name=surrogates.mlp:Mlp"], "that is not a subclass of Solver"),
+        (["surrogate.modes=65"], "modes is 65: at most 64 on a grid of (64, 64)"),
+        (["design.bounds.initial=[500, 100]"], "bounds of initial are [500.0, 100.0]"),
+        (["design.bounds.initial=[-5, 100]"], "lower bound of initial is -5.0 K: it must be at l"),
+        (["design.bounds.initial=[100, .inf]"], "design.bounds.initial.1 is inf"),
+        (
+            ["design.bounds.middle=[1, 2]"],
+            "design.bounds: middle is not a parameter of this sol",
+        ),
+        (["design.sampler=grid"], "design.sampler is 'grid': input should be 'monte_carlo'"),
+        (["training.stop=never"], "training.stop: must be drained, or one limit such as {steps:"),
+        (["training.stop.steps=5", "training.stop.samples=5"], "training.stop: give only one of"),
+        (["training.precision=bfloat16"], "surrogate fno can be trained in float32"),
+        (["buffer.replay=[2, 1]"], "buffer"),
+        (["buffer.kind=fifo"], "buffer"),
+        (["buffer.watermark=1500"], "buffer"),
+        (["name=a/b"], "name is 'a/b'"),
+    ],
+)
+def test_refusals_say_what_is_allowed(overrides: list[str], message: str) -> None:
+    assert message in refusal(*overrides)
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    message = refusal("training.batch_size=-3", "seed=-1")
+    assert "training.batch_size is -3" in message
+    assert "seed is -1" in message
+
+
+@pytest.mark.parametrize("override", ["training.batch_size", "=5", "training.=5", ".x=5"])
+def test_overrides_of_another_form_are_refused(override: str) -> None:
+    assert f"{override} is not of the form section.key=value" in refusal(override)
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    study = Study.load(
+        QUICKSTART,
+        [
+            "training.learning_rate=1e-4",
+            "training.stop.steps=7",
+            "design.bounds.left=[150, 160]",
+            "surrogate={name: mlp, hidden: [8, 9]}",
+        ],
+    )
+    assert study.training.learning_rate == 1e-4
+    assert study.training.stop.steps == 7
+    assert study.design.bounds["left"] == (150.0, 160.0)
+    assert [layer.weight.shape[0] for layer in study.surrogate_factory()().layers[::2]] == [
+        8,
+        9,
+        64 * 64,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1, 2", "is not YAML: while parsing"),
+        ("- 1\n- 2", "is not a study: it has to hold sections"),
+        ("", "is not a study"),
+        ("name: x", "solver is missing; design is missing"),
+    ],
+)
+def test_files_that_are_not_studies_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=re.escape(message)):
+        Study.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="cannot be read: No such file"):
+        Study.load(tmp_path / "study.yaml")
+    with pytest.raises(StudyError, match="cannot be read: Is a directory"):
+        Study.load(tmp_path)
+
+
+def test_a_saved_study_is_the_same_study(tmp_path: Path) -> None:
+    study = Study.load(QUICKSTART, ["training.stop.seconds=5", "solver.substeps=2"])
+    study.save(tmp_path / "study.yaml")
+    assert Study.load(tmp_path / "study.yaml") == study
+
+
+def test_a_study_can_be_written_in_python() -> None:
+    values = copy.deepcopy(VALUES)
+    assert Study(**values) == Study.load(QUICKSTART)
+
+
+def test_the_problem_is_known_before_the_first_simulation() -> None:
+    problem = Study.load(QUICKSTART, ["design.bounds.left=[150, 160]"]).problem()
+    assert problem.names == ("initial", "left", "right", "bottom", "top")
+    assert problem.low == (100, 150, 100, 100, 100)
+    assert problem.times == (0.0, 0.1)
+    assert math.isclose(problem.steps[0], 0.1 / 49)
+    assert math.isclose(problem.steps[1], 0.1 / 49)
+    assert problem.grid == (64, 64)
+    assert np.shape(problem.static) == (0, 64, 64)
+
+
+def test_the_readme_explains_the_quickstart_as_it_is() -> None:
+    readme = (QUICKSTART.parent.parent / "README.md").read_text()
+    assert f"```yaml\n{QUICKSTART.read_text().rstrip()}\n```" in readme
