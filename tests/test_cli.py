@@ -1,5 +1,6 @@
 """The commands as a user runs them: what they print, what they write, how they end."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from commands import MILLSTREAM, QUICKSTART, SMALL, millstream, the_object
+from noted_solver import until
 
 from solvers.heat import Heat
 
@@ -204,17 +206,22 @@ def start_and_wait_until_it_trains(directory: Path, *overrides: str) -> subproce
     raise AssertionError(f"ended with {process.wait()} before it trained")
 
 
+def solver_processes(pid: int) -> list[psutil.Process]:
+    """The solver actors among the descendants of a process."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+            if child.cmdline()[0].startswith("ray::SolverActor"):
+                found.append(child)
+    return found
+
+
 def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Path) -> None:
     process = start_and_wait_until_it_trains(
         tmp_path, "design.simulations=300", "buffer.replay=[8, 16]", "validation.every_steps=500"
     )
-    solvers = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.cmdline()[0].startswith("ray::SolverActor")
-    ]
-    assert len(solvers) == 2
-    for solver in solvers:
+    until(lambda: len(solver_processes(process.pid)) == 2)
+    for solver in solver_processes(process.pid):
         solver.kill()
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
