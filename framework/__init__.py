@@ -5,11 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.predict import predict
-    from framework.run import train
+    from framework.run import resume, train
+    from framework.simulate import simulate
     from framework.study import Study
 
-__all__ = ["Study", "predict", "train"]
-_HOME = {"Study": "framework.study", "predict": "framework.predict", "train": "framework.run"}
+__all__ = ["Study", "predict", "resume", "simulate", "train"]
+_HOME = {
+    "Study": "framework.study",
+    "predict": "framework.predict",
+    "resume": "framework.run",
+    "simulate": "framework.simulate",
+    "train": "framework.run",
+}
 
 
 def __getattr__(name: str) -> Any:

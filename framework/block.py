@@ -8,6 +8,7 @@ n samples, `*grid` the grid's axes.
 
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,14 @@ class Block:
         )
 
 
+@dataclass(frozen=True)
+class Message:
+    """Blocks that a solver's process sends together, and how long it waited to be allowed to."""
+
+    blocks: list[Block]
+    waited: float = 0.0  # seconds, since the message before was ready
+
+
 def checksum(fields: NDArray[np.float32]) -> int:
     """Of one time step's fields [C, *grid]."""
     return zlib.crc32(np.ascontiguousarray(fields).data)
@@ -72,6 +81,16 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.simulation)
+
+    def part(self, part: slice) -> "Samples":
+        """Some of these samples, as views."""
+        return Samples(
+            self.simulation[part],
+            self.first_step[part],
+            self.parameters[part],
+            self.times[part],
+            self.fields[part],
+        )
 
 
 class WindowCutter:
@@ -112,6 +131,28 @@ class WindowCutter:
             block.times[steps].astype(np.float32).reshape(n, self.window),
             fields,
         )
+
+    def state(self) -> list[dict[str, NDArray[np.generic] | int]]:
+        """What is kept of the simulations under way, for `load_state`."""
+        return [
+            {
+                "simulation": tail.simulation,
+                "first_step": tail.first_step,
+                "fields": tail.fields,
+                "parameters": tail.parameters,
+                "times": tail.times,
+                "checksums": tail.checksums,
+            }
+            for tail in self._tails.values()
+        ]
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what `state` returned."""
+        arrays = ("fields", "parameters", "times", "checksums")
+        self._tails = {
+            tail["simulation"]: Block(**{**tail, **{key: np.asarray(tail[key]) for key in arrays}})
+            for tail in state
+        }
 
     def forget(self, simulation: int) -> None:
         """Drop what is kept of a simulation that starts anew or will not go on."""

@@ -12,13 +12,19 @@ Any: all with the same probability. The end of reception waives what get waits f
 reservoir then removes what it draws. Each rule holds sample by sample: get takes a batch once all
 its picks are permitted one after another; put places what is permitted, waits, and goes on.
 
+In turn: a get waits as long as a put is permitted, and samples are placed one by one. What is drawn
+is then a function of the samples put, however fast the two threads are, and of a band it is the
+least that holds.
+
 Shapes: n samples, w time steps in each, p parameters, C fields (channels), `*grid` the grid's axes.
 """
 
+import json
 import threading
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -87,10 +93,26 @@ class Batch:
         return len(self.simulation)
 
 
+class Batches(Protocol):
+    """What the training loop draws from: a buffer, or a store (`offline.StoredSamples`)."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while a batch is drawn."""
+
+    def get(self) -> Batch | None:
+        """The next batch; None at the end, and once it is closed."""
+
+    def close(self) -> None:
+        """Wake whoever waits in `get`."""
+
+
 class Buffer(ABC):
     """A buffer of any kind; `make_buffer` makes one. Its methods may be called from any thread.
 
-    `received` and `drawn` count samples since the beginning and may be read at any time.
+    `received` and `drawn` count samples since the beginning and may be read at any time. Whoever
+    holds `lock` sees the buffer, and whatever else is only changed under it, stand still; a put or
+    get that waits lets go of it.
     """
 
     def __init__(
@@ -101,6 +123,7 @@ class Buffer(ABC):
         parameters: int,
         field_shape: tuple[int, ...],
         seed: int,
+        in_turn: bool = False,
     ) -> None:
         """`window` is w, `parameters` is p and `field_shape` is (C, *grid).
 
@@ -116,7 +139,10 @@ class Buffer(ABC):
         self._config = config
         self._batch_size = batch_size
         self._random = np.random.default_rng(seed)
-        self._changed = threading.Condition()
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._in_turn = in_turn
+        self._pending: Samples | None = None  # what a put under way has not placed yet
         self._over = False
         self._closed = False
 
@@ -142,18 +168,18 @@ class Buffer(ABC):
 
     def put(self, samples: Samples) -> None:
         """Copy samples in, waiting for room as often as needed. Raises Closed."""
-        placed = 0
-        while placed < len(samples):
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._over or self._room() > 0)
+        with self._changed:
+            while len(samples):
+                self._pending = samples
+                self._changed.wait_for(lambda: self._closed or self._over or self._free() > 0)
                 if self._closed or self._over:
                     raise Closed
-                portion = slice(placed, min(placed + self._room(), len(samples)))
-                placed = portion.stop
-                places = self._place(portion.stop - portion.start)
-                self._write(places, samples, portion)
-                self.received += len(places)
+                n = min(self._free(), len(samples))
+                self._write(self._place(n), samples.part(slice(n)))
+                samples = samples.part(slice(n, None))
+                self.received += n
                 self._changed.notify_all()
+            self._pending = None
 
     def get(self) -> Batch | None:
         """Draw a batch, waiting until it is permitted; no sample is twice in it.
@@ -161,7 +187,7 @@ class Buffer(ABC):
         None once reception is over and every sample was drawn, and once the buffer is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._over or self._ready())
+            self._changed.wait_for(lambda: self._closed or self._over or self._may_get())
             if self._closed or not self._size:
                 return None
             batch = self._read(self._pick(min(self._batch_size, self._size)))
@@ -186,6 +212,8 @@ class Buffer(ABC):
     def end_reception(self) -> None:
         """Nothing more will be put: get draws what is left, then returns None."""
         with self._changed:
+            if self._in_turn:
+                self._changed.wait_for(lambda: self._closed or not self._may_get())
             self._over = True
             self._changed.notify_all()
 
@@ -194,6 +222,53 @@ class Buffer(ABC):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next, as tensors and plain values.
+
+        What a put under way has not placed yet is `pending`: it counts as received by whoever put
+        it, so after `load_state` it has to be put first (`take_pending`).
+        """
+        with self.lock:
+            held = self._read(self._order[self._ring(np.arange(self._size))])
+            return {
+                "seen": self._seen,
+                "over": self._over,
+                "discarded": self._discarded,
+                "received": self.received,
+                "drawn": self.drawn,
+                "random": json.dumps(self._random.bit_generator.state),
+                "held": _tensors(held),
+                "pending": None if self._pending is None else _tensors(self._pending),
+            }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, in a buffer that is still empty."""
+        with self.lock:
+            held = _samples(state["held"])
+            self._size = len(held)
+            self._write(self._order[: self._size], held)
+            self._seen = state["seen"]
+            self._over = state["over"]
+            self._discarded = state["discarded"]
+            self.received = state["received"]
+            self.drawn = state["drawn"]
+            self._random.bit_generator.state = json.loads(state["random"])
+            self._pending = None if state["pending"] is None else _samples(state["pending"])
+
+    def take_pending(self) -> Samples | None:
+        """What was still to be put when the state was taken."""
+        with self.lock:
+            pending, self._pending = self._pending, None
+            return pending
+
+    def _free(self) -> int:
+        """How many samples a put may place at once."""
+        return min(self._room(), 1) if self._in_turn else self._room()
+
+    def _may_get(self) -> bool:
+        """Whether a batch may be drawn while reception lasts."""
+        return self._ready() and not (self._in_turn and self._room() > 0)
 
     # What the kinds decide. Called with the lock held; as it is here, that of fifo and firo.
 
@@ -241,16 +316,16 @@ class Buffer(ABC):
         self._size -= len(places)
         return places
 
-    def _write(self, places: Indices, samples: Samples, portion: slice) -> None:
-        self._simulation[places] = samples.simulation[portion]
-        self._first_step[places] = samples.first_step[portion]
+    def _write(self, places: Indices, samples: Samples) -> None:
+        self._simulation[places] = samples.simulation
+        self._first_step[places] = samples.first_step
         arrays = (samples.parameters, samples.times, samples.fields)
         for held, array in zip(self._tensors, arrays, strict=True):
             # The arrays may be views that overlap: numpy copies those without a detour.
             if held.device.type == "cpu":
-                held.numpy()[places] = array[portion]
+                held.numpy()[places] = array
             else:
-                held[torch.from_numpy(places)] = torch.tensor(array[portion], device=held.device)
+                held[torch.from_numpy(places)] = torch.tensor(array, device=held.device)
 
     def _read(self, places: Indices) -> Batch:
         # On a GPU this and `_write` run one after another, both being on the default stream.
@@ -332,7 +407,21 @@ def make_buffer(
     parameters: int,
     field_shape: tuple[int, ...],
     seed: int,
+    in_turn: bool = False,
 ) -> Buffer:
     """An empty buffer of the kind that `config` names; arguments and errors as for `Buffer`."""
     kinds: dict[str, type[Buffer]] = {"fifo": Fifo, "firo": Firo, "reservoir": Reservoir}
-    return kinds[config.kind](config, batch_size, window, parameters, field_shape, seed)
+    make = kinds[config.kind]
+    return make(config, batch_size, window, parameters, field_shape, seed, in_turn)
+
+
+def _tensors(samples: Samples | Batch) -> dict[str, Tensor]:
+    """Copies, on the CPU."""
+    return {
+        name: array.cpu() if isinstance(array, Tensor) else torch.tensor(array)
+        for name, array in vars(samples).items()
+    }
+
+
+def _samples(tensors: dict[str, Tensor]) -> Samples:
+    return Samples(**{name: tensor.numpy() for name, tensor in tensors.items()})

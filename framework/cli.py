@@ -5,13 +5,17 @@ What a command needs is imported when it runs, so that `--help` answers at once.
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from framework.errors import RunError, StudyError
+
+if TYPE_CHECKING:
+    from framework.run import Run
 
 app = typer.Typer(
     help="Train neural surrogates of PDE solvers while the solvers run.",
@@ -31,34 +35,95 @@ def main() -> None:
     app()
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
+]
+StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
+
+
 @app.command(epilog="Example: millstream train configs/quickstart.yaml design.simulations=400")
-def train(
-    study: Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+def train(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Simulate, stream, and train a surrogate at the same time, as a study says."""
     from framework.run import Run
     from framework.study import Study
 
+    _run(lambda: Run(Study.load(study, overrides or [])), as_json)
+
+
+@app.command(epilog="Example: millstream resume runs/quickstart")
+def resume(
+    run: Annotated[Path, typer.Argument(help="The directory of a run, runs/NAME.")],
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run after any interruption, from its last checkpoint."""
+    from framework.advice import report
+    from framework.folder import RunFolder
+    from framework.run import Run, send_what_is_left
+    from framework.study import Study
+
     try:
-        with redirect_stdout(sys.stderr):
-            run = Run(Study.load(study, overrides or []))
+        folder = RunFolder.find(run)
+        summary = folder.finished()
+        study = Study.load(folder.study)
     except StudyError as error:
         _fail(2, str(error), {}, as_json)
+    if summary is None:
+        _run(lambda: Run(study, folder), as_json)
+        return
+    print(f"millstream: {run} is done already: there is nothing to resume", file=sys.stderr)
+    send_what_is_left(study, folder)
+    _print(summary, report(summary, study), as_json)
+
+
+def _run(make: "Callable[[], Run]", as_json: bool) -> None:
+    """Run a training run to its end, and say how it ended."""
+    from framework.advice import report
+
+    run: Run | None = None
     try:
         # Standard output is for the result: what Ray or a solver prints goes to standard error.
         with redirect_stdout(sys.stderr):
+            run = make()
             run.train()
+    except StudyError as error:
+        _fail(2, str(error), {}, as_json)
     except RunError as error:
-        _fail(1, str(error), run.summary(), as_json)
+        _fail(1, str(error), run.summary() if run else {}, as_json)
     except KeyboardInterrupt:
-        _fail(130, "interrupted", run.summary(), as_json)
+        summary = run.summary() if run else {}
+        hint = f": go on with millstream resume {run.folder.path}" if run else ""
+        _fail(130, f"interrupted{hint}", summary, as_json)
     summary = run.summary()
-    _print(summary, _train_report(summary), as_json)
+    _print(summary, report(summary, run.study), as_json)
+
+
+@app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")
+def simulate(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run the simulations of a study into its store, without training."""
+    from framework.simulate import Simulating
+    from framework.study import Study
+
+    simulating: Simulating | None = None
+    try:
+        with redirect_stdout(sys.stderr):
+            simulating = Simulating(Study.load(study, overrides or []))
+            simulating.run()
+    except StudyError as error:
+        _fail(2, str(error), {}, as_json)
+    except RunError as error:
+        _fail(1, str(error), simulating.summary() if simulating else {}, as_json)
+    except KeyboardInterrupt:
+        summary = simulating.summary() if simulating else {}
+        _fail(130, "interrupted: the same command goes on", summary, as_json)
+    summary = simulating.summary()
+    counts = summary["simulations"]
+    text = (
+        f"{summary['store']}: {counts['completed']} of {counts['requested']} simulations, "
+        f"{counts['quarantined']} quarantined, {summary['bytes'] / 1e6:.1f} MB, "
+        f"{summary['seconds']:.0f} s"
+    )
+    _print(summary, text, as_json)
 
 
 @app.command(
@@ -66,10 +131,19 @@ def train(
     "bottom=300 top=120"
 )
 def predict(
-    run: Annotated[Path, typer.Argument(help="The directory of a run, runs/NAME.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="The directory of a run, runs/NAME, or a model in MLflow, models:/NAME/VERSION.",
+        ),
+    ],
     parameters: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME=VALUE...", help="One value of each of the parameters."),
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="One value of each of the parameters; solver.KEY=VALUE asks for another grid.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -83,10 +157,14 @@ def predict(
 
     try:
         with redirect_stdout(sys.stderr):
-            prediction = predict_fields(run, _numbers(parameters or []))
+            settings = [item for item in parameters or [] if "." in item.partition("=")[0]]
+            values = [item for item in parameters or [] if item not in settings]
+            prediction = predict_fields(run, _numbers(values), settings)
     except StudyError as error:
         _fail(2, str(error), {}, as_json)
-    numbers = out or run / "prediction.npz"
+    except RunError as error:
+        _fail(1, str(error), {}, as_json)
+    numbers = out or (Path(run) if Path(run).is_dir() else Path()) / "prediction.npz"
     picture = numbers.with_suffix(".png")
     try:
         prediction.save(numbers)
@@ -132,32 +210,6 @@ def _numbers(arguments: list[str]) -> dict[str, float]:
         except ValueError:
             raise StudyError(f"{argument} is not of the form name=number") from None
     return numbers
-
-
-def _train_report(summary: dict[str, Any]) -> str:
-    """What came of a training run, in a few lines."""
-    simulations, samples = summary["simulations"], summary["samples"]
-    training, validation = summary["training"], summary["validation"]
-    lines = [
-        f"{summary['run_dir']}: {summary['status']} after {summary['seconds']:.0f} s",
-        f"  simulations  {simulations['completed']} of {simulations['requested']} completed, "
-        f"{simulations['quarantined']} quarantined",
-        f"  samples      {samples['unique_trained']} trained on, {samples['untrained']} not, "
-        f"{samples['drawn']} drawn",
-        f"  training     {training['steps']} steps, {training['steps_while_simulating']} of them "
-        f"while simulating, {training['samples_per_second']:.0f} samples/s, "
-        f"waited {100 * training['wait_fraction']:.0f} % of the time",
-    ]
-    if validation:
-        errors, trivial = validation["relative_l2"], validation["trivial"]
-        lines += [
-            f"  validation   relative L2 {100 * errors['mean']:.2f} % over "
-            f"{validation['simulations']} held-out simulations "
-            f"(90th percentile {100 * errors['p90']:.2f} %, max error {validation['max']:.3g})",
-            f"  to compare   mean field {100 * trivial['mean_field']:.1f} %, "
-            f"initial field {100 * trivial['initial_field']:.1f} %",
-        ]
-    return "\n".join(lines)
 
 
 def _print(result: dict[str, Any], text: str, as_json: bool) -> None:

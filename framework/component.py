@@ -4,6 +4,7 @@ A component's settings are its constructor's arguments, checked by pydantic agai
 annotations, so a component declares them once, in plain Python.
 """
 
+import difflib
 import importlib
 import inspect
 import traceback
@@ -31,9 +32,11 @@ def find(name: str, kind: str, registered: Mapping[str, str], base: type[Any]) -
     path = registered.get(name, name)
     module, colon, attribute = path.partition(":")
     if not colon:
+        near = difflib.get_close_matches(name, registered, n=1)
         raise ValueError(
             f"{kind}.name is {name}: it must be one of {', '.join(registered)}, "
             "or an import path such as my_package.wave:Wave"
+            + (f"; did you mean {near[0]}?" if near else "")
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -101,8 +104,12 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
         match detail["type"]:
             case "extra_forbidden":
                 section = ".".join(filter(None, [prefix, *location[:-1]])) or "a study"
-                names = ", ".join(_fields_at(model, location[:-1]))
-                sentences.append(f"{key} is not a setting: {section} has {names}")
+                names = _fields_at(model, location[:-1])
+                near = difflib.get_close_matches(location[-1], names, n=1)
+                sentences.append(
+                    f"{key} is not a setting: {section} has {', '.join(names)}"
+                    + (f"; did you mean {near[0]}?" if near else "")
+                )
             case "missing":
                 sentences.append(f"{key} is missing")
             case "value_error":

@@ -49,6 +49,10 @@ class Design:
         point = np.random.default_rng([self._seed, 2, index]).random(len(self.space))
         return Simulation(-1 - index, self.space.from_unit(point), self._simulation_seed(1, index))
 
+    def simulation(self, id: int) -> Simulation:
+        """A simulation of either kind: held-out ones have negative ids."""
+        return self.training(id) if id >= 0 else self.held_out(-1 - id)
+
     def _simulation_seed(self, stream: int, index: int) -> int:
         sequence = np.random.SeedSequence([self._seed, stream, index])
         return int(sequence.generate_state(1, np.uint64)[0])

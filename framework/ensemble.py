@@ -19,7 +19,7 @@ What a failure does:
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -27,12 +27,12 @@ from typing import Annotated, Any
 import ray
 from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from framework.block import Block, Simulation
+from framework.block import Block, Message, Simulation
 from framework.errors import RunError
 from framework.section import Section
-from framework.solver_actor import SolverActor
+from framework.solver_actor import SolverActor, Writer
 from solvers.base import Solver
 
 # Ray moves about 2,000 messages a second, whatever their size: one is to be about this large.
@@ -70,6 +70,16 @@ class Quarantined:
     step: int
     error: str
 
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """As plain values, with the parameters by their names."""
+        parameters = dict(zip(names, self.simulation.parameters.tolist(), strict=True))
+        return {
+            "simulation": self.simulation.id,
+            "parameters": parameters,
+            "step": self.step,
+            "error": self.error,
+        }
+
 
 def steps_per_block(group_size: int, stored_steps: int, step_bytes: int) -> int:
     """How many steps make a block, so that a group's message is about MESSAGE_BYTES large."""
@@ -79,12 +89,16 @@ def steps_per_block(group_size: int, stored_steps: int, step_bytes: int) -> int:
 class _Call:
     """A group of simulations to run, and the next step expected of those still wanted."""
 
-    def __init__(self, group: tuple[Simulation, ...]) -> None:
+    def __init__(self, group: tuple[Simulation, ...], done: Container[int] = ()) -> None:
         self.group = group
-        self.wanted = {simulation.id: 0 for simulation in group}
+        self.wanted = {simulation.id: 0 for simulation in group if simulation.id not in done}
         self.deaths = 0
         self.furthest = 0  # blocks drawn by the attempt that came furthest
         self.drawn = 0  # blocks drawn by this attempt
+
+    def to_store(self) -> frozenset[int]:
+        """Which simulations its process may have to store: no held-out ones, and none again."""
+        return frozenset(id for id in self.wanted if id >= 0)
 
     def alone(self, simulation: int) -> "_Call":
         """Stop wanting a simulation of this call; a call for it alone."""
@@ -107,7 +121,8 @@ class _Worker:
 class Ensemble:
     """Runs simulations on `config.actors` actors, which are started by `blocks()`.
 
-    `completed` and `quarantined` may be read from any thread; `stop` may be called from any.
+    `completed`, `quarantined` and the seconds may be read from any thread; `stop` may be called
+    from any.
     """
 
     def __init__(
@@ -122,6 +137,8 @@ class Ensemble:
         """`total`: how many simulations there are; the share that may be quarantined is of it."""
         self.completed: set[int] = set()
         self.quarantined: list[Quarantined] = []
+        self.idle = 0.0  # of `seconds`, those without a message to draw
+        self.solvers_waited = 0.0  # seconds that the solvers waited for messages to be drawn
         self._config = config
         self._stored_steps = stored_steps
         self._steps_per_block = steps_per_block
@@ -135,18 +152,34 @@ class Ensemble:
             .options(num_cpus=config.cpus_per_actor, max_restarts=0, max_task_retries=0)
             .remote
         )
-        self._arguments = (make_solver, config.time_limit)
+        self._make_solver = make_solver
+        self._writer: Writer | None = None
         self._workers = [_Worker() for _ in range(config.actors)]
         self._yielding: _Call | None = None  # whose block was yielded last
+        self._began: float | None = None
+        self._ended: float | None = None
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of every simulation, each simulation's in order, until all have ended.
 
         A simulation that had to run again is yielded again from its first step. Raises RunError
-        when too many are quarantined or a solver cannot be started.
+        when too many are quarantined, a solver cannot be started or a simulation not be stored.
         """
         for worker in self._workers:
             self._start(worker)
+        try:
+            yield from self._all_blocks()
+        finally:
+            self._ended = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first actor was given work, until all have ended."""
+        if self._began is None:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._began
+
+    def _all_blocks(self) -> Iterator[Block]:
         while not self._stop.is_set():
             for worker in self._workers:
                 self._occupy(worker)
@@ -157,12 +190,28 @@ class Ensemble:
             waiting = [reference for reference in busy if reference is not None]
             ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
             if not ready:
+                before = time.monotonic()
                 ready, _ = ray.wait(waiting, num_returns=1, timeout=0.5)
+                if self._began is not None:
+                    self.idle += time.monotonic() - max(before, self._began)
             for reference in ready:
                 yield from self._draw(busy[reference])
             for reference in waiting:
                 if reference not in ready:
                     self._check_silence(busy[reference])
+
+    def store(self, writer: Writer) -> None:
+        """Have the training simulations written where they run; before `blocks()`."""
+        self._writer = writer
+
+    def resume(self, completed: Iterable[int], quarantined: Iterable[Quarantined]) -> None:
+        """These have ended in an earlier process, and are not run again; before `blocks()`.
+
+        A group of which one did not end runs again as a whole: what a solver computes may depend
+        on how many simulations it computes at once.
+        """
+        self.completed = set(completed)
+        self.quarantined = list(quarantined)
 
     def restart(self, simulation: int) -> None:
         """Run a simulation of which a block was just yielded once more, from step 0."""
@@ -186,7 +235,7 @@ class Ensemble:
         """Give a worker a new process, in place of the one that it has."""
         if worker.actor is not None:
             ray.kill(worker.actor)
-        worker.actor = self._make_actor(*self._arguments)
+        worker.actor = self._make_actor(self._make_solver, self._config.time_limit, self._writer)
         worker.ping = worker.actor.ping.remote()
         worker.call = worker.stream = None
 
@@ -196,15 +245,21 @@ class Ensemble:
             worker.call = self._queue.popleft()
             worker.call.drawn = 0
             worker.heard = time.monotonic()
+            self._began = self._began or worker.heard
             worker.stream = worker.actor.run.options(
                 num_returns="streaming", _generator_backpressure_num_objects=CREDIT
-            ).remote(worker.call.group, self._steps_per_block)
+            ).remote(worker.call.group, self._steps_per_block, worker.call.to_store())
 
     def _work_left(self) -> bool:
         """Whether a call is queued; takes the next fresh group when no call has to run again."""
-        if not self._queue and (group := tuple(islice(self._fresh, self._config.group_size))):
-            self._queue.append(_Call(group))
-        return bool(self._queue)
+        while not self._queue:
+            group = tuple(islice(self._fresh, self._config.group_size))
+            if not group:
+                return False
+            ended = self.completed | {item.simulation.id for item in self.quarantined}
+            if not ended.issuperset(simulation.id for simulation in group):
+                self._queue.append(_Call(group, ended))
+        return True
 
     def _draw(self, worker: _Worker) -> Iterator[Block]:
         """Take what a worker has ready."""
@@ -213,10 +268,13 @@ class Ensemble:
                 ray.get(worker.ping)
                 worker.ping, worker.failed_starts = None, 0
                 return
-            message: list[Block] = ray.get(next(worker.stream))
+            message: Message = ray.get(next(worker.stream))
         except StopIteration:
             worker.call = worker.stream = None
             return
+        except RayTaskError as error:
+            # What a solver raises comes as a block with an error: this is of our own code.
+            raise RunError(str(error.cause)) from error
         except (RayActorError, OutOfMemoryError) as error:
             self._replace(worker, error)
             return
@@ -226,7 +284,8 @@ class Ensemble:
         call.drawn += 1
         if call.drawn > call.furthest:
             call.furthest, call.deaths = call.drawn, 0
-        for block in message:
+        self.solvers_waited += message.waited
+        for block in message.blocks:
             if block.simulation not in call.wanted:
                 continue
             if block.error:

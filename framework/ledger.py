@@ -6,7 +6,8 @@ came out different is noticed. It is used by the receive thread and the training
 """
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,8 @@ class _Record:
     """One simulation's entry."""
 
     trained: NDArray[np.bool_]  # [samples of a simulation]
-    checksums: list[int] = field(default_factory=list)  # of the steps received, in order
+    checksums: NDArray[np.uint32]  # [stored steps], of which the first `received` are set
+    received: int = 0
 
 
 class Ledger:
@@ -46,31 +48,38 @@ class Ledger:
         """
         with self._lock:
             record = self._record(block.simulation)
-            known = len(record.checksums)
+            known = record.received
             if block.first_step > known:
                 raise ValueError(
                     f"block of simulation {block.simulation} starts at step {block.first_step}, "
                     f"but the next one is {known}"
                 )
-            overlap = known - block.first_step
-            checksums = block.checksums.tolist()
-            repeated = record.checksums[block.first_step : block.first_step + len(block)]
-            if checksums[:overlap] != repeated:
+            stop = block.first_step + len(block)
+            repeated = record.checksums[block.first_step : min(known, stop)]
+            if not np.array_equal(block.checksums[: len(repeated)], repeated):
                 raise ReplayMismatchError
-            record.checksums += checksums[overlap:]
-            if overlap >= len(block):
+            if stop <= known:
                 return None
+            record.checksums[known:stop] = block.checksums[len(repeated) :]
+            record.received = stop
             return block.from_step(known)
 
     def forget(self, simulation: int) -> None:
         """The simulation starts anew. What was trained on stays entered: it was."""
         with self._lock:
-            self._record(simulation).checksums = []
+            self._record(simulation).received = 0
 
     def complete(self, simulation: int) -> bool:
         """Whether every step of the simulation was received."""
         with self._lock:
-            return len(self._record(simulation).checksums) == self.stored_steps
+            return self._record(simulation).received == self.stored_steps
+
+    def completed(self) -> set[int]:
+        """The simulations of which every step was received, held-out ones too."""
+        with self._lock:
+            return {
+                id for id, record in self._records.items() if record.received == self.stored_steps
+            }
 
     def train(self, simulation: NDArray[np.int64], first_step: NDArray[np.int64]) -> None:
         """Enter samples [n] that an optimiser step has used."""
@@ -85,12 +94,44 @@ class Ledger:
         with self._lock:
             received = untrained = 0
             for id, record in self._records.items():
-                samples = max(len(record.checksums) - self.window + 1, 0) if id >= 0 else 0
+                samples = max(record.received - self.window + 1, 0) if id >= 0 else 0
                 received += samples
                 untrained += samples - int(record.trained[:samples].sum())
             return received, untrained
 
+    def state(self) -> dict[str, NDArray[np.generic]]:
+        """The entries as arrays, one row a simulation, for `load_state`."""
+        with self._lock:
+            records = list(self._records.values())
+            rows, steps = len(records), self.stored_steps
+            return {
+                "simulations": np.fromiter(self._records, dtype=np.int64, count=rows),
+                "received": np.array([record.received for record in records], dtype=np.int64),
+                "checksums": _stack([record.checksums for record in records], steps, np.uint32),
+                "trained": _stack(
+                    [record.trained for record in records], self.samples_per_simulation, np.bool_
+                ),
+            }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        keys = ("simulations", "trained", "checksums", "received")
+        columns = (np.array(state[key]) for key in keys)
+        with self._lock:
+            self._records = {
+                int(id): _Record(trained, checksums, int(received))
+                for id, trained, checksums, received in zip(*columns, strict=True)
+            }
+            self.unique_trained = sum(int(item.trained.sum()) for item in self._records.values())
+
     def _record(self, simulation: int) -> _Record:
         if simulation not in self._records:
-            self._records[simulation] = _Record(np.zeros(self.samples_per_simulation, dtype=bool))
+            self._records[simulation] = _Record(
+                np.zeros(self.samples_per_simulation, dtype=bool),
+                np.zeros(self.stored_steps, dtype=np.uint32),
+            )
         return self._records[simulation]
+
+
+def _stack(rows: list[NDArray[Any]], width: int, dtype: type[np.generic]) -> NDArray[np.generic]:
+    return np.array(rows, dtype=dtype).reshape(len(rows), width)

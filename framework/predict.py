@@ -3,9 +3,10 @@
 Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib
 import numpy as np
@@ -14,9 +15,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
+from framework.model import load_model
 from framework.study import Study
+from framework.tracking import download
 from solvers.base import Field, Grid
-from surrogates.base import Surrogate
+from surrogates.base import Problem, Surrogate
 
 matplotlib.use("agg")
 # How many of the stored times are drawn.
@@ -45,30 +48,49 @@ class Prediction:
         )
 
 
-def load_surrogate(run: Path) -> tuple[Study, Surrogate]:
-    """The study and the trained surrogate of a run's directory. Raises StudyError."""
-    if not (run / "study.yaml").is_file():
-        raise StudyError(f"{run} is not the directory of a run: it has no study.yaml")
-    if not (run / "model.pt").is_file():
-        raise StudyError(f"{run} holds no trained surrogate: it has no model.pt")
-    study = Study.load(run / "study.yaml")
-    surrogate = study.surrogate_factory()()
-    surrogate.load_state_dict(torch.load(run / "model.pt", weights_only=True))
-    surrogate.eval()
-    return study, surrogate
+def load_surrogate(
+    run_or_model: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Study, Surrogate]:
+    """The study and the trained surrogate of a run's directory, of a model's folder, or of a model
+    registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
+
+    `overrides` as in `load_model`. Raises StudyError, and RunError if MLflow cannot be reached.
+    """
+    if str(run_or_model).startswith("models:"):
+        with TemporaryDirectory() as directory:
+            return load_model(download(str(run_or_model), Path(directory)), overrides)
+    path = Path(run_or_model)
+    if (path / "model.json").is_file():
+        return load_model(path, overrides)
+    if not (path / "study.yaml").is_file():
+        raise StudyError(
+            f"{path} is not the directory of a run, nor the folder of a model: it has neither "
+            "study.yaml nor model.json"
+        )
+    if not (path / "model").is_dir():
+        raise StudyError(
+            f"{path} holds no trained surrogate: it has no model; go on with the run by "
+            f"millstream resume {path}"
+        )
+    return load_model(path / "model", overrides)
 
 
-def predict(run: str | Path, parameters: Mapping[str, float]) -> Prediction:
+def predict(
+    run_or_model: str | Path, parameters: Mapping[str, float], overrides: Sequence[str] = ()
+) -> Prediction:
     """Predict the fields at every stored time for one value of each parameter.
 
-    An autoregressive surrogate starts from the solver's initial state. Raises StudyError if a
-    parameter is missing, unknown, or outside the bounds that the surrogate was trained within.
+    An autoregressive surrogate starts from the solver's initial state. `overrides`, such as
+    `solver.grid_size=128`, ask for another grid. Raises StudyError if a parameter is missing,
+    unknown, or outside the bounds that the surrogate was trained within; and as `load_surrogate`.
     """
-    study, surrogate = load_surrogate(Path(run))
-    solver, design = study.solver_factory()(), study.make_design()
-    _check(parameters, surrogate)
-    values = np.array([parameters[name] for name in design.space.names], dtype=np.float64)
+    study, surrogate = load_surrogate(run_or_model, overrides)
+    solver, problem = study.solver_factory()(), surrogate.problem
+    _check(parameters, problem)
+    values = np.array([parameters[name] for name in problem.names], dtype=np.float64)
     t = solver.times(values)
+    if overrides:
+        _check_times(t, surrogate)
     initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
     if surrogate.mode == "autoregressive":
         initial = next(iter(solver.solve(values, study.seed)))
@@ -79,7 +101,9 @@ def predict(run: str | Path, parameters: Mapping[str, float]) -> Prediction:
     )
     field = np.stack([step[0].numpy() for step in steps]).astype(np.float32)
     if not np.isfinite(field).all():
-        raise StudyError(f"the surrogate of {run} predicts NaN or infinity: its training diverged")
+        raise StudyError(
+            f"the surrogate of {run_or_model} predicts NaN or infinity: its training diverged"
+        )
     return Prediction(dict(parameters), t, field, solver.fields, solver.grid)
 
 
@@ -110,8 +134,7 @@ def draw(prediction: Prediction, path: Path) -> None:
     figure.savefig(path)
 
 
-def _check(parameters: Mapping[str, float], surrogate: Surrogate) -> None:
-    problem = surrogate.problem
+def _check(parameters: Mapping[str, float], problem: Problem) -> None:
     ranges = [
         f"{name} in [{low:g}, {high:g}]"
         for name, low, high in zip(problem.names, problem.low, problem.high, strict=True)
@@ -125,5 +148,21 @@ def _check(parameters: Mapping[str, float], surrogate: Surrogate) -> None:
         if not low <= parameters[name] <= high:
             raise StudyError(
                 f"{name} is {parameters[name]:g}: the surrogate was trained within "
+                f"[{low:g}, {high:g}] and knows nothing outside"
+            )
+
+
+def _check_times(t: NDArray[np.float64], surrogate: Surrogate) -> None:
+    """Overrides may ask for times that were never trained on."""
+    problem = surrogate.problem
+    asked = {"time": (t.min(), t.max(), *problem.times)}
+    if surrogate.mode == "autoregressive":
+        steps = np.diff(t)
+        asked["time step"] = (steps.min(), steps.max(), *problem.steps)
+    for name, (lowest, highest, low, high) in asked.items():
+        tolerance = 0.01 * max(abs(low), abs(high))
+        if lowest < low - tolerance or highest > high + tolerance:
+            raise StudyError(
+                f"the {name} is in [{lowest:g}, {highest:g}]: the surrogate was trained within "
                 f"[{low:g}, {high:g}] and knows nothing outside"
             )

@@ -1,195 +1,210 @@
 """One run: wires the parts, starts and ends them, and says what came of it.
 
     design --simulations--> solver actors --blocks--> receive thread --samples--> buffer
-                                                        |                           | batches
-                                     held-out blocks    v                           v
-                     Ray task <--weights, trajectories-- validation <--after steps-- training loop
+                               |                        |                           | batches
+                  steps, then  v      held-out blocks   v                           v
+                             store   Ray task <-weights- validation <-after steps- training loop
+                               ^                                                    |
+                               '--- commits --- receive thread        checkpoints, model, history
 
     who waits             for whom                                            until
     a solver actor        the receive thread, with CREDIT messages ready      one is drawn
+                          its own write to the store                          it is written
     the receive thread    the buffer                                          a place is free
     the training loop     the buffer                                          a batch is permitted
-    validation, progress  nobody; and nobody for them, but for the last score
+                          a checkpoint, every now and then                    it is written
+    validation, commits,  nobody; and nobody for them, but at the end of a run
+    history, tracking
 
 This process holds the receive thread, the buffer and the training loop; solvers and scoring have
 processes of their own. Whoever fails closes the buffer, which wakes the other side: the receive
-thread's error is raised here once the training loop has returned. However a run ends, the weights
-and the summary of what was done are written.
+thread's error is raised here once the training loop has returned. An interrupt closes it, too; the
+loop then ends between two steps, and what is left is kept in a checkpoint. However a run ends, the
+weights and the summary of what was done are written.
 """
 
 import json
-import logging
-import math
 import os
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import ray
 import torch
-from numpy.typing import NDArray
 
-from framework.buffer import make_buffer
-from framework.ensemble import Ensemble, EnsembleConfig, steps_per_block
-from framework.errors import RunError, StudyError
+from framework.block import Block
+from framework.checkpoint import Checkpoints
+from framework.cluster import ray_for
+from framework.display import Display
+from framework.ensemble import Quarantined
+from framework.errors import RunError
+from framework.figures import Figures
+from framework.folder import RunFolder
+from framework.history import History
+from framework.interrupt import Interrupts
 from framework.ledger import Ledger
+from framework.model import save_model
+from framework.offline import StoredSamples
+from framework.parts import make_batches, make_ensemble, open_store
+from framework.reception import FieldStatistics, Reception
+from framework.store import identity, study_hash
 from framework.study import Study
-from framework.trainer import FieldStatistics, Reception, Trainer
+from framework.tracking import Tracking, check
+from framework.trainer import Trainer
 from framework.validation import Validation
 
-# Seconds between two lines of progress.
-_PROGRESS_SECONDS = 5.0
 # Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
 _CHECK_STEPS = 20
+# Seconds for what is still to be sent to MLflow; an interrupt has to end soon.
+_PATIENCE, _HURRY = 60.0, 5.0
 
 
 def train(study: Study) -> dict[str, Any]:
-    """Simulate, stream and train as the study says; return the summary (see `Run.summary`).
+    """Simulate, stream and train as the study says; return the summary (see `Figures.summary`).
 
-    Raises StudyError before anything is started, and RunError when the run cannot be finished.
+    Raises StudyError before Ray is started, and RunError when the run cannot be finished.
     """
     run = Run(study)
     run.train()
     return run.summary()
 
 
-class Run:
-    """One training run, in a directory of its own under runs/."""
+def resume(directory: str | Path) -> dict[str, Any]:
+    """Go on with an interrupted run; of one that was done, return the summary.
 
-    def __init__(self, study: Study) -> None:
+    Raises StudyError and RunError as `train` does.
+    """
+    folder = RunFolder.find(Path(directory))
+    study = Study.load(folder.study)
+    if finished := folder.finished():
+        send_what_is_left(study, folder)
+        return finished
+    run = Run(study, folder)
+    run.train()
+    return run.summary()
+
+
+def send_what_is_left(study: Study, folder: RunFolder) -> None:
+    """Send to MLflow what an earlier process of a run could not."""
+    Tracking(study.tracking, folder.path, folder.path.name).close(_PATIENCE)
+
+
+class Run:
+    """One training run, in a folder of its own under runs/."""
+
+    def __init__(self, study: Study, folder: RunFolder | None = None) -> None:
+        """`folder`: of an earlier process, whose run is to go on.
+
+        Checks everything that can be checked before anything starts; raises StudyError, and
+        RunError where a folder cannot be made.
+        """
         self.study = study
-        self.directory = Path()
         self._status = "new"
-        self._seconds = 0.0
-        self._steps_while_simulating = 0
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        solver, design = study.solver_factory()(), study.make_design()
-        field_shape = (len(solver.fields), *solver.grid.shape)
-        held_out, training = study.validation.simulations, study.design.simulations
-        self._ensemble = Ensemble(
-            study.solver_factory(),
-            study.ensemble,
-            chain(map(design.held_out, range(held_out)), map(design.training, range(training))),
-            held_out + training,
-            solver.stored_steps,
-            steps_per_block(
-                study.ensemble.group_size, solver.stored_steps, 4 * math.prod(field_shape)
-            ),
-        )
+        self._interrupted = False
+        self._resumed = folder is not None
+        check(study.tracking)
+        if study.deterministic:
+            _be_deterministic()
         torch.manual_seed(study.seed)
         self.surrogate = study.surrogate_factory()()
+        solver = study.solver_factory()()
         self._ledger = Ledger(solver.stored_steps, self.surrogate.window)
-        _check_memory(study, 4 * self.surrogate.window * math.prod(field_shape))
-        try:
-            self._buffer = make_buffer(
-                study.buffer,
-                study.training.batch_size,
-                self.surrogate.window,
-                len(solver.parameters),
-                field_shape,
-                study.seed,
-            )
-        except ValueError as error:
-            raise StudyError(str(error)) from None
+        self._buffer = make_batches(study, self.surrogate.window)
+        self._store = None if study.training.source else open_store(study)
+        self.folder = folder or RunFolder.create(study.name)
+        self._ensemble = make_ensemble(
+            study,
+            study.validation.simulations,
+            0 if study.training.source else study.design.simulations,
+            self._store,
+        )
         self._trainer = Trainer(
             self.surrogate,
             study.training,
-            self._device,
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             self._buffer,
             self._ledger,
-            training * self._ledger.samples_per_simulation,
+            self._buffer.samples * study.training.epochs
+            if isinstance(self._buffer, StoredSamples)
+            else study.design.simulations * self._ledger.samples_per_simulation,
         )
         self._validation = Validation(
-            study.surrogate_factory(), solver.stored_steps, study.validation.cpus
+            study.surrogate_factory(),
+            solver.stored_steps,
+            study.validation.cpus,
+            self.folder.held_out,
         )
         self._statistics = FieldStatistics(len(solver.fields))
         self._reception = Reception(
-            self._ensemble, self._ledger, self._buffer, self._statistics, self._validation.add
+            self._ensemble,
+            self._ledger,
+            self._buffer,
+            self._statistics,
+            self._validation.add,
+            self._commit,
         )
+        self._checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
+        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
+        self._figures = Figures(
+            study,
+            self._store,
+            self._ensemble,
+            self._ledger,
+            self._buffer,
+            self._reception,
+            self._trainer,
+            self._validation,
+            self._checkpoints,
+        )
+        self._history = History(self.folder.history, self._figures.record, self._tracking.log)
 
     def train(self) -> None:
-        """Run to the study's stop. However it ends, weights and summary are written."""
-        started = time.monotonic()
-        self.directory = _new_directory(self.study.name)
-        self.study.save(self.directory / "study.yaml")
-        names = f"{self.study.solver.name} into {self.study.surrogate.name}"
-        print(f"{self.directory}: {names}, training on {self._device}", file=sys.stderr)
+        """Run to the study's stop. However it ends, weights, pictures and summary are written.
+
+        Raises RunError when it cannot be finished, KeyboardInterrupt when it was interrupted.
+        """
         self._status = "failed"
-        with _Progress(self._line):
-            try:
-                with _ray(self.study.ensemble, self.study.validation.cpus):
+        try:
+            with Interrupts(self._interrupt) as interrupts:
+                self._begin()
+                with (
+                    self._display(),
+                    self._history,
+                    ray_for(self.study.ensemble, self.study.validation.cpus),
+                ):
+                    interrupts.arm()
                     self._stream_and_train()
-                self._status = "done"
-            except KeyboardInterrupt:
-                self._status = "interrupted"
-                raise
-            finally:
-                self._seconds = time.monotonic() - started
-                if self._trainer.step:
-                    torch.save(self.surrogate.tensors(), self.directory / "model.pt")
-                text = json.dumps(self.summary(), indent=2)
-                (self.directory / "summary.json").write_text(text + "\n")
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._status = "done"
+        except KeyboardInterrupt:
+            self._status = "interrupted"
+            raise
+        finally:
+            self._end()
 
     def summary(self) -> dict[str, Any]:
-        """What was done so far, as plain numbers for JSON.
+        """What was done so far (see `Figures.summary`)."""
+        return self._figures.summary(self._status, str(self.folder.path), self._tracking)
 
-        `samples` counts different samples, but for `drawn`; `produced` is what the solvers
-        delivered, `received` what entered the buffer.
-        """
-        quarantined = self._ensemble.quarantined
-        received, untrained = self._ledger.count()
-        trainer = self._trainer
-        summary = {
-            "run_dir": str(self.directory),
-            "status": self._status,
-            "simulations": {
-                "requested": self.study.design.simulations,
-                "completed": sum(id >= 0 for id in self._ensemble.completed),
-                "quarantined": sum(item.simulation.id >= 0 for item in quarantined),
-            },
-            "quarantined": [
-                {
-                    "simulation": item.simulation.id,
-                    "parameters": self._named(item.simulation.parameters),
-                    "step": item.step,
-                    "error": item.error,
-                }
-                for item in quarantined
-            ],
-            "samples": {
-                "produced": received,
-                "received": self._buffer.received,
-                "unique_trained": self._ledger.unique_trained,
-                "untrained": untrained,
-                "drawn": trainer.drawn,
-            },
-            "training": {
-                "steps": trainer.step,
-                "steps_while_simulating": self._steps_while_simulating,
-                "samples_per_second": _ratio(trainer.drawn, trainer.seconds),
-                "wait_fraction": _ratio(trainer.waited, trainer.seconds),
-                "loss": float(trainer.loss),
-                "device": str(self._device),
-            },
-            "validation": self._validation.latest,
-            "seconds": self._seconds,
-        }
-        return {key: _without_nan(value) for key, value in summary.items()}
+    def _begin(self) -> None:
+        """Take up what an earlier process has left, or write down the study."""
+        if self._resumed:
+            self._restore()
+        else:
+            self.study.save(self.folder.study)
+        study = self.study.model_dump(mode="json")
+        self._tracking.start(study, self._data())
+        self._tracking.artifact(self.folder.study)
 
     def _stream_and_train(self) -> None:
         self._reception.start()
         try:
             self._trainer.train(self._statistics, self._after_step)
+            if self._reception.error or self._interrupted:
+                self._checkpoint()
             if self._reception.error:
                 raise self._reception.error
             self._check_loss()
-            self._validation.final(self.surrogate, self._trainer.step)
+            self._validation.final(self.surrogate, self._trainer.step, lambda: self._interrupted)
         finally:
             self._ensemble.stop()
             self._buffer.close()
@@ -197,11 +212,68 @@ class Run:
             self._ensemble.close()
 
     def _after_step(self) -> None:
-        self._steps_while_simulating += not self._reception.over.is_set()
+        self._figures.after_step()
         if self._trainer.step % _CHECK_STEPS == 0:
             self._check_loss()
         if self._trainer.step % self.study.validation.every_steps == 0:
             self._validation.submit(self.surrogate, self._trainer.step)
+        if self._checkpoints.due():
+            self._checkpoint()
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._buffer.close()
+
+    def _commit(self, last: Block) -> None:
+        """A simulation has arrived whole; its process has stored it before."""
+        if self._store:
+            self._store.commit(last.simulation, last.parameters)
+
+    def _checkpoint(self) -> None:
+        """Keep all that is needed to go on from here; between two steps."""
+        with self._buffer.lock:
+            if self._store:
+                self._store.flush()  # or what the ledger calls received might never be stored
+            self._check_loss()
+            self._checkpoints.save(
+                {
+                    "trainer": self._trainer.state(),
+                    "statistics": self._statistics.state(),
+                    "buffer": self._buffer.state(),
+                    "reception": self._reception.state(),
+                    "ledger": self._ledger.state(),
+                    "quarantined": [
+                        {"id": item.simulation.id, "step": item.step, "error": item.error}
+                        for item in self._ensemble.quarantined
+                    ],
+                    "figures": self._figures.state(),
+                }
+            )
+
+    def _restore(self) -> None:
+        """Go on from the last checkpoint; from the beginning if there is none."""
+        state = self._checkpoints.load()
+        held_out = self._validation.load()
+        self._history.resume(state["figures"]["before"]["seconds"] if state else 0.0)
+        if state is None:
+            self._ensemble.resume(held_out, [])
+            return
+        self._trainer.load_state(state["trainer"])
+        self._statistics.load_state(state["statistics"])
+        self._buffer.load_state(state["buffer"])
+        self._reception.load_state(state["reception"])
+        self._ledger.load_state(state["ledger"])
+        self._figures.load_state(state["figures"])
+        received = self._ledger.completed()
+        for id in range(-self.study.validation.simulations, 0):
+            if id not in held_out:
+                self._ledger.forget(id)
+        design = self.study.make_design()
+        quarantined = [
+            Quarantined(design.simulation(item["id"]), item["step"], item["error"])
+            for item in state["quarantined"]
+        ]
+        self._ensemble.resume({id for id in received if id >= 0} | held_out, quarantined)
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self._trainer.loss):
@@ -211,119 +283,52 @@ class Run:
                 f"({self.study.training.learning_rate:g})"
             )
 
-    def _named(self, parameters: NDArray[np.float64]) -> dict[str, float]:
-        return dict(zip(self.surrogate.problem.names, parameters.tolist(), strict=True))
-
-    def _line(self) -> str:
-        """One line of progress."""
-        received, _ = self._ledger.count()
-        requested = self.study.design.simulations
-        done = sum(id >= 0 for id in self._ensemble.completed.copy())
-        parts = [
-            f"simulations {done}/{requested}",
-            f"samples {received} received, {self._trainer.drawn} drawn",
-            f"buffer {len(self._buffer)}/{self.study.buffer.capacity}",
-            f"step {self._trainer.step}",
-        ]
-        if self._trainer.step:
-            parts.append(f"loss {float(self._trainer.loss):.2e}")
-        if self._validation.latest:
-            error = self._validation.latest["relative_l2"]["mean"]
-            parts.append(f"validation {100 * error:.2f} %")
-        if self._ensemble.quarantined:
-            parts.append(f"quarantined {len(self._ensemble.quarantined)}")
-        return ", ".join(parts)
-
-
-class _Progress:
-    """Writes a line to standard error now and then, while it is entered."""
-
-    def __init__(self, line: Callable[[], str]) -> None:
-        self._line = line
-        self._started = time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        self._write()
-
-    def _run(self) -> None:
-        while not self._over.wait(_PROGRESS_SECONDS):
-            self._write()
-
-    def _write(self) -> None:
-        print(f"[{time.monotonic() - self._started:4.0f} s] {self._line()}", file=sys.stderr)
-
-
-@contextmanager
-def _ray(config: EnsembleConfig, validation_cpus: float) -> Iterator[None]:
-    """Ray for the length of a run: the cluster that the study or RAY_ADDRESS names, or a local one.
-
-    A Ray that this process had started before is used and left as it is.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
-    # Standard output belongs to the caller, so the workers' output stays in Ray's logs.
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
-        cpus = math.ceil(config.actors * config.cpus_per_actor + validation_cpus)
-        options |= {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        ray.init(address, **options)
-    except ConnectionError as error:
-        raise RunError(f"no Ray cluster answers at {address}: {error}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _new_directory(name: str) -> Path:
-    """runs/NAME under the current directory, or runs/NAME-2 and so on where that exists."""
-    for number in range(1, 10**6):
-        directory = Path("runs", name if number == 1 else f"{name}-{number}")
+    def _end(self) -> None:
+        """Whatever has happened: keep and say what was done."""
+        self._figures.end()
         try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return directory
-    raise RunError(f"runs/{name} has too many runs: remove some")
+            if self._store:
+                self._store.close()
+            if self._trainer.step:
+                self._keep_model()
+            for picture in self._draw():
+                self._tracking.artifact(picture, "pictures")
+        finally:
+            self._tracking.finish(self._status)
+            self._tracking.close(_HURRY if self._status == "interrupted" else _PATIENCE)
+            self.folder.write_summary(self.summary())
+
+    def _keep_model(self) -> None:
+        latest, data = self._validation.latest, self._data()
+        save_model(self.surrogate, self.study, self.folder.model, {"data": data})
+        tags = {"data": json.dumps(data)}
+        if latest:
+            tags["validation.relative_l2"] = str(latest["relative_l2"]["mean"])
+        self._tracking.model(self.folder.model, self.study.name, tags)
+
+    def _data(self) -> dict[str, Any]:
+        """What is trained on: where it lies, if it is kept, and what it is a function of."""
+        if isinstance(self._buffer, StoredSamples):
+            return self._buffer.source.identity
+        if self._store:
+            return self._store.identity
+        return {
+            "path": None,
+            "simulations": self.study.design.simulations,
+            "hash": study_hash(identity(self.study, self.study.store)),
+        }
+
+    def _display(self) -> Display:
+        names = f"{self.study.solver.name} into {self.study.surrogate.name}"
+        title = f"{self.folder.path}: {names}, training on {self._trainer.device}"
+        return Display(title, self._figures.counts, self._history.rows)
+
+    def _draw(self) -> list[Path]:
+        """Draw the run's pictures; where they are."""
+        return []
 
 
-def _check_memory(study: Study, sample_bytes: int) -> None:
-    """Raise StudyError if the buffer cannot be held where the study wants it."""
-    if study.buffer.device == "cuda":
-        if not torch.cuda.is_available():
-            raise StudyError("buffer.device is cuda, but there is no GPU here: set it to cpu")
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = study.buffer.capacity * sample_bytes
-    if needed > free:
-        raise StudyError(
-            f"buffer.capacity is {study.buffer.capacity}: that takes {needed / 2**30:.1f} GiB, "
-            f"but there are {free / 2**30:.1f} GiB on {study.buffer.device}; lower the capacity"
-        )
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null instead."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _be_deterministic() -> None:
+    # What cuBLAS needs for the same bits every time.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)

@@ -5,31 +5,60 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from framework.block import Block, Simulation, checksum
+from framework.block import Block, Message, Simulation, checksum
 from solvers.base import BatchSolver, Solver
+
+
+class Writer(Protocol):
+    """Stores simulations where they run; see `store.StoreWriter`."""
+
+    def append(self, simulation: int, step: int, fields: NDArray[np.float32]) -> None:
+        """Take the fields [C, *grid] of a simulation's next step."""
+
+    def finish(self, simulation: int) -> None:
+        """Return once every step is written."""
+
+    def forget(self, simulation: int) -> None:
+        """The simulation has failed."""
 
 
 class SolverActor:
     """Runs one group after the other. `ensemble.py` makes it a Ray actor and calls it."""
 
-    def __init__(self, make_solver: Callable[[], Solver], time_limit: float) -> None:
+    def __init__(
+        self, make_solver: Callable[[], Solver], time_limit: float, writer: Writer | None = None
+    ) -> None:
         self._solver = make_solver()
         self._time_limit = time_limit
+        self._writer = writer
 
     def ping(self) -> None:
         """Answers once the process is up and the solver is loaded."""
 
-    def run(self, group: Sequence[Simulation], steps_per_block: int) -> Iterator[list[Block]]:
+    def run(
+        self, group: Sequence[Simulation], steps_per_block: int, store: Collection[int] = ()
+    ) -> Iterator[Message]:
         """Yield the blocks of the group's simulations, several in a message.
 
-        A simulation ends with its last stored step or with a block that carries its error.
+        A simulation ends with its last stored step or with a block that carries its error. Those
+        in `store` are written too, and are stored when their last step is sent.
         """
-        pending = _Pending(group, self._solver, steps_per_block)
+        waited = 0.0
+        for blocks in self._blocks(group, steps_per_block, store):
+            ready = time.perf_counter()
+            yield Message(blocks, waited)
+            waited = time.perf_counter() - ready
+
+    def _blocks(
+        self, group: Sequence[Simulation], steps_per_block: int, store: Collection[int]
+    ) -> Iterator[list[Block]]:
+        pending = _Pending(group, self._solver, steps_per_block, self._writer, store)
         spent, source = 0.0, self._fields(pending)
         while pending.alive:
             started = time.perf_counter()
@@ -49,6 +78,7 @@ class SolverActor:
                     f"but declares {self._solver.stored_steps}"
                 )
             elif fields is None:
+                pending.finish()
                 yield pending.flush()
                 return
             else:
@@ -79,8 +109,17 @@ class SolverActor:
 class _Pending:
     """The steps of a group that are not sent yet, and which of its simulations still run."""
 
-    def __init__(self, group: Sequence[Simulation], solver: Solver, steps_per_block: int) -> None:
+    def __init__(
+        self,
+        group: Sequence[Simulation],
+        solver: Solver,
+        steps_per_block: int,
+        writer: Writer | None,
+        store: Collection[int],
+    ) -> None:
         self.group = group
+        self._writer = writer
+        self._store = store
         self.alive = list(range(len(group)))
         self.step = 0  # the next one
         self.times: NDArray[np.float64] = np.empty((len(group), 0))  # [B, T]
@@ -104,8 +143,15 @@ class _Pending:
         broken = [i for i in self.alive if not finite[i]]
         ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
         self.alive = [i for i in self.alive if finite[i]]
+        for i, writer in self._written():
+            writer.append(self.group[i].id, self.step, fields[i])
         self.step += 1
         return ends
+
+    def finish(self) -> None:
+        """Every step was appended: return once what is to be stored is stored."""
+        for i, writer in self._written():
+            writer.finish(self.group[i].id)
 
     def flush(self) -> list[Block]:
         """The pending steps of the simulations that still run, as blocks."""
@@ -122,8 +168,17 @@ class _Pending:
         self.alive = []
         return ends
 
+    def _written(self) -> Iterator[tuple[int, Writer]]:
+        """Which simulations of the group still run and are to be stored, and who writes them."""
+        if self._writer is not None:
+            for i in self.alive:
+                if self.group[i].id in self._store:
+                    yield i, self._writer
+
     def _end(self, i: int, error: str) -> list[Block]:
         simulation = self.group[i]
+        if self._writer is not None:
+            self._writer.forget(simulation.id)
         none = np.empty((0,))
         failure = Block(
             simulation.id,

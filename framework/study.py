@@ -4,6 +4,8 @@ The sections' models live beside the code they set; here they are put together, 
 other, and turned into solvers and surrogates. Everything is checked before Ray starts.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,11 +17,14 @@ from pydantic import NonNegativeInt, StringConstraints, ValidationError, model_v
 import solvers.base
 import surrogates.base
 from framework.buffer import BufferConfig
+from framework.checkpoint import CheckpointConfig
 from framework.component import Component, describe, explain, factory, find
 from framework.design import Design, DesignConfig
 from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError
 from framework.section import Section
+from framework.store import StoreConfig
+from framework.tracking import TrackingConfig
 from framework.trainer import TrainingConfig
 from framework.validation import ValidationConfig
 from solvers.base import BatchSolver, Solver
@@ -38,6 +43,11 @@ class Study(Section):
     surrogate: Component
     training: TrainingConfig = TrainingConfig()
     validation: ValidationConfig = ValidationConfig()
+    store: StoreConfig = StoreConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    # Two runs, or one that was interrupted, train alike to the bit: with one solver actor.
+    deterministic: bool = False
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
@@ -53,6 +63,12 @@ class Study(Section):
     def save(self, path: Path) -> None:
         """Write the study with every default filled in."""
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def hash(self) -> str:
+        """Of all that decides what is trained, but for how and where it runs and is recorded."""
+        how = {"ensemble", "store", "tracking", "checkpoint"}
+        text = json.dumps(self.model_dump(mode="json", exclude=how), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def solver_factory(self) -> Callable[[], Solver]:
         """Makes the study's solver; can be sent to another process."""
@@ -101,6 +117,16 @@ class Study(Section):
             raise ValueError(
                 f"ensemble.group_size is {self.ensemble.group_size}, but the solver "
                 f"{self.solver.name} runs one simulation at a time: it has to be 1"
+            )
+        if self.deterministic and self.ensemble.actors > 1:
+            raise ValueError(
+                f"deterministic is true, but ensemble.actors is {self.ensemble.actors}: samples "
+                "come in a fixed order from 1 only"
+            )
+        if self.deterministic and self.training.stop.seconds:
+            raise ValueError(
+                "deterministic is true, but training.stop.seconds depends on the machine's speed: "
+                "stop after steps or samples, or when drained"
             )
         surrogate = find(self.surrogate.name, "surrogate", surrogates.base.REGISTERED, Surrogate)
         if self.training.precision not in surrogate.precisions:

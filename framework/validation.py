@@ -13,6 +13,7 @@ that is infinite or not a number counts as the greatest number of single precisi
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class ValidationConfig(Section):
 class Trajectories:
     """Held-out simulations as the solver computed them."""
 
+    simulations: NDArray[np.int64]  # [V]
     parameters: NDArray[np.float32]  # [V, p]
     times: NDArray[np.float32]  # [V, T]
     fields: NDArray[np.float32]  # [V, T, C, *grid]
@@ -107,8 +109,10 @@ def trivial_errors(held_out: Trajectories) -> dict[str, float]:
 def summarise(errors: Errors, held_out: Trajectories) -> dict[str, Any]:
     """The scores as plain numbers, over all times and for each stored time."""
     relative = errors["relative_l2"]
+    by_error = np.argsort(_mean(relative, 1))
     return {
         "simulations": len(relative),
+        "median_simulation": int(held_out.simulations[by_error[(len(relative) - 1) // 2]]),
         "relative_l2": _distribution(_mean(relative, 1)),
         "nrmse": _overall(errors["nrmse"]),
         "max": float(errors["max"].max()),
@@ -132,11 +136,17 @@ class Validation:
     """
 
     def __init__(
-        self, make_surrogate: Callable[[], Surrogate], stored_steps: int, cpus: float
+        self,
+        make_surrogate: Callable[[], Surrogate],
+        stored_steps: int,
+        cpus: float,
+        directory: Path | None = None,
     ) -> None:
+        """`directory`: where complete trajectories are kept, for a run that is resumed."""
         self.latest: dict[str, Any] | None = None
         self._make_surrogate = make_surrogate
         self._stored_steps = stored_steps
+        self._directory = directory
         self._score = ray.remote(_score_task).options(num_cpus=cpus)
         self._blocks: dict[int, list[Block]] = {}
         self._held_out: Any = None  # reference to the trajectories that were complete
@@ -150,7 +160,40 @@ class Validation:
             self._blocks[block.simulation] = []
         blocks = self._blocks[block.simulation]
         blocks.append(block)
-        self._completions += sum(map(len, blocks)) == self._stored_steps
+        if sum(map(len, blocks)) == self._stored_steps:
+            self._completions += 1
+            self._keep(block.simulation)
+
+    def load(self) -> set[int]:
+        """Take up the trajectories that an earlier process has kept; return their ids."""
+        assert self._directory is not None
+        for path in sorted(self._directory.glob("*.npz")):
+            with np.load(path) as kept:
+                id, steps = -1 - int(path.stem), len(kept["times"])
+                unused = np.zeros(steps, dtype=np.uint32)
+                block = Block(id, 0, kept["fields"], kept["parameters"], kept["times"], unused)
+            self._blocks[id] = [block]
+            self._completions += 1
+        return set(self._blocks)
+
+    def trajectory(self, simulation: int) -> Trajectories:
+        """One complete trajectory."""
+        return _join([self._blocks[simulation]])
+
+    def _keep(self, simulation: int) -> None:
+        if self._directory is None:
+            return
+        self._directory.mkdir(exist_ok=True)
+        joined = self.trajectory(simulation)
+        temporary = self._directory / ".writing"
+        with temporary.open("wb") as file:
+            np.savez(
+                file,
+                parameters=self._blocks[simulation][0].parameters,
+                times=np.concatenate([block.times for block in self._blocks[simulation]]),
+                fields=joined.fields[0],
+            )
+        temporary.rename(self._directory / f"{-1 - simulation}.npz")
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
         """Start scoring the surrogate as it is now, unless the last scoring is still under way."""
@@ -178,12 +221,18 @@ class Validation:
                 self.latest = ray.get(self._outstanding)
                 self._outstanding = None
 
-    def final(self, surrogate: Surrogate, step: int) -> dict[str, Any] | None:
+    def final(
+        self, surrogate: Surrogate, step: int, interrupted: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
         """Score the surrogate as it is now, and wait; None without two complete trajectories."""
-        self.poll(timeout=None)
+        self._wait(interrupted)
         self.submit(surrogate, step)
-        self.poll(timeout=None)
+        self._wait(interrupted)
         return self.latest
+
+    def _wait(self, interrupted: Callable[[], bool]) -> None:
+        while self._outstanding is not None and not interrupted():
+            self.poll(timeout=0.5)
 
 
 def _score_task(
@@ -200,6 +249,7 @@ def _score_task(
 
 def _join(trajectories: list[list[Block]]) -> Trajectories:
     return Trajectories(
+        np.array([blocks[0].simulation for blocks in trajectories]),
         np.stack([blocks[0].parameters for blocks in trajectories]).astype(np.float32),
         np.stack([np.concatenate([b.times for b in blocks]) for blocks in trajectories]).astype(
             np.float32

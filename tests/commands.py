@@ -22,6 +22,7 @@ SMALL = [
     "surrogate={name: mlp, hidden: [64]}",
     "validation.simulations=4",
     "validation.every_steps=20",
+    "tracking.uri=none",
 ]
 
 

@@ -67,7 +67,8 @@ def simulations(*starts: float) -> list[Simulation]:
 def messages(
     solver: Solver, group: Sequence[Simulation], steps_per_block: int, time_limit: float = 60.0
 ) -> Iterator[list[Block]]:
-    return SolverActor(lambda: solver, time_limit).run(group, steps_per_block)
+    for message in SolverActor(lambda: solver, time_limit).run(group, steps_per_block):
+        yield message.blocks
 
 
 def blocks(

@@ -20,7 +20,8 @@ from torch.multiprocessing import spawn
 from framework.block import Block, Samples
 from framework.buffer import Buffer, BufferConfig, Closed, make_buffer
 from framework.ledger import Ledger
-from framework.trainer import FieldStatistics, Reception, Trainer, TrainingConfig
+from framework.reception import FieldStatistics, Reception
+from framework.trainer import Trainer, TrainingConfig
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
 from surrogates.mlp import Mlp

@@ -43,7 +43,8 @@ def held_out(fields: Fields) -> Trajectories:
     random = np.random.default_rng(0)
     times = np.cumsum(random.uniform(0.1, 0.2, fields.shape[:2]), 1)
     parameters = random.uniform(size=(len(fields), 2))
-    return Trajectories(parameters.astype(np.float32), times.astype(np.float32), fields)
+    ids = -1 - np.arange(len(fields))
+    return Trajectories(ids, parameters.astype(np.float32), times.astype(np.float32), fields)
 
 
 def by_loops(predicted: Fields, reference: Fields) -> dict[str, list[list[float]]]:
@@ -186,7 +187,7 @@ def ramps(size: int, count: int) -> Trajectories:
     times = np.tile(np.arange(1, STEPS + 1, dtype=np.float32) / 2, (count, 1))
     ramp = np.arange(1, 1 + size, dtype=np.float32)
     fields = (parameters[:, None] * times)[:, :, None, None] * ramp
-    return Trajectories(parameters[:, None], times, fields)
+    return Trajectories(-1 - np.arange(len(fields)), parameters[:, None], times, fields)
 
 
 def ramp_surrogate(size: int, mode: Mode, factor: float) -> Surrogate:
@@ -252,7 +253,12 @@ def make_block(index: int, first: int, stop: int, data: Trajectories = DATA) -> 
 
 def some(data: Trajectories, *indices: int) -> Trajectories:
     chosen = [*indices]
-    return Trajectories(data.parameters[chosen], data.times[chosen], data.fields[chosen])
+    return Trajectories(
+        data.simulations[chosen],
+        data.parameters[chosen],
+        data.times[chosen],
+        data.fields[chosen],
+    )
 
 
 @with_ray

@@ -1,0 +1,42 @@
+"""Ray for the length of a command: the cluster that was named, or a local one."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from framework.ensemble import EnsembleConfig
+from framework.errors import RunError
+
+
+@contextmanager
+def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
+    """Ray as the study or RAY_ADDRESS says; a local one gets the CPUs of the solvers and
+    `other_cpus`.
+
+    A Ray that this process had started before is used and left as it is. Raises RunError.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    # Standard output belongs to the caller, so the workers' output stays in Ray's logs.
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
+        cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        ray.init(address, **options)
+    except ConnectionError as error:
+        raise RunError(f"no Ray cluster answers at {address}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

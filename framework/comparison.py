@@ -1,0 +1,246 @@
+"""Truth, prediction and error of one held-out simulation, at several times.
+
+Shapes: T stored times, K of them drawn, C fields, p parameters, `*grid` the grid's axes (one to
+three).
+"""
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from framework.palette import BLUE, GREY, VERMILLION
+from framework.validation import measure
+from solvers.base import Field, Grid, ParameterSpace
+
+# How many of the times and of the fields are drawn.
+_TIMES, _FIELDS = 5, 3
+# The percentile of the error that is the end of its colour scale.
+_SUBSTANTIAL = 99.5
+# Inches: a panel's width, between panels, around them, a line of text.
+_PANEL, _GAP, _LEFT, _RIGHT, _BOTTOM, _LINE = 1.85, 0.12, 0.85, 1.0, 0.6, 0.2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One held-out simulation as the solver computed it, and as the surrogate predicts it."""
+
+    simulation: int  # its id, which is negative
+    parameters: NDArray[np.floating[Any]]  # [p]
+    times: NDArray[np.floating[Any]]  # [T]
+    truth: NDArray[np.float32]  # [T, C, *grid]
+    predicted: NDArray[np.float32]  # [T, C, *grid]
+    space: ParameterSpace
+    fields: tuple[Field, ...]
+    grid: Grid
+
+    def relative_l2(self) -> NDArray[np.float64]:
+        """The relative L2 error at each time [T]; NaN where the truth is zero."""
+        errors: NDArray[np.float64]
+        (errors,) = measure(self.predicted[None], self.truth[None])["relative_l2"]
+        return errors
+
+
+def draw_comparison(comparison: Comparison) -> Figure:
+    """A column for each time, and for each field some rows; of a 3-D field the middle slice."""
+    times = np.unique(np.linspace(0, len(comparison.times) - 1, _TIMES).round().astype(int))
+    panels = _Panels(comparison, len(times))
+    errors = comparison.relative_l2()[times]
+    for axes, t, error in zip(panels.axes[0], comparison.times[times], errors, strict=True):
+        of_error = f"relative L2 {100 * error:.2g} %" if np.isfinite(error) else ""
+        axes.set_title(f"t = {t:.3g}\n{of_error}", loc="center")
+    for channel in range(panels.fields):
+        truth = _drawable(comparison.truth[times, channel])
+        predicted = _drawable(comparison.predicted[times, channel])
+        if panels.lines:
+            _draw_lines(panels, channel, truth, predicted)
+        else:
+            _draw_images(panels, channel, truth, predicted)
+    return panels.figure
+
+
+class _Panels:
+    """A figure with panels of one size, placed by hand: that is fast, and pictures are alike."""
+
+    def __init__(self, comparison: Comparison, columns: int) -> None:
+        self.comparison = comparison
+        self.lines = len(comparison.grid.shape) == 1
+        self.fields = min(len(comparison.fields), _FIELDS)
+        self.extent = _extent(comparison.grid)
+        shape = 0.8 if self.lines else self.extent[3] / self.extent[1]
+        self.to_scale = 0.3 <= shape <= 2
+        self._height = _PANEL * min(max(shape, 0.3), 2)
+        self._rows = 2 if self.lines else 3  # of a field
+        width = _LEFT + columns * (_PANEL + _GAP) + (0 if self.lines else _RIGHT)
+        heading = _heading(comparison, int(11 * width))
+        self._block = self._rows * (self._height + _GAP) + _BOTTOM
+        self._top = 0.65 + len(heading) * _LINE
+        self._size = (width, self._top + self.fields * self._block)
+        self.figure = Figure(figsize=self._size)
+        for line, text in enumerate(heading):
+            y = 1 - (0.1 + line * _LINE) / self._size[1]
+            weight = "normal" if line else "bold"
+            self.figure.text(0.1 / width, y, text, va="top", fontsize=10, weight=weight)
+        self.axes = [
+            [self._panel(channel, row, column) for column in range(columns)]
+            for channel in range(self.fields)
+            for row in range(self._rows)
+        ]
+
+    def of_field(self, channel: int) -> list[list[Axes]]:
+        """The rows of a field."""
+        return self.axes[channel * self._rows : (channel + 1) * self._rows]
+
+    def colour_bar(self, image: AxesImage, channel: int, first: int, last: int, label: str) -> None:
+        """At the right of the rows `first` to `last` of a field."""
+        place = [_LEFT + len(self.axes[0]) * (_PANEL + _GAP), self._bottom(channel, last)]
+        height = (last - first + 1) * (self._height + _GAP) - _GAP
+        axes = self.figure.add_axes(self._relative(*place, 0.13, height))
+        bar = self.figure.colorbar(image, cax=axes, extend="both" if first else "neither")
+        bar.set_label(label)
+        bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(5)
+        bar.update_ticks()
+
+    def _panel(self, channel: int, row: int, column: int) -> Axes:
+        left = _LEFT + column * (_PANEL + _GAP)
+        place = self._relative(left, self._bottom(channel, row), _PANEL, self._height)
+        axes = self.figure.add_axes(place)
+        lowest = row == self._rows - 1
+        axes.tick_params(labelleft=column == 0, labelbottom=lowest, length=2.5, labelsize=8.5)
+        if lowest and column == 0:
+            last, units = len(self.comparison.grid.shape) - 1, self.comparison.grid.units
+            label = "axis 0" if self.lines else f"axis {last} across, axis {last - 1} up"
+            axes.set_xlabel(label + _units(units), loc="left", labelpad=2)
+        return axes
+
+    def _bottom(self, channel: int, row: int) -> float:
+        above = self._top + channel * self._block + (row + 1) * (self._height + _GAP) - _GAP
+        return self._size[1] - above
+
+    def _relative(self, *inches: float) -> tuple[float, float, float, float]:
+        left, bottom, width, height = inches
+        return (
+            left / self._size[0],
+            bottom / self._size[1],
+            width / self._size[0],
+            height / self._size[1],
+        )
+
+
+def _draw_lines(
+    panels: _Panels, channel: int, truth: NDArray[np.float32], predicted: NDArray[np.float32]
+) -> None:
+    """Fields [K, points]: truth and prediction in one row, the error in another."""
+    x = np.linspace(0, panels.extent[1], truth.shape[1])
+    upper, lower = panels.of_field(channel)
+    both, error = (truth, predicted), predicted - truth
+    for column, (above, below) in enumerate(zip(upper, lower, strict=True)):
+        above.plot(x, truth[column], color=GREY, linewidth=3, alpha=0.6, label="truth")
+        above.plot(x, predicted[column], color=VERMILLION, linewidth=1.3, label="prediction")
+        below.axhline(0, color=GREY, linewidth=0.8)
+        below.plot(x, error[column], color=BLUE, linewidth=1.3)
+        above.set_ylim(*_span(*both))
+        below.set_ylim(*_span(error, -error))
+        for axes in (above, below):
+            axes.grid(True)
+            axes.margins(x=0)
+            axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], prune="upper"))
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+    field = panels.comparison.fields[channel]
+    upper[0].set_ylabel(_named(field))
+    lower[0].set_ylabel("error" + _units(field.units))
+    if channel == 0:
+        upper[0].legend(loc="best", fontsize=8, handlelength=1.2, borderpad=0.1)
+
+
+def _draw_images(
+    panels: _Panels, channel: int, truth: NDArray[np.float32], predicted: NDArray[np.float32]
+) -> None:
+    """Fields [K, rows, columns]: truth and prediction share a colour scale."""
+    rows = panels.of_field(channel)
+    field, error = panels.comparison.fields[channel], predicted - truth
+    low, high = _span(truth, margin=0)
+    worst = np.nanpercentile(np.abs(error), _SUBSTANTIAL) if np.isfinite(error).any() else 0.0
+    worst = worst or 1.0
+    kinds: tuple[tuple[str, NDArray[np.float32], dict[str, Any]], ...] = (
+        ("truth", truth, {"vmin": low, "vmax": high, "cmap": "viridis"}),
+        ("prediction", predicted, {"vmin": low, "vmax": high, "cmap": "viridis"}),
+        ("error", error, {"vmin": -worst, "vmax": worst, "cmap": "RdBu_r"}),
+    )
+    for row, (name, images, scale) in zip(rows, kinds, strict=True):
+        for axes, image in zip(row, images, strict=True):
+            drawn = axes.imshow(
+                image,
+                origin="lower",
+                extent=panels.extent,
+                aspect="equal" if panels.to_scale else "auto",
+                **scale,
+            )
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10], prune="upper"))
+            axes.spines[:].set_visible(False)
+        row[0].set_ylabel(name, fontsize=10.5)
+        if name != "truth":
+            first = 2 if name == "error" else 0
+            label = _named(field) if name == "prediction" else "error" + _units(field.units)
+            panels.colour_bar(drawn, channel, first, max(first, 1), label)
+
+
+def _heading(comparison: Comparison, width: int) -> list[str]:
+    """What is seen, in lines of up to `width` characters."""
+    errors = comparison.relative_l2()
+    error = f"{100 * np.nanmean(errors):.2g} %" if np.isfinite(errors).any() else "unknown"
+    what = (
+        f"Held-out simulation {-1 - comparison.simulation}, the median by error: "
+        f"relative L2 {error} over its {len(errors)} times"
+    )
+    if len(comparison.grid.shape) == 3:
+        what += "; middle slice of axis 0"
+    if len(comparison.fields) > _FIELDS:
+        what += f"; the first {_FIELDS} of {len(comparison.fields)} fields"
+    values = ", ".join(
+        f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
+        for item, value in zip(comparison.space.items, comparison.parameters, strict=True)
+    )
+    return [
+        textwrap.shorten(what, width, placeholder=" ..."),
+        *textwrap.wrap(values, width, max_lines=3, placeholder=" ..."),
+    ]
+
+
+def _drawable(fields: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fields [K, *grid] as lines or images [K, ...], NaN where they are infinite."""
+    if fields.ndim == 4:
+        fields = fields[:, fields.shape[1] // 2]
+    return np.where(np.isfinite(fields), fields, np.nan)
+
+
+def _extent(grid: Grid) -> tuple[float, float, float, float]:
+    """(0, width, 0, height) of what is drawn of a field, in the grid's units."""
+    sides = [n * h for n, h in zip(grid.shape, grid.spacing, strict=True)]
+    return 0.0, sides[-1], 0.0, sides[-2] if len(sides) > 1 else 1.0
+
+
+def _span(*arrays: NDArray[np.float32], margin: float = 0.05) -> tuple[float, float]:
+    """The least and the greatest of what is finite, some room added; never the same."""
+    values = np.concatenate([array[np.isfinite(array)] for array in arrays])
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    room = margin * (high - low)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        room = max(abs(low), abs(high), 1.0) / 2
+    return low - room, high + room
+
+
+def _named(field: Field) -> str:
+    return field.name + _units(field.units)
+
+
+def _units(units: str) -> str:
+    return "" if units == "1" else f" [{units}]"

@@ -1,0 +1,65 @@
+"""The folder of a run, runs/NAME under the current directory: what lies where."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from framework.errors import RunError, StudyError
+
+
+class RunFolder:
+    """Paths in a run's folder. `create` makes a new one, `find` takes one that exists."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.study = path / "study.yaml"
+        self.summary = path / "summary.json"
+        self.history = path / "history.jsonl"
+        self.model = path / "model"
+        self.checkpoints = path / "checkpoints"
+        self.held_out = path / "held_out"
+        self.pictures = path / "pictures"
+
+    @classmethod
+    def create(cls, name: str) -> "RunFolder":
+        """runs/NAME, or runs/NAME-2 and so on where that exists. Raises RunError."""
+        for number in range(1, 10**6):
+            path = Path("runs", name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not path.parent.is_dir():
+                    raise RunError(f"cannot make the folder {path}: runs is a file") from None
+                continue
+            except OSError as error:
+                raise RunError(
+                    f"cannot make the folder {path}: {error.strerror}; start millstream in a "
+                    "directory that you may write in"
+                ) from None
+            return cls(path)
+        raise RunError(f"runs/{name} has too many runs: remove some")
+
+    @classmethod
+    def find(cls, path: Path) -> "RunFolder":
+        """The folder of an earlier run. Raises StudyError."""
+        folder = cls(path)
+        if not folder.study.is_file():
+            raise StudyError(f"{path} is not the directory of a run: it has no study.yaml")
+        return folder
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of the run, if it was done."""
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text())
+        except (OSError, ValueError):  # interrupted before it could be written
+            return None
+        return summary if summary.get("status") == "done" else None
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json. Raises RunError."""
+        temporary = self.summary.with_suffix(".writing")
+        try:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n")
+            temporary.replace(self.summary)
+        except OSError as error:
+            raise RunError(f"cannot write {self.summary}: {error.strerror}") from None

@@ -1,0 +1,77 @@
+"""A run's history: a row of figures every few seconds.
+
+It is what the pictures are drawn from and what is tracked; it lies in the run's folder as
+`history.jsonl`, one JSON object a line.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+# Name -> figure, such as "samples/received"; what is not known is left out.
+Record = dict[str, float]
+
+_SECONDS = 2.0
+
+
+class History:
+    """While entered, takes a row every 2 s, and one at the end."""
+
+    def __init__(
+        self, path: Path, read: Callable[[], Record], then: Callable[[Record], None]
+    ) -> None:
+        """`read` takes a row, `then` is given it; both are called in the history's own thread."""
+        self.rows: list[Record] = []
+        self._path = path
+        self._read = read
+        self._then = then
+        self._broken = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+
+    def resume(self, seconds: float) -> None:
+        """Take up the rows of an earlier process, up to the checkpoint at `seconds`."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                row: Record = json.loads(line)
+            except ValueError:  # the last line of a process that was killed as it wrote
+                break
+            if row["seconds"] > seconds:
+                break
+            self.rows.append(row)
+        text = "".join(json.dumps(row) + "\n" for row in self.rows)
+        self._path.write_text(text)
+
+    def __enter__(self) -> "History":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self._take()
+
+    def _run(self) -> None:
+        while not self._over.wait(_SECONDS):
+            self._take()
+
+    def _take(self) -> None:
+        row = self._read()
+        self.rows.append(row)
+        if not self._broken:
+            try:
+                with self._path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            except OSError as error:
+                self._broken = True
+                print(f"millstream: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+        self._then(row)

@@ -1,0 +1,78 @@
+"""The parts that a study's commands share, made as the study says. Raises StudyError."""
+
+import math
+import os
+from itertools import chain
+
+import torch
+
+from framework.buffer import Buffer, BufferConfig, make_buffer
+from framework.ensemble import Ensemble, steps_per_block
+from framework.errors import StudyError
+from framework.offline import StoredSamples, check_source
+from framework.store import Store, StoreReader, identity
+from framework.study import Study
+
+
+def make_batches(study: Study, window: int) -> Buffer | StoredSamples:
+    """What is trained from: an empty buffer, or the store that `training.source` names."""
+    solver, config = study.solver_factory()(), study.buffer
+    batch_size, shape = study.training.batch_size, (len(solver.fields), *solver.grid.shape)
+    _check_memory(config, 4 * window * math.prod(shape))
+    if study.training.source:
+        source = StoreReader(study.training.source)
+        check_source(source, identity(study, study.store))
+        epochs = study.training.epochs
+        return StoredSamples(source, config, batch_size, window, epochs, study.seed)
+    parameters, in_turn = len(solver.parameters), study.deterministic
+    try:
+        return make_buffer(config, batch_size, window, parameters, shape, study.seed, in_turn)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+
+
+def make_ensemble(study: Study, held_out: int, training: int, store: Store | None) -> Ensemble:
+    """Runs so many simulations of each kind, the held-out ones first; writes the others."""
+    solver, design = study.solver_factory()(), study.make_design()
+    first, then = map(design.held_out, range(held_out)), map(design.training, range(training))
+    step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
+    ensemble = Ensemble(
+        study.solver_factory(),
+        study.ensemble,
+        chain(first, then),
+        held_out + training,
+        solver.stored_steps,
+        steps_per_block(study.ensemble.group_size, solver.stored_steps, step_bytes),
+    )
+    if store:
+        ensemble.store(store.writer())
+    return ensemble
+
+
+def open_store(study: Study) -> Store | None:
+    """The study's store, new or continued; None if it keeps none. Raises RunError, too."""
+    if study.store.keep == "none":
+        return None
+    return Store.open(
+        study.store.location(study.name),
+        study.store,
+        identity(study, study.store),
+        study.solver_factory()(),
+        study.design.simulations,
+    )
+
+
+def _check_memory(config: BufferConfig, sample_bytes: int) -> None:
+    """Raise StudyError if the buffer cannot be held where the study wants it."""
+    if config.device == "cuda":
+        if not torch.cuda.is_available():
+            raise StudyError("buffer.device is cuda, but there is no GPU here: set it to cpu")
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = config.capacity * sample_bytes
+    if needed > free:
+        raise StudyError(
+            f"buffer.capacity is {config.capacity}: that takes {needed / 2**30:.1f} GiB, "
+            f"but there are {free / 2**30:.1f} GiB on {config.device}; lower the capacity"
+        )

@@ -1,0 +1,114 @@
+"""The ensemble alone: simulations into a store, without training.
+
+    design --simulations--> solver actors --their own writes--> store
+                                |                                 ^ commits
+                                '--blocks--> this process --------'
+
+What an earlier process has stored is not computed again, so the same command goes on after any
+interruption.
+"""
+
+import time
+from typing import Any
+
+from framework.block import Block
+from framework.cluster import ray_for
+from framework.display import Display
+from framework.errors import StudyError
+from framework.history import Record
+from framework.interrupt import Interrupts
+from framework.ledger import Ledger, ReplayMismatchError
+from framework.parts import make_ensemble, open_store
+from framework.study import Study
+
+
+def simulate(study: Study) -> dict[str, Any]:
+    """Run the study's simulations into its store; return the summary (see `Simulating.summary`).
+
+    Raises StudyError before Ray is started, and RunError when it cannot be finished.
+    """
+    simulating = Simulating(study)
+    simulating.run()
+    return simulating.summary()
+
+
+class Simulating:
+    """One such run."""
+
+    def __init__(self, study: Study) -> None:
+        store = open_store(study)
+        if store is None:
+            raise StudyError(
+                "store.keep is none, so nothing would be kept of what is simulated: set it to all, "
+                "last, or a number n to keep every n-th step"
+            )
+        self._study = study
+        self._store = store
+        self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
+        self._ensemble.resume(store.completed, [])
+        self._ledger = Ledger(study.solver_factory()().stored_steps, window=1)
+        self._names = study.make_design().space.names
+        self._interrupted = False
+        self._seconds = 0.0
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Simulate until all is stored. Raises RunError, and KeyboardInterrupt if interrupted."""
+        title = f"{self._store.path}: {self._study.solver.name}"
+        try:
+            with (
+                Interrupts(self._interrupt) as interrupts,
+                Display(title, self._record, []),
+                ray_for(self._study.ensemble, 0),
+            ):
+                interrupts.arm()
+                try:
+                    for block in self._ensemble.blocks():
+                        self._receive(block)
+                    self._store.flush()
+                finally:
+                    self._ensemble.close()
+        finally:
+            self._store.close()
+            self._seconds = time.monotonic() - self._started
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def summary(self) -> dict[str, Any]:
+        """What is stored by now, as plain numbers for JSON; `bytes` is the store's size on disk."""
+        return {
+            "store": self._store.path,
+            "simulations": {
+                "requested": self._study.design.simulations,
+                "completed": self._completed(),
+                "quarantined": len(self._ensemble.quarantined),
+            },
+            "quarantined": [item.describe(self._names) for item in self._ensemble.quarantined],
+            "bytes": self._store.bytes(),
+            "seconds": self._seconds,
+        }
+
+    def _receive(self, block: Block) -> None:
+        try:
+            self._ledger.receive(block)
+        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
+            self._ledger.forget(block.simulation)
+            self._ensemble.restart(block.simulation)
+            return
+        if self._ledger.complete(block.simulation):
+            self._store.commit(block.simulation, block.parameters)
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._ensemble.stop()
+
+    def _completed(self) -> int:
+        return sum(id < self._study.design.simulations for id in self._store.completed)
+
+    def _record(self) -> Record:
+        return {
+            "seconds": time.monotonic() - self._started,
+            "simulations/completed": self._completed(),
+            "simulations/requested": self._study.design.simulations,
+            "simulations/quarantined": len(self._ensemble.quarantined),
+        }

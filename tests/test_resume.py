@@ -1,0 +1,146 @@
+"""Runs that are interrupted in every way go on as if nothing had happened."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import xarray
+from commands import MILLSTREAM, QUICKSTART, SMALL, millstream, the_object
+from noted_solver import until
+
+from solvers.heat import Heat
+
+FEW = ["design.simulations=120", "buffer.replay=[4, 8]", "checkpoint.every_seconds=0.5"]
+DETERMINISTIC = [*FEW, "deterministic=true", "ensemble.actors=1", "store.keep=none"]
+
+
+def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
+    with (directory / "errors").open("w") as errors:
+        return subprocess.Popen(
+            [MILLSTREAM, "train", str(QUICKSTART), *SMALL, *overrides, "--json"],
+            cwd=directory,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # as a shell would, for a Ctrl-C
+        )
+
+
+def until_checkpoints(process: subprocess.Popen[str], run: Path, count: int) -> None:
+    def written() -> bool:
+        assert process.poll() is None
+        return any(int(path.name) >= count for path in (run / "checkpoints").glob("[0-9]*"))
+
+    until(written)
+
+
+def weights(run: Path) -> dict[str, Any]:
+    with np.load(run / "model" / "weights.npz") as saved:
+        return dict(saved)
+
+
+def resume(directory: Path, run: str = "runs/small") -> dict[str, Any]:
+    ran = millstream(directory, "resume", run, "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert "Traceback" not in ran.stderr
+    return the_object(ran.stdout)
+
+
+def assert_all_counted_once(summary: dict[str, Any]) -> None:
+    assert summary["status"] == "done"
+    assert summary["simulations"] == {"requested": 120, "completed": 120, "quarantined": 0}
+    samples = summary["samples"]
+    assert samples["produced"] == samples["received"] == samples["unique_trained"] == 1200
+    assert samples["untrained"] == 0
+    assert summary["training"]["steps"] == -(-samples["drawn"] // 10)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A deterministic run, from which an interrupted one must not differ."""
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    ran = millstream(directory, "train", str(QUICKSTART), *SMALL, *DETERMINISTIC)
+    assert ran.returncode == 0, ran.stderr
+    return directory / "runs/small"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(
+    uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, *DETERMINISTIC)
+    until_checkpoints(process, tmp_path / "runs/small", 2)
+    asked = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 15
+    assert process.returncode == 130
+    errors = (tmp_path / "errors").read_text()
+    assert "go on with millstream resume runs/small" in errors
+    assert "Traceback" not in errors
+    interrupted = the_object(output)
+    assert interrupted["status"] == "interrupted"
+    assert 0 < interrupted["samples"]["drawn"]
+    (tmp_path / "first").write_text(json.dumps(interrupted))
+
+    resumed = resume(tmp_path)
+    assert_all_counted_once(resumed)
+    assert resumed["seconds"] > interrupted["seconds"]
+    assert resumed["checkpoint"]["count"] > interrupted["checkpoint"]["count"]
+    assert resumed["training"]["steps"] > interrupted["training"]["steps"]
+    expected, found = weights(uninterrupted), weights(tmp_path / "runs/small")
+    assert expected.keys() == found.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    rows = (tmp_path / "runs/small/history.jsonl").read_text().splitlines()
+    seconds = [json.loads(row)["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+
+
+def test_a_killed_run_goes_on_and_counts_and_stores_every_simulation_once(tmp_path: Path) -> None:
+    process = start(tmp_path, *FEW)
+    until_checkpoints(process, tmp_path / "runs/small", 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    resumed = resume(tmp_path)
+    assert_all_counted_once(resumed)
+    assert resumed["samples"]["stored"] == 1200
+    with xarray.open_zarr(tmp_path / "stores/small.zarr") as store:
+        assert store.complete.values.all()
+        solver = Heat(grid_size=16, stored_steps=10)
+        for id in range(0, 120, 17):
+            expected = np.array(list(solver.solve(store.parameters.values[id], 0)))[:, 0]
+            np.testing.assert_allclose(store.temperature.values[id], expected, rtol=1e-6)
+    until(lambda: not any(child.is_running() for child in children))
+
+    # A run that is done: says so, and prints the same.
+    again = millstream(tmp_path, "resume", "runs/small", "--json")
+    assert again.returncode == 0
+    assert "runs/small is done already" in again.stderr
+    assert the_object(again.stdout) == resumed
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
+    process = start(tmp_path, *FEW, "checkpoint.every_seconds=1000")
+    until(lambda: (tmp_path / "runs/small/study.yaml").exists())
+    process.kill()
+    process.communicate()
+    assert_all_counted_once(resume(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [("runs/none", "runs/none is not the directory of a run"), (".", "it has no study.yaml")],
+)
+def test_what_is_not_a_run_cannot_be_resumed(tmp_path: Path, run: str, message: str) -> None:
+    ran = millstream(tmp_path, "resume", run)
+    assert ran.returncode == 2
+    assert message in ran.stderr
+    assert "Traceback" not in ran.stderr
