@@ -23,12 +23,11 @@ check: $(INSTALLED)
 # constraints.txt pins every version; which build of the pinned torch it is (CPU or GPU) is up to
 # where pip is configured to look.
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Millstream needs Python 3.11: install it, or set PYTHON=/path/to/python3.11"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' || \
-		{ echo "$(PYTHON) cannot make virtual environments: apt install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	"$(PYTHON)" -m venv --without-pip $(VENV)
+	@$(BIN)/python -m ensurepip >/dev/null 2>&1 || $(BIN)/python tools/bootstrap_pip.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 clean:

@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from peers import make_frame
+from peers import Frames, make_frame
 
 from framework.block import Simulation
 from framework.buffer import Buffer
-from framework.ensemble import Ensemble, EnsembleConfig, steps_per_block
+from framework.ensemble import MESSAGE_BYTES, Ensemble, EnsembleConfig, steps_per_block
 from framework.ledger import Ledger
 from framework.reception import FieldStatistics, Reception
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
@@ -41,6 +41,16 @@ class SameField(Solver):
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
         for _ in range(self.stored_steps):
             yield self._field
+
+
+class Repeater:
+    """An actor that yields the same messages as a solver's process would, without a solver."""
+
+    def run(self, size: int, count: int) -> Iterator[Frames]:
+        several = max(MESSAGE_BYTES // (4 * size), 1)
+        message = np.tile(make_frame(size), (several, 1))
+        for _ in range(count // several):
+            yield message
 
 
 class Stream:

@@ -25,7 +25,7 @@ import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -33,11 +33,11 @@ import peers
 import ray
 from numpy.typing import NDArray
 from peers import Frames
-from stream import SameField, Stream, local_ray
+from stream import Repeater, SameField, Stream, local_ray
 
 from framework.block import Simulation
 from framework.buffer import Batch, BufferConfig, Fifo
-from framework.ensemble import CREDIT, MESSAGE_BYTES, EnsembleConfig
+from framework.ensemble import CREDIT, EnsembleConfig
 
 FRAME_BYTES = (4 * 2**10, 16 * 2**10, 256 * 2**10, 4 * 2**20)
 BUFFER_BYTES = 64 * 2**20  # twice the cache of the machine that this was first run on
@@ -70,16 +70,6 @@ def millstream(held: Frames, count: int) -> float:
         seconds = time.perf_counter() - started
     assert stream.ledger.count()[0] == taken == count + steps
     return seconds
-
-
-class Repeater:
-    """An actor that yields the same messages as a solver's process would, without a solver."""
-
-    def run(self, size: int, count: int) -> Iterator[Frames]:
-        several = max(MESSAGE_BYTES // (4 * size), 1)
-        message = np.tile(peers.make_frame(size), (several, 1))
-        for _ in range(count // several):
-            yield message
 
 
 def ray_alone(held: Frames, count: int) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from framework.predict import load_surrogate, predict
+from framework.prediction import load_surrogate, predict
 
 PARAMETERS = {"initial": 150.0, "left": 480.0, "right": 200.0, "bottom": 300.0, "top": 120.0}
 STEPS = (0, 2, 8, 20, 49)

@@ -18,7 +18,7 @@ from framework.study import Study
 from solvers.base import BatchSolver
 
 # A wait below this share of the time is not worth a word.
-_MUCH = 0.2
+_MUCH = 0.15
 # A receive thread that waits for less than this share of the time has little room for more.
 _BUSY = 0.1
 # Checkpoints may take this share of the time.
@@ -61,25 +61,27 @@ def _figures(summary: dict[str, Any]) -> list[str]:
         )
     else:
         lines.append(f"  source       {summary['source']['path']}")
-    lines += [
+    lines.append(
         f"  samples      {samples['unique_trained']} trained on, {samples['untrained']} not, "
-        f"{samples['drawn']} drawn",
-        f"  training     {training['steps']} steps on {training['device']}, "
-        f"{training['samples_per_second']:.0f} samples/s, "
-        f"waited {_percent(training['wait_fraction'])} of the time",
-    ]
+        f"{samples['drawn']} drawn"
+    )
+    steps = f"  training     {training['steps']} steps on {training['device']}, "
+    rate = f"{training['samples_per_second']:.0f} samples/s"
     if streamed:
         shares = ", ".join(f"{who} {_percent(share)}" for who, share in summary["wait"].items())
-        lines.append(
-            f"  simulating   {training['steps_while_simulating']} of the steps meanwhile; "
-            f"waited: {shares} of that time"
-        )
+        lines += [
+            f"{steps}{training['steps_while_simulating']} of them while simulating, {rate}",
+            f"  waiting      {shares} of the time while simulating",
+        ]
+    else:
+        waited = _percent(training["wait_fraction"])
+        lines.append(f"{steps}{rate}, waited {waited} of the time for the store")
     if validation:
         errors, trivial = validation["relative_l2"], validation["trivial"]
         lines += [
-            f"  validation   relative L2 {_error(errors['mean'])} over "
-            f"{validation['simulations']} held-out simulations "
-            f"(90th percentile {_error(errors['p90'])}, max error {validation['max']:.3g})",
+            f"  validation   relative L2 {_error(errors['mean'])} "
+            f"(90 % below {_error(errors['p90'])}), max error {validation['max']:.3g}, "
+            f"of {validation['simulations']} held-out simulations",
             f"  to compare   mean field {_error(trivial['mean_field'])}, "
             f"initial field {_error(trivial['initial_field'])}",
         ]

@@ -147,4 +147,3 @@ def _checksum(path: Path, manifest: dict[str, Any]) -> int:
         while piece := file.read(2**22):
             total = zlib.crc32(piece, total)
     return total
-

@@ -101,7 +101,7 @@ def _run(make: "Callable[[], Run]", as_json: bool) -> None:
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")
 def simulate(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Run the simulations of a study into its store, without training."""
-    from framework.simulate import Simulating
+    from framework.simulating import Simulating
     from framework.study import Study
 
     simulating: Simulating | None = None
@@ -152,8 +152,8 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict the fields at every stored time, as numbers and as a picture."""
-    from framework.predict import draw
-    from framework.predict import predict as predict_fields
+    from framework.prediction import draw
+    from framework.prediction import predict as predict_fields
 
     try:
         with redirect_stdout(sys.stderr):
@@ -164,6 +164,8 @@ def predict(
         _fail(2, str(error), {}, as_json)
     except RunError as error:
         _fail(1, str(error), {}, as_json)
+    if out is not None and out.suffix != ".npz":
+        out = out.with_name(out.name + ".npz")  # as numpy would
     numbers = out or (Path(run) if Path(run).is_dir() else Path()) / "prediction.npz"
     picture = numbers.with_suffix(".png")
     try:

@@ -34,8 +34,11 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
         ray.init(address, **options)
-    except ConnectionError as error:
-        raise RunError(f"no Ray cluster answers at {address}: {error}") from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS): "
+            f"{' '.join(str(error).split())}"
+        ) from None
     try:
         yield
     finally:

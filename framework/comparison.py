@@ -21,8 +21,6 @@ from solvers.base import Field, Grid, ParameterSpace
 
 # How many of the times and of the fields are drawn.
 _TIMES, _FIELDS = 5, 3
-# The percentile of the error that is the end of its colour scale.
-_SUBSTANTIAL = 99.5
 # Inches: a panel's width, between panels, around them, a line of text.
 _PANEL, _GAP, _LEFT, _RIGHT, _BOTTOM, _LINE = 1.85, 0.12, 0.85, 1.0, 0.6, 0.2
 
@@ -53,8 +51,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     panels = _Panels(comparison, len(times))
     errors = comparison.relative_l2()[times]
     for axes, t, error in zip(panels.axes[0], comparison.times[times], errors, strict=True):
-        of_error = f"relative L2 {100 * error:.2g} %" if np.isfinite(error) else ""
-        axes.set_title(f"t = {t:.3g}\n{of_error}", loc="center")
+        axes.set_title(f"t = {t:.3g}\nrelative L2 {_percent(error)}", loc="center")
     for channel in range(panels.fields):
         truth = _drawable(comparison.truth[times, channel])
         predicted = _drawable(comparison.predicted[times, channel])
@@ -73,9 +70,10 @@ class _Panels:
         self.lines = len(comparison.grid.shape) == 1
         self.fields = min(len(comparison.fields), _FIELDS)
         self.extent = _extent(comparison.grid)
-        shape = 0.8 if self.lines else self.extent[3] / self.extent[1]
-        self.to_scale = 0.3 <= shape <= 2
-        self._height = _PANEL * min(max(shape, 0.3), 2)
+        left, right, lower, upper = self.extent
+        shape = 0.8 if self.lines else (upper - lower) / (right - left)
+        self.to_scale = 0.25 <= shape <= 2
+        self._height = _PANEL * min(max(shape, 0.45), 2)
         self._rows = 2 if self.lines else 3  # of a field
         width = _LEFT + columns * (_PANEL + _GAP) + (0 if self.lines else _RIGHT)
         heading = _heading(comparison, int(11 * width))
@@ -138,7 +136,7 @@ def _draw_lines(
     panels: _Panels, channel: int, truth: NDArray[np.float32], predicted: NDArray[np.float32]
 ) -> None:
     """Fields [K, points]: truth and prediction in one row, the error in another."""
-    x = np.linspace(0, panels.extent[1], truth.shape[1])
+    x = np.arange(truth.shape[1]) * panels.comparison.grid.spacing[0]
     upper, lower = panels.of_field(channel)
     both, error = (truth, predicted), predicted - truth
     for column, (above, below) in enumerate(zip(upper, lower, strict=True)):
@@ -151,7 +149,7 @@ def _draw_lines(
         for axes in (above, below):
             axes.grid(True)
             axes.margins(x=0)
-            axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10], prune="upper"))
+            axes.set_xticks(_ticks(x[-1]))
             axes.yaxis.set_major_locator(MaxNLocator(4))
     field = panels.comparison.fields[channel]
     upper[0].set_ylabel(_named(field))
@@ -167,8 +165,7 @@ def _draw_images(
     rows = panels.of_field(channel)
     field, error = panels.comparison.fields[channel], predicted - truth
     low, high = _span(truth, margin=0)
-    worst = np.nanpercentile(np.abs(error), _SUBSTANTIAL) if np.isfinite(error).any() else 0.0
-    worst = worst or 1.0
+    worst = _greatest_error(error)
     kinds: tuple[tuple[str, NDArray[np.float32], dict[str, Any]], ...] = (
         ("truth", truth, {"vmin": low, "vmax": high, "cmap": "viridis"}),
         ("prediction", predicted, {"vmin": low, "vmax": high, "cmap": "viridis"}),
@@ -183,8 +180,8 @@ def _draw_images(
                 aspect="equal" if panels.to_scale else "auto",
                 **scale,
             )
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10], prune="upper"))
+            axes.set_xticks(_ticks(panels.extent[1]))
+            axes.set_yticks(_ticks(panels.extent[3]))
             axes.spines[:].set_visible(False)
         row[0].set_ylabel(name, fontsize=10.5)
         if name != "truth":
@@ -196,7 +193,7 @@ def _draw_images(
 def _heading(comparison: Comparison, width: int) -> list[str]:
     """What is seen, in lines of up to `width` characters."""
     errors = comparison.relative_l2()
-    error = f"{100 * np.nanmean(errors):.2g} %" if np.isfinite(errors).any() else "unknown"
+    error = _percent(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
         f"Held-out simulation {-1 - comparison.simulation}, the median by error: "
         f"relative L2 {error} over its {len(errors)} times"
@@ -215,6 +212,23 @@ def _heading(comparison: Comparison, width: int) -> list[str]:
     ]
 
 
+def _greatest_error(error: NDArray[np.float32]) -> float:
+    """The end of the colour scale of errors [K, rows, columns].
+
+    But for a few points it is the greatest one, unless that is far from what is usual at the times:
+    the jump at the first time of many problems would leave all else white.
+    """
+    known = [np.abs(image[np.isfinite(image)]) for image in error if np.isfinite(image).any()]
+    greatest = [float(np.percentile(values, 99.5)) for values in known] or [0.0]
+    return min(max(greatest), 2 * float(np.median(greatest)) or np.inf) or 1.0
+
+
+def _percent(error: float) -> str:
+    if not np.isfinite(error):
+        return "unknown"  # the truth is zero
+    return f"{100 * error:.3g} %" if error < 1e4 else "beyond all bounds"
+
+
 def _drawable(fields: NDArray[np.float32]) -> NDArray[np.float32]:
     """Fields [K, *grid] as lines or images [K, ...], NaN where they are infinite."""
     if fields.ndim == 4:
@@ -223,9 +237,18 @@ def _drawable(fields: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _extent(grid: Grid) -> tuple[float, float, float, float]:
-    """(0, width, 0, height) of what is drawn of a field, in the grid's units."""
-    sides = [n * h for n, h in zip(grid.shape, grid.spacing, strict=True)]
-    return 0.0, sides[-1], 0.0, sides[-2] if len(sides) > 1 else 1.0
+    """Left, right, lower and upper end of an image of a field, in the grid's units.
+
+    Points lie in the middle of an image's squares, the first one at 0.
+    """
+    sides = [(-h / 2, (n - 0.5) * h) for n, h in zip(grid.shape, grid.spacing, strict=True)]
+    return (*sides[-1], *sides[-2]) if len(sides) > 1 else (*sides[0], 0.0, 1.0)
+
+
+def _ticks(end: float) -> list[float]:
+    """Two or three round values from 0 on; none near the end, where the next panel's first is."""
+    values = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(0, end)
+    return [float(value) for value in np.asarray(values) if value < 0.85 * end]
 
 
 def _span(*arrays: NDArray[np.float32], margin: float = 0.05) -> tuple[float, float]:

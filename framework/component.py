@@ -8,7 +8,8 @@ import difflib
 import importlib
 import inspect
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, get_args, get_type_hints
 
@@ -22,6 +23,24 @@ class Component(Section):
 
     model_config = ConfigDict(extra="allow")
     name: str
+
+
+@contextmanager
+def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+    """Code of the user's runs: what it raises becomes a ValueError that says `what` and where.
+
+    Errors of the kind `plain` say all that is needed and pass as they are.
+    """
+    try:
+        yield
+    except plain:
+        raise
+    except (Exception, SystemExit) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"{what} with {type(error).__name__}: {' '.join(str(error).split())} "
+            f"({place.filename}:{place.lineno})"
+        ) from None
 
 
 def find(name: str, kind: str, registered: Mapping[str, str], base: type[Any]) -> type[Any]:
@@ -38,17 +57,11 @@ def find(name: str, kind: str, registered: Mapping[str, str], base: type[Any]) -
             "or an import path such as my_package.wave:Wave"
             + (f"; did you mean {near[0]}?" if near else "")
         )
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except AttributeError:
-        raise ValueError(f"{kind}.name is {name}: {module} has no {attribute}") from None
-    # The user's own module: whatever importing it raises is a mistake to be shown with its place.
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise ValueError(
-            f"{kind}.name is {name}: importing {module} failed with "
-            f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
-        ) from None
+    with their_mistakes(f"{kind}.name is {name}: importing {module} failed"):
+        loaded = importlib.import_module(module)
+    found = getattr(loaded, attribute, None)
+    if found is None:
+        raise ValueError(f"{kind}.name is {name}: {module} has no {attribute}")
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ValueError(f"{kind}.name is {name}: that is not a subclass of {base.__name__}")
     return found
@@ -62,7 +75,8 @@ def factory(
     Raises ValueError if the component is not found or a setting is wrong.
     """
     found: Callable[..., Any] = find(component.name, kind, registered, base)
-    model = settings_of(found, len(leading))
+    with their_mistakes(f"{kind}.name is {component.name}: reading its settings failed"):
+        model = settings_of(found, len(leading))
     try:
         settings = model.model_validate(component.model_extra)
     except ValidationError as error:
@@ -100,7 +114,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
     for detail in error.errors(include_url=False):
         location = [str(part) for part in detail["loc"]]
         key = ".".join([prefix, *location] if prefix else location)
-        message = detail["msg"].removeprefix("Value error, ")
+        message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         match detail["type"]:
             case "extra_forbidden":
                 section = ".".join(filter(None, [prefix, *location[:-1]])) or "a study"
@@ -112,7 +126,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
                 )
             case "missing":
                 sentences.append(f"{key} is missing")
-            case "value_error":
+            case "value_error" | "assertion_error":
                 sentences.append(f"{key}: {message}" if key else message)
             case _:
                 message = message[0].lower() + message[1:]

@@ -91,10 +91,10 @@ _QUARANTINED: dict[str, Any] = {
 
 
 def _empty(count: int) -> tuple[Figure, Axes, float]:
-    """A figure, axes that hold count x count panels, and the width of a panel in inches."""
-    panel = min(max(8.0 / count, 1.2), 2.5) if count > 1 else 4.5
+    """A figure, axes that hold count x count panels, and the side of a panel in inches."""
+    panel = min(max(8.0 / count, 1.2), 2.5)
     panels = (count - 1) * _STEP + 1
-    inner = (panels * panel, panels * panel if count > 1 else 0.5 * panel)
+    inner = (panels * panel if count > 1 else 2.2 * panel, panels * panel)
     width, height = inner[0] + _LEFT + _RIGHT, inner[1] + _BOTTOM + _TOP
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((_LEFT / width, _BOTTOM / height, inner[0] / width, inner[1] / height))
@@ -141,7 +141,7 @@ def _draw_cloud(axes: Axes, pairs: NDArray[np.float64], x: float, y: float, inch
         aspect="auto",
         cmap="Blues",
         vmin=0,
-        vmax=np.percentile(counts, 99) or 1,
+        vmax=1.5 * np.percentile(counts, 99) or 1,
         zorder=0,
     )
 
@@ -180,7 +180,8 @@ def _ticks(item: Parameter, most: int) -> NDArray[np.float64]:
     else:
         locator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
     values = np.asarray(locator.tick_values(item.low, item.high), dtype=np.float64)
-    inside = values[(values >= item.low) & (values <= item.high)]
+    unit = _to_unit(ParameterSpace(item), values[:, None])[:, 0]
+    inside = values[(unit > 0.04) & (unit < 0.96)]  # or they run into the next panel's
     thinned: NDArray[np.float64] = inside[:: max(-(-len(inside) // (most + 1)), 1)]
     return thinned
 

@@ -41,20 +41,11 @@ class Display:
         self._rare: Record = {}  # the last figures of those that only some rows have
         self._loss, self._validation = _Course(), _Course()
         self._progress: list[tuple[float, float]] = []  # (seconds, progress) while shown here
-        self._live: Live | None = None
         self._shown: list[Text] = []
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="display", daemon=True)
 
     def __enter__(self) -> None:
-        console = Console(file=sys.stderr, highlight=False)
-        with suppress(OSError):
-            if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
-                self._live = Live(console=console, auto_refresh=False)
-                self._live.start()
-                self._draw(self._live)
-            else:
-                print(self._title, file=sys.stderr)
         self._thread.start()
 
     def __exit__(
@@ -65,22 +56,21 @@ class Display:
     ) -> None:
         self._over.set()
         self._thread.join()
-        try:
-            self._show()
-        finally:
-            if self._live:
-                with suppress(OSError):
-                    self._live.stop()
 
     def _run(self) -> None:
-        while not self._over.wait(_FRAME_SECONDS if self._live else _LINE_SECONDS):
-            self._show()
-
-    def _show(self) -> None:
-        with suppress(OSError):
-            if self._live:
-                self._draw(self._live)
+        """All that is written is written in this thread, which no signal interrupts."""
+        console = Console(file=sys.stderr, highlight=False)
+        with suppress(OSError):  # the terminal has gone
+            if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
+                with Live(console=console, auto_refresh=False) as live:
+                    self._draw(live)
+                    while not self._over.wait(_FRAME_SECONDS):
+                        self._draw(live)
+                    self._draw(live)
             else:
+                print(self._title, file=sys.stderr)
+                while not self._over.wait(_LINE_SECONDS):
+                    print(line(self._record()), file=sys.stderr)
                 print(line(self._record()), file=sys.stderr)
 
     def _draw(self, live: Live) -> None:
@@ -110,7 +100,7 @@ class Display:
         live.update(Text("\n").join(self._shown), refresh=True)
 
     def _record(self) -> Record:
-        """What is known now."""
+        """All that is known."""
         rows = self._rows[self._taken :]
         self._taken += len(rows)
         for row in rows:
@@ -124,8 +114,9 @@ class Display:
             if "checkpoint/seconds" in row:
                 self._rare["checkpoint/seconds"] = row["checkpoint/seconds"]
                 self._rare["checkpoint/at"] = row["seconds"]
-        last = self._rows[-1] if self._rows else {}
-        return {**self._rare, **last, **self._read()}
+        # What is of the moment, such as rates, says nothing of a run that is over.
+        moment = self._rows[-1] if self._rows and not self._over.is_set() else {}
+        return {**self._rare, **moment, **self._read()}
 
 
 class _Course:

@@ -27,7 +27,13 @@ from typing import Annotated, Any
 import ray
 from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from framework.block import Block, Message, Simulation
 from framework.errors import RunError
@@ -275,9 +281,11 @@ class Ensemble:
         except RayTaskError as error:
             # What a solver raises comes as a block with an error: this is of our own code.
             raise RunError(str(error.cause)) from error
-        except (RayActorError, OutOfMemoryError) as error:
+        except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
             self._replace(worker, error)
             return
+        except RayError as error:
+            raise RunError(f"Ray failed: {_last_line(error)}") from error
         worker.heard = time.monotonic()
         call = worker.call
         assert call is not None

@@ -7,17 +7,22 @@ import math
 import time
 from typing import Any
 
+import numpy as np
+
 from framework.buffer import Buffer
 from framework.checkpoint import Checkpoints
+from framework.coverage import DesignPoints
 from framework.ensemble import Ensemble
 from framework.history import Record
 from framework.ledger import Ledger
 from framework.offline import StoredSamples
 from framework.reception import Reception
-from framework.store import Store, kept_steps
+from framework.run_tracking import Tracking
+from framework.store import Store
+from framework.store_identity import kept_steps
 from framework.study import Study
-from framework.tracking import Tracking, system_figures
 from framework.trainer import Trainer
+from framework.usage import system_figures
 from framework.validation import Validation
 
 
@@ -96,6 +101,10 @@ class Figures:
             return self._buffer.samples, self._buffer.samples - self._ledger.unique_trained
         return self._ledger.count()
 
+    def source(self) -> dict[str, Any] | None:
+        """The identity of the store that is trained from, if it is not a stream."""
+        return self._buffer.source.identity if isinstance(self._buffer, StoredSamples) else None
+
     def completed(self) -> int:
         """Training simulations that have arrived whole."""
         return sum(id >= 0 for id in self._ensemble.completed.copy())
@@ -119,7 +128,7 @@ class Figures:
     def record(self) -> Record:
         """A row of the history; rates are those since the row before."""
         row = {**self.counts(), **self._rates(), **self._news(), **system_figures()}
-        return {key: value for key, value in row.items() if math.isfinite(value)}
+        return {key: float(value) for key, value in row.items() if math.isfinite(value)}
 
     def counts(self) -> Record:
         """What was done up to this moment."""
@@ -177,6 +186,22 @@ class Figures:
         rates["wait/training"] = _ratio(since["waited"], since["trained"])
         return {key: value if "per" in key else min(value, 1.0) for key, value in rates.items()}
 
+    def points(self) -> DesignPoints:
+        """The parameters of the simulations, by what became of them."""
+        design = self.study.make_design()
+        ended = sorted(self._ensemble.completed.copy())
+        quarantined = [item.simulation.id for item in self._ensemble.quarantined]
+        groups = ([id for id in ended if id >= 0], quarantined, [id for id in ended if id < 0])
+        return DesignPoints(
+            design.space,
+            *(
+                np.array([design.simulation(id).parameters for id in group]).reshape(
+                    -1, len(design.space)
+                )
+                for group in groups
+            ),
+        )
+
     def summary(self, status: str, directory: str, tracking: Tracking | None) -> dict[str, Any]:
         """The run as plain numbers for JSON.
 
@@ -190,7 +215,7 @@ class Figures:
         summary = {
             "run_dir": directory,
             "status": status,
-            "source": self._buffer.source.identity if isinstance(self._buffer, StoredSamples) else None,
+            "source": self.source(),
             "store": self._store.path if self._store else None,
             "simulations": {
                 "requested": self.study.design.simulations,
@@ -200,7 +225,8 @@ class Figures:
             "quarantined": [item.describe(names) for item in quarantined],
             "samples": {
                 "produced": produced,
-                "received": self._buffer.received,
+                # A simulation that had to start anew was put twice.
+                "received": min(self._buffer.received, produced),
                 "unique_trained": self._ledger.unique_trained,
                 "untrained": untrained,
                 "drawn": trainer.drawn,

@@ -21,7 +21,8 @@ from torch import Tensor
 from framework.block import Samples
 from framework.buffer import Batch, BufferConfig
 from framework.errors import StudyError
-from framework.store import StoreReader, first_difference
+from framework.store_identity import first_difference
+from framework.store_reader import StoreReader
 
 # Windows for the statistics are handed over in pieces of about this size.
 _PIECE_BYTES = 4 * 2**20

@@ -10,7 +10,9 @@ from framework.buffer import Buffer, BufferConfig, make_buffer
 from framework.ensemble import Ensemble, steps_per_block
 from framework.errors import StudyError
 from framework.offline import StoredSamples, check_source
-from framework.store import Store, StoreReader, identity
+from framework.store import Store
+from framework.store_identity import identity
+from framework.store_reader import StoreReader
 from framework.study import Study
 
 

@@ -52,7 +52,7 @@ def draw_pictures(
         drawings["fields"] = lambda: draw_comparison(comparison)
     if len(_column(history, "training/loss", "step")[0]) > 1:
         drawings["curves"] = lambda: draw_curves(history, trivial)
-    if len(history) > 2:
+    if len(history) > 2 and history[-1].get("samples/received"):
         drawings["timeline"] = lambda: draw_timeline(history)
     if len(points.completed):
         drawings["coverage"] = lambda: draw_coverage(points)
@@ -74,7 +74,7 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path)
     if path.stat().st_size > _LARGE:
         with Image.open(path) as image:
-            small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            small = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
         small.save(path, optimize=True)
 
 
@@ -102,7 +102,7 @@ def draw_timeline(history: Sequence[Record]) -> Figure:
     for axes in (buffer, rates, waits):
         axes.grid(True)
         axes.set_ylim(bottom=0)
-        _mark_end_of_simulations(axes, history)
+        _mark_end_of_simulations(axes, history, "simulations done" if axes is buffer else "")
     _mark_checkpoints(buffer, history)
     _name(buffer, "Samples in the buffer", "samples")
     _name(rates, "Rates", "samples/s")
@@ -136,7 +136,8 @@ def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
 def _draw_errors(
     axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str, float | None]
 ) -> None:
-    axes.plot(steps, 100 * errors, color=VERMILLION, marker="o", markersize=3.5)
+    marker = "o" if len(steps) <= 60 else ""
+    axes.plot(steps, 100 * errors, color=VERMILLION, marker=marker, markersize=3.5)
     known = {name: 100 * error for name, error in trivial.items() if error}
     for (name, error), style in zip(known.items(), ("--", "-."), strict=False):
         label = f"{name.replace('_', ' ')}: {error:.3g} %"
@@ -177,7 +178,7 @@ def _draw_waits(axes: Axes, rows: Sequence[Record]) -> None:
     for key, label, colour, style in (
         ("wait/solvers", "solvers, to hand over", GREEN, "-"),
         ("wait/training", "training, for samples", ORANGE, "-"),
-        ("wait/transport", "transport, for both", GREY, "--"),
+        ("wait/transport", "transport, for the solvers", GREY, "--"),
     ):
         x, shares = _series(rows, key)
         axes.plot(x, 100 * shares, color=colour, linestyle=style, label=label)
@@ -191,11 +192,11 @@ def _mark_checkpoints(axes: Axes, history: Sequence[Record]) -> None:
         axes.plot(at, [0] * len(at), "^", color=VERMILLION, label="checkpoint", **style)
 
 
-def _mark_end_of_simulations(axes: Axes, history: Sequence[Record]) -> None:
+def _mark_end_of_simulations(axes: Axes, history: Sequence[Record], label: str) -> None:
     for row in history:
         ended = row.get("simulations/completed", 0) + row.get("simulations/quarantined", 0)
         if 0 < row.get("simulations/requested", 0) <= ended:
-            style: Any = {"linewidth": 1.2, "linestyle": ":", "label": "simulations done"}
+            style: Any = {"linewidth": 1.2, "linestyle": ":", "label": label}
             axes.axvline(row["seconds"], color="black", **style)
             return
 

@@ -28,11 +28,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from framework.block import Block
 from framework.checkpoint import Checkpoints
 from framework.cluster import ray_for
+from framework.comparison import Comparison
 from framework.display import Display
 from framework.ensemble import Quarantined
 from framework.errors import RunError
@@ -44,10 +46,12 @@ from framework.ledger import Ledger
 from framework.model import save_model
 from framework.offline import StoredSamples
 from framework.parts import make_batches, make_ensemble, open_store
+from framework.pictures import draw_pictures
 from framework.reception import FieldStatistics, Reception
-from framework.store import identity, study_hash
+from framework.run_tracking import Tracking
+from framework.store_identity import identity, study_hash
 from framework.study import Study
-from framework.tracking import Tracking, check
+from framework.tracking_uri import check
 from framework.trainer import Trainer
 from framework.validation import Validation
 
@@ -196,20 +200,26 @@ class Run:
         self._tracking.artifact(self.folder.study)
 
     def _stream_and_train(self) -> None:
+        if isinstance(self._buffer, StoredSamples):
+            for samples in self._buffer.statistics():
+                self._statistics.add(samples)
         self._reception.start()
         try:
             self._trainer.train(self._statistics, self._after_step)
-            if self._reception.error or self._interrupted:
-                self._checkpoint()
-            if self._reception.error:
-                raise self._reception.error
-            self._check_loss()
-            self._validation.final(self.surrogate, self._trainer.step, lambda: self._interrupted)
         finally:
+            # Before the last validation, which may need the solvers' CPUs.
             self._ensemble.stop()
             self._buffer.close()
             self._reception.join()
             self._ensemble.close()
+        if self._reception.error or self._interrupted:
+            self._checkpoint()
+        if self._reception.error:
+            raise self._reception.error
+        self._check_loss()
+        self._validation.final(self.surrogate, self._trainer.step, lambda: self._interrupted)
+        if self._interrupted:
+            self._checkpoint()
 
     def _after_step(self) -> None:
         self._figures.after_step()
@@ -308,8 +318,8 @@ class Run:
 
     def _data(self) -> dict[str, Any]:
         """What is trained on: where it lies, if it is kept, and what it is a function of."""
-        if isinstance(self._buffer, StoredSamples):
-            return self._buffer.source.identity
+        if source := self._figures.source():
+            return source
         if self._store:
             return self._store.identity
         return {
@@ -325,7 +335,32 @@ class Run:
 
     def _draw(self) -> list[Path]:
         """Draw the run's pictures; where they are."""
-        return []
+        latest = self._validation.latest
+        comparison = self._compare(latest["median_simulation"]) if latest else None
+        trivial = latest["trivial"] if latest else {}
+        points = self._figures.points()
+        return draw_pictures(self.folder.pictures, self._history.rows, comparison, points, trivial)
+
+    def _compare(self, simulation: int) -> Comparison:
+        """The surrogate's prediction of a held-out simulation, beside the simulation."""
+        solver, trajectory = self.study.solver_factory()(), self._validation.trajectory(simulation)
+        device = self._trainer.device
+        self.surrogate.eval()
+        rollout = self.surrogate.rollout(
+            torch.tensor(trajectory.parameters, device=device),
+            torch.tensor(trajectory.times, device=device),
+            torch.tensor(trajectory.fields[:, 0], device=device),
+        )
+        return Comparison(
+            simulation,
+            trajectory.parameters[0],
+            trajectory.times[0],
+            trajectory.fields[0],
+            np.stack([fields[0].float().cpu().numpy() for fields in rollout]),
+            self.study.make_design().space,
+            solver.fields,
+            solver.grid,
+        )
 
 
 def _be_deterministic() -> None:

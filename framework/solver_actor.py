@@ -143,8 +143,12 @@ class _Pending:
         broken = [i for i in self.alive if not finite[i]]
         ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
         self.alive = [i for i in self.alive if finite[i]]
-        for i, writer in self._written():
-            writer.append(self.group[i].id, self.step, fields[i])
+        for i, writer in list(self._written()):
+            try:
+                writer.append(self.group[i].id, self.step, fields[i])
+            except ValueError as error:  # a number that the store's type cannot hold
+                ends += self._end(i, str(error))
+                self.alive.remove(i)
         self.step += 1
         return ends
 

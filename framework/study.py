@@ -6,25 +6,26 @@ other, and turned into solvers and surrogates. Everything is checked before Ray 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
 import yaml
-from pydantic import NonNegativeInt, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 import solvers.base
 import surrogates.base
 from framework.buffer import BufferConfig
 from framework.checkpoint import CheckpointConfig
-from framework.component import Component, describe, explain, factory, find
+from framework.component import Component, describe, explain, factory, find, their_mistakes
 from framework.design import Design, DesignConfig
 from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError
 from framework.section import Section
-from framework.store import StoreConfig
-from framework.tracking import TrackingConfig
+from framework.store_identity import StoreConfig
+from framework.tracking_uri import TrackingConfig
 from framework.trainer import TrainingConfig
 from framework.validation import ValidationConfig
 from solvers.base import BatchSolver, Solver
@@ -35,7 +36,7 @@ class Study(Section):
     """A whole study. Raises pydantic's ValidationError, or StudyError when read from a file."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     solver: Component
     design: DesignConfig
     ensemble: EnsembleConfig = EnsembleConfig()
@@ -86,33 +87,49 @@ class Study(Section):
     def problem(self) -> Problem:
         """What the surrogate has to know before the first simulation has run."""
         solver, design = self.solver_factory()(), self.make_design()
-        # Stored times may depend on the parameters: their range is that of the first simulations.
-        simulations = [design.training(id) for id in range(min(self.design.simulations, 1000))]
-        times = np.stack([solver.times(simulation.parameters) for simulation in simulations])
-        steps = np.diff(times, axis=1) if times.shape[1] > 1 else np.zeros(1)
+        times, steps = self._times(solver, design)
         static = list(solver.static_fields.values())
         return Problem(
             names=design.space.names,
             low=tuple(design.space.low.tolist()),
             high=tuple(design.space.high.tolist()),
             log=tuple(design.space.log.tolist()),
-            times=(float(times.min()), float(times.max())),
-            steps=(float(steps.min()), float(steps.max())),
+            times=times,
+            steps=steps,
             channels=len(solver.fields),
             grid=solver.grid.shape,
             static=np.array(static, dtype=np.float32).reshape(-1, *solver.grid.shape),
         )
 
+    def _times(self, solver: Solver, design: Design) -> tuple[tuple[float, float], ...]:
+        """The range of the stored times, and of the steps between two. Raises ValueError.
+
+        Times may depend on the parameters: the ranges are those of the first simulations.
+        """
+        times, steps = [], []
+        for id in range(min(self.design.simulations, 1000)):
+            t = np.asarray(solver.times(design.training(id).parameters))
+            if t.shape != (solver.stored_steps,) or not np.isfinite(t).all():
+                raise ValueError(
+                    f"the stored times of simulation {id} have to be {solver.stored_steps} finite "
+                    f"numbers, as many as its stored steps, but they are {t.tolist()}"
+                )
+            between = np.diff(t) if len(t) > 1 else np.zeros(1)
+            if between.min() < 0:
+                raise ValueError(f"the stored times of simulation {id} have to ascend")
+            times += [float(t[0]), float(t[-1])]
+            steps += [float(between.min()), float(between.max())]
+        return (min(times), max(times)), (min(steps), max(steps))
+
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        try:
-            solver = self.solver_factory()()
-        except ValueError as error:
-            raise ValueError(f"solver: {error}") from None
-        try:
+        make_solver = self.solver_factory()
+        with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
+            solver = make_solver()
+        with _said_of("design.bounds"):
             solver.parameters.with_bounds(self.design.bounds)
-        except ValueError as error:
-            raise ValueError(f"design.bounds: {error}") from None
+        with _said_of("solver"), their_mistakes("its times failed", plain=ValueError):
+            self._times(solver, self.make_design())
         if self.ensemble.group_size > 1 and not isinstance(solver, BatchSolver):
             raise ValueError(
                 f"ensemble.group_size is {self.ensemble.group_size}, but the solver "
@@ -134,16 +151,23 @@ class Study(Section):
                 f"training.precision is {self.training.precision}: the surrogate "
                 f"{self.surrogate.name} can be trained in {', '.join(surrogate.precisions)}"
             )
-        try:
-            window = self.surrogate_factory()().window
-        except ValueError as error:
-            raise ValueError(f"surrogate: {error}") from None
+        make_surrogate = self.surrogate_factory()
+        with _said_of("surrogate"), their_mistakes("making it failed", plain=ValueError):
+            window = make_surrogate().window
         if solver.stored_steps < window:
             raise ValueError(
                 f"the solver {self.solver.name} stores {solver.stored_steps} steps, but the "
                 f"surrogate {self.surrogate.name} learns from {window} at a time"
             )
         return self
+
+
+@contextmanager
+def _said_of(part: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from None
 
 
 def listing() -> dict[str, list[dict[str, str]]]:
@@ -171,7 +195,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise StudyError(f"{path} is not a study: it has to hold sections such as `solver:`")
@@ -190,5 +214,5 @@ def _override(values: dict[str, Any], override: str) -> None:
         values = values[section]
     try:
         values[key] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise StudyError(f"the value in {override} is not YAML: put it in quotes") from None

@@ -127,6 +127,9 @@ class Solver(ABC):
     grid: Grid
     order: Order
     stored_steps: int
+    time_units: str = "1"
+    # Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
+    affine: NDArray[np.float64] | None = None
     # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 

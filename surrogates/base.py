@@ -157,7 +157,9 @@ class Surrogate(nn.Module, ABC):
             columns.append(times[:, 1:] - times[:, :1])
         raw = torch.cat(columns, 1).to(self.low.dtype)
         raw = torch.where(self.log, raw.clamp(min=1e-300).log(), raw)
-        conditions = 2 * (raw - self.low) / (self.high - self.low) - 1
+        # What does not vary, such as the time of a single stored step, tells nothing.
+        span = torch.where(self.high > self.low, self.high - self.low, 1.0)
+        conditions = 2 * (raw - self.low) / span - 1
         state = self.static.expand(n, *self.static.shape)
         if self.mode == "autoregressive":
             state = torch.cat([current, state], 1)

@@ -12,7 +12,7 @@ import yaml
 
 from framework.errors import StudyError
 from framework.model import load_model, save_model
-from framework.predict import load_surrogate, predict
+from framework.prediction import load_surrogate, predict
 from framework.study import Study
 from surrogates.base import Surrogate
 

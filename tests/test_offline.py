@@ -17,7 +17,9 @@ from framework.buffer import Batch, BufferConfig
 from framework.errors import RunError, StudyError
 from framework.offline import StoredSamples, check_source
 from framework.reception import FieldStatistics
-from framework.store import Keep, Store, StoreConfig, StoreReader
+from framework.store import Store
+from framework.store_identity import Keep, StoreConfig
+from framework.store_reader import StoreReader
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, GRID = 5, (3, 2)

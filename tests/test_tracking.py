@@ -6,7 +6,11 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from shutil import copyfile
 from typing import Any
 
 import mlflow.artifacts
@@ -20,8 +24,10 @@ from test_model import outputs, trained
 
 from framework.errors import RunError, StudyError
 from framework.model import save_model
-from framework.predict import load_surrogate
-from framework.tracking import Tracking, TrackingConfig, check, system_figures
+from framework.prediction import load_surrogate
+from framework.run_tracking import Tracking
+from framework.tracking_uri import TrackingConfig, check
+from framework.usage import system_figures
 
 STUDY = {
     "name": "heat",
@@ -88,22 +94,88 @@ def model_folder(name: str = "run/model") -> tuple[Path, Any]:
     return Path(name), surrogate
 
 
-def test_what_is_logged_arrives(database: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@dataclass
+class Sent:
+    """A run that was tracked, and what it printed: in its first process, and in the second."""
+
+    tracked: Tracking
+    database: Path
+    surrogate: Any
+    told_first: str
+    told_then: str
+    status_between: str
+
+
+@pytest.fixture(scope="module")
+def sent(tmp_path_factory: pytest.TempPathFactory, database_template: Path) -> Sent:
+    """At first nothing listens at MLflow's address; then the folder of its database is a file."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(StringIO()) as told:
+        patch.chdir(tmp_path_factory.mktemp("sent"))
+        Path("run").mkdir()
+        first = tracking(f"http://127.0.0.1:{closed_port()}")
+        first.start(STUDY, DATA)
+        first.log(row(0))
+        first.log(row(1))
+        first.close()
+        assert first.run_id is None
+        told_first = told.getvalue()
+
+        database = Path("folder/mlflow.db").absolute()
+        database.parent.touch()
+        then = tracking("sqlite:///folder/mlflow.db")
+        then.start(STUDY, DATA)
+        until(lambda: "cannot be used" in told.getvalue()[len(told_first) :])
+        surrogate = log_everything(then)
+        then.finish("failed")
+        database.parent.unlink()
+        database.parent.mkdir()
+        copyfile(database_template, database)
+        until(lambda: all_sent(Path("run")))
+        status = the_run(database).info.status
+        then.log(row(1500))
+        then.finish("done")
+        then.close()
+        told_then = told.getvalue()[len(told_first) :]
+    return Sent(then, database, surrogate, told_first, told_then, status)
+
+
+def log_everything(tracked: Tracking) -> Any:
+    """But for the first two rows and the last; returns the surrogate that is sent."""
     Path("run/study.yaml").write_text("name: heat\n")
     model, surrogate = model_folder()
-    tracked = tracking()
-    tracked.start(STUDY, DATA)
     tracked.artifact(Path("run/study.yaml"))
     tracked.artifact(Path("run/study.yaml"), "pictures")
     tracked.artifact(Path("run/not there"))
-    for step in range(1500):
+    for step in range(2, 1500):
         tracked.log(row(step))
     tracked.model(model, "heat", {"relative_l2": 0.1})
-    tracked.finish("done")
-    tracked.close()
+    return surrogate
 
-    run = the_run(database)
-    assert tracked.summary() == {"tracking_uri": "sqlite:///mlflow.db", "run_id": run.info.run_id}
+
+def all_sent(directory: Path) -> bool:
+    """By the files of a run."""
+    if not (directory / "tracking.json").exists():
+        return False
+    state = json.loads((directory / "tracking.json").read_text())
+    end: bool = state["offset"] == (directory / "tracking.jsonl").stat().st_size
+    return end
+
+
+def test_an_mlflow_that_is_away_is_reported_once(sent: Sent) -> None:
+    run = sent.database.parent.parent / "run"
+    away, kept = sent.told_first.splitlines()
+    assert "cannot be used now (Connection refused); what is tracked is kept in" in away
+    assert f"it is kept in {run}/tracking.jsonl, and millstream resume {run} sends it" in kept
+    away, gone = sent.told_then.splitlines()
+    assert "cannot be used now (" in away
+    assert "not there is no longer there" in gone
+
+
+def test_what_is_logged_arrives(sent: Sent) -> None:
+    run = the_run(sent.database)
+    summary = {"tracking_uri": "sqlite:///folder/mlflow.db", "run_id": run.info.run_id}
+    assert sent.tracked.summary() == summary
+    assert sent.status_between == "FAILED"
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "heat-2"
     assert run.data.params["solver.grid_size"] == "16"
@@ -113,29 +185,29 @@ def test_what_is_logged_arrives(database: Path, capfd: pytest.CaptureFixture[str
     assert run.data.tags["data.simulations"] == "40"
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("stores/heat.zarr", "f00d")
-    assert steps(database) == steps(database, "seconds") == list(range(1500))
-    assert run.data.metrics["seconds"] == 2998
+    assert steps(sent.database) == steps(sent.database, "seconds") == list(range(1501))
+    assert run.data.metrics["seconds"] == 3000
     files = mlflow.artifacts.download_artifacts(
-        run_id=run.info.run_id, tracking_uri=f"sqlite:///{database}", dst_path="downloaded"
+        run_id=run.info.run_id, tracking_uri=f"sqlite:///{sent.database}", dst_path="downloaded"
     )
     found = {str(path.relative_to(files)) for path in Path(files).rglob("*") if path.is_file()}
     weights = {"model/weights.npz", "model/model.json"}
     assert found == {"study.yaml", "pictures/study.yaml"} | weights
 
-    output, errors = capfd.readouterr()
-    assert output == ""
-    assert errors.count("\n") == 1
-    assert "not there is no longer there" in errors
 
-    assert tracked.registered == {"name": "heat", "version": "1"}
-    version = client(database).get_model_version("heat", "1")
-    assert version.run_id == run.info.run_id
+def test_a_model_is_registered_and_loaded_by_name(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert sent.tracked.registered == {"name": "heat", "version": "1"}
+    version = client(sent.database).get_model_version("heat", "1")
+    assert version.run_id == sent.tracked.run_id
     assert version.tags == {"relative_l2": "0.1"}
-    client(database).set_registered_model_alias("heat", "best", "1")
+    client(sent.database).set_registered_model_alias("heat", "best", "1")
+    monkeypatch.chdir(sent.database.parent)
     for uri in ("models:/heat/1", "models:/heat@best", "models:/heat/latest"):
         loaded = load_surrogate(uri)[1]
         for n in (1, 3):
-            assert torch.equal(outputs(loaded, n), outputs(surrogate, n))
+            assert torch.equal(outputs(loaded, n), outputs(sent.surrogate, n))
     assert load_surrogate("models:/heat/1", ["solver.grid_size=32"])[1].problem.grid == (32, 32)
     with pytest.raises(StudyError, match="has no models:/heat/2: heat has the versions 1"):
         load_surrogate("models:/heat/2")
@@ -158,48 +230,6 @@ def test_a_model_cannot_be_had_where_there_is_no_mlflow(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(RunError, match=r"cannot be asked for models:/heat/1: Connection refused"):
         load_surrogate("models:/heat/1")
-
-
-def test_an_mlflow_that_is_away_is_reported_once_and_gets_all_later(
-    database: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """At first nothing listens at its address; then the folder of its database is a file."""
-    tracked = tracking(f"http://127.0.0.1:{closed_port()}")
-    tracked.start(STUDY, DATA)
-    tracked.log(row(0))
-    tracked.log(row(1))
-    tracked.close()
-    assert tracked.run_id is None
-    output, errors = capfd.readouterr()
-    assert output == ""
-    away, kept = errors.splitlines()
-    assert "cannot be used now (Connection refused); what is tracked is kept in" in away
-    assert f"it is kept in {database.parent}/run/tracking.jsonl, and millstream resume" in kept
-
-    folder = Path("folder")
-    folder.touch()
-    later = tracking("sqlite:///folder/mlflow.db")
-    later.start(STUDY, DATA)
-    errors = ""
-
-    def reported() -> bool:
-        nonlocal errors
-        errors += capfd.readouterr().err
-        return "cannot be used" in errors
-
-    until(reported)
-    later.log(row(2))
-    folder.unlink()
-    folder.mkdir()
-    database.rename(folder / "mlflow.db")
-    until(lambda: later.run_id is not None)
-    later.finish("failed")
-    later.close()
-    assert steps(folder / "mlflow.db") == [0, 1, 2]
-    assert the_run(folder / "mlflow.db").info.status == "FAILED"
-    assert later.run_id == the_run(folder / "mlflow.db").info.run_id
-    assert errors.count("\n") == 1
-    assert capfd.readouterr() == ("", "")
 
 
 def test_a_server_that_never_answers_does_not_hold_up_the_end() -> None:
@@ -228,7 +258,8 @@ def test_a_resumed_run_goes_on_where_it_was_killed(
     model_folder()
     script = f"""
 from pathlib import Path
-from framework.tracking import Tracking, TrackingConfig
+from framework.run_tracking import Tracking
+from framework.tracking_uri import TrackingConfig
 tracked = Tracking(TrackingConfig(), Path("run"), "heat-2")
 tracked.start({STUDY!r}, {DATA!r})
 for step in range(10):
@@ -264,7 +295,7 @@ input()
     second.start(STUDY, {**DATA, "simulations": 60})
     for step in range(10, 20):
         second.log(row(step))
-    until(all_sent)
+    until(lambda: all_sent(Path("../moved")))
     assert the_run(database).info.status == "RUNNING"
     second.log(row(20))
     second.model(Path("../moved/model"), "heat", {"relative_l2": 0.1})
@@ -279,13 +310,6 @@ input()
     assert version.tags == {"relative_l2": "0.1"}
     assert second.registered == {"name": "heat", "version": "1"}
     assert not Path("mlflow.db").exists()
-
-
-def all_sent() -> bool:
-    """By the files of the run that was moved."""
-    state = json.loads(Path("../moved/tracking.json").read_text())
-    sent: bool = state["offset"] == Path("../moved/tracking.jsonl").stat().st_size
-    return sent
 
 
 def test_without_tracking_nothing_is_written() -> None:

@@ -1,0 +1,72 @@
+"""The journal of a run: what is to be tracked, and how far it was sent, in the run's folder.
+
+    tracking.jsonl   an entry a line; the first, the head, is how the run is found again
+    tracking.json    the state: how far the sending process has got, and what it has made in MLflow
+    tracking.log     what went wrong there
+
+Training appends entries and never waits; the sending process reads them and writes the state.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    """What is to be sent, and how far it was sent."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "tracking.jsonl"
+        self.errors = directory / "tracking.log"
+        self._state = directory / "tracking.json"
+        self._whole = False
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write an entry behind the others; only the training process does."""
+        text = json.dumps(entry) + "\n"
+        with self.path.open("ab+") as file:
+            if not self._whole:
+                file.seek(0)
+                # A process may have been killed as it wrote its last line.
+                file.truncate(file.read().rfind(b"\n") + 1)
+                self._whole = True
+            if not file.seek(0, os.SEEK_END):
+                # How the run is found again, and what a relative path in the URI is relative to.
+                head = {"key": uuid.uuid4().hex, "cwd": str(Path.cwd())}
+                text = json.dumps({"kind": "head", "time": entry["time"], **head}) + "\n" + text
+            file.write(text.encode())
+
+    def after(self, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+        """The entries from an offset on, each with the offset of the next."""
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # a power cut may leave anything
+                    continue
+                yield entry, offset
+
+    def unsent(self) -> bool:
+        """Whether there are entries that were not sent."""
+        return self.path.exists() and any(True for _ in self.after(self.state()["offset"]))
+
+    def state(self) -> dict[str, Any]:
+        """What the sending process last wrote down."""
+        try:
+            state: dict[str, Any] = json.loads(self._state.read_text())
+        except (FileNotFoundError, ValueError):
+            return {"run_id": None, "offset": 0, "registered": None, "over": False}
+        return state
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write the state down; only the sending process does."""
+        temporary = self._state.with_suffix(".writing")
+        temporary.write_text(json.dumps(state) + "\n")
+        temporary.replace(self._state)
