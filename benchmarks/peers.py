@@ -1,9 +1,9 @@
 """What the project's transport is measured against: other ways to bring frames to a process.
 
-Run as a script, this file is the process that sends: it has one frame, as if a solver had just
-computed it, and sends it over and over. The one that receives copies every frame into its place
-in `held`, an array like the project's buffer. Nothing says which frame is which and none is
-checked: this is what the bytes alone cost.
+A way is an endless stream of the same frame, as if a solver had just computed it, from a process
+that waits while nobody takes. Whoever takes has each frame copied into its place in an array like
+the project's buffer. Nothing says which frame is which and none is checked: this is what the bytes
+alone cost. Run as a script, this file is the process that sends.
 
 Shapes: a frame is [size] float32, `held` is [places, size]; frames go to its places in turn.
 """
@@ -14,9 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
 import zmq
@@ -24,11 +22,11 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]
 
-# Bytes that may be under way: as many as the project lets wait to be drawn.
+# Bytes that may wait to be taken.
 UNDER_WAY = 8 * 2**20
 # Bytes of a message of several frames, and of a slot of the ring: the fastest of 64 KiB to 4 MiB.
-MESSAGE = 2**20
-SLOT = 2**18
+MESSAGE_BYTES = 2**20
+SLOT_BYTES = 2**18
 # A frame of at least so many bytes goes faster without pyzmq's own copies, a smaller one with.
 LARGE = 2**17
 
@@ -38,163 +36,133 @@ def make_frame(size: int) -> Frames:
     return np.random.default_rng(0).standard_normal(size, dtype=np.float32)
 
 
-def copy(held: Frames, count: int) -> float:
-    """No transport, one process: seconds to copy a frame into `held`, `count` times."""
-    frame = make_frame(held.shape[1])
-    started = time.perf_counter()
-    for number in range(count):
-        held[number % len(held)] = frame
-    return time.perf_counter() - started
+class Way(ABC):
+    """A way to bring frames to this process."""
+
+    def __init__(self, held: Frames) -> None:
+        self.held = held
+        self.size = held.shape[1]
+        self.place = 0  # of the next frame
+
+    @abstractmethod
+    def take(self, count: int) -> None:
+        """Return once `count` more frames are held, or a few more than that."""
+
+    def close(self) -> None:
+        """End the process that sends."""
+
+    def keep(self, frames: Frames) -> None:
+        """Copy frames [n, size] to the next places; their number divides that of the places."""
+        self.held[self.place : self.place + len(frames)] = frames
+        self.place = (self.place + len(frames)) % len(self.held)
 
 
-def push_one(held: Frames, count: int) -> float:
-    """pyzmq PUSH and PULL over TCP, a frame a message: seconds until `held` has `count` frames."""
-    copied = held[0].nbytes < LARGE
-    with _pull(held[0].nbytes) as (pull, address), _sender("send_one", address, held, count):
-        started = time.perf_counter()
-        for number in range(count):
-            place = held[number % len(held)]
-            if copied:
-                pull.recv_into(place)
-            else:
-                place[:] = np.frombuffer(pull.recv(copy=False).buffer, dtype=np.float32)
-        return time.perf_counter() - started
+class Copy(Way):
+    """memcpy: no transport and no other process, only the copy into place."""
 
-
-def push_several(held: Frames, count: int) -> float:
-    """The same, with as many frames a message as make MESSAGE bytes."""
-    size, several = held.shape[1], _several(held.shape[1], MESSAGE)
-    with (
-        _pull(several * held[0].nbytes) as (pull, address),
-        _sender("send_several", address, held, count),
-    ):
-        started = time.perf_counter()
-        for first in range(0, count, several):
-            message = np.frombuffer(pull.recv(copy=False).buffer, dtype=np.float32)
-            place = first % len(held)
-            held[place : place + several] = message.reshape(-1, size)
-        return time.perf_counter() - started
-
-
-def ring(held: Frames, count: int) -> float:
-    """A ring of slots in memory that both processes share: seconds until `held` has `count`."""
-    size, several = held.shape[1], _several(held.shape[1], SLOT)
-    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
-        file.truncate(_Ring.bytes(size))
-        with _sender("send_ring", file.name, held, count):
-            shared = _Ring(file.name, size)
-            started = time.perf_counter()
-            for first in range(0, count, several):
-                place = first % len(held)
-                held[place : place + several] = shared.filled()
-                shared.free()
-            return time.perf_counter() - started
-
-
-@contextmanager
-def _pull(message: int) -> Iterator[tuple["zmq.Socket[bytes]", str]]:
-    with zmq.Context.instance().socket(zmq.PULL) as pull:
-        pull.set_hwm(max(UNDER_WAY // message, 2))
-        yield pull, f"tcp://127.0.0.1:{pull.bind_to_random_port('tcp://127.0.0.1')}"
-
-
-@contextmanager
-def _sender(name: str, address: str, held: Frames, count: int) -> Iterator[None]:
-    """A process that sends `count` frames as the function of that name does, and now begins."""
-    command = [sys.executable, __file__, name, address, str(held.shape[1]), str(count)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as sender:
-        assert sender.stdin
-        assert sender.stdout
-        sender.stdout.readline()
-        sender.stdin.write(b"begin\n")
-        sender.stdin.flush()
-        yield
-
-
-# In the process that sends.
-
-
-def send_one(address: str, size: int, count: int) -> None:
-    frame, copied = make_frame(size), 4 * size < LARGE
-    with _push(address, 4 * size) as push:
+    def take(self, count: int) -> None:
+        frame = make_frame(self.size)[None]
         for _ in range(count):
-            push.send(frame, copy=copied)
+            self.keep(frame)
 
 
-def send_several(address: str, size: int, count: int) -> None:
-    frame, several = make_frame(size), _several(size, MESSAGE)
-    with _push(address, 4 * size * several) as push:
-        for _ in range(count // several):
-            # New for every message: the one before may still be on its way.
-            message = np.empty((several, size), dtype=np.float32)
-            for place in message:
-                place[:] = frame
-            push.send(message, copy=False)
+class PushPull(Way):
+    """pyzmq PUSH and PULL over TCP loopback, one frame a message."""
+
+    message_bytes = 0
+
+    def __init__(self, held: Frames) -> None:
+        super().__init__(held)
+        self._several = _several(self.size, self.message_bytes)
+        self._pull = zmq.Context.instance().socket(zmq.PULL)
+        self._pull.set_hwm(_high_water(self.size, self._several))
+        port = self._pull.bind_to_random_port("tcp://127.0.0.1")
+        self._sender = _start("push", port, self.size, self._several)
+
+    def take(self, count: int) -> None:
+        for _ in range(0, count, self._several):
+            if 4 * self.size * self._several < LARGE:
+                self._pull.recv_into(self.held[self.place])
+                self.place = (self.place + 1) % len(self.held)
+            else:
+                message = self._pull.recv(copy=False)
+                frames = np.frombuffer(message.buffer, dtype=np.float32)
+                self.keep(frames.reshape(-1, self.size))
+
+    def close(self) -> None:
+        _end(self._sender)
+        self._pull.close(linger=0)
 
 
-def send_ring(path: str, size: int, count: int) -> None:
-    frame, shared = make_frame(size), _Ring(path, size)
-    _wait_for_word()
-    for _ in range(count // len(shared.slots[0])):
-        for place in shared.empty():
-            place[:] = frame
-        shared.fill()
+class PushPullSeveral(PushPull):
+    """The same, with as many frames a message as make MESSAGE_BYTES."""
+
+    message_bytes = MESSAGE_BYTES
 
 
-@contextmanager
-def _push(address: str, message: int) -> Iterator["zmq.Socket[bytes]"]:
-    context = zmq.Context()
-    with context.socket(zmq.PUSH) as push:
-        push.set_hwm(max(UNDER_WAY // message, 2))
-        push.connect(address)
-        _wait_for_word()
-        yield push
-    context.term()  # returns once all is sent
+class Ring(Way):
+    """A ring of slots in memory that two processes share."""
+
+    def __init__(self, held: Frames) -> None:
+        super().__init__(held)
+        self._file = tempfile.NamedTemporaryFile(dir="/dev/shm")  # noqa: SIM115 - see close
+        self._file.truncate(_Slots.file_bytes(self.size))
+        self._slots = _Slots(self._file.name, self.size)
+        self._sender = _start("ring", self._file.name, self.size)
+
+    def take(self, count: int) -> None:
+        for _ in range(0, count, self._slots.several):
+            self.keep(self._slots.filled())
+            self._slots.free()
+
+    def close(self) -> None:
+        _end(self._sender)
+        self._file.close()
 
 
-def _wait_for_word() -> None:
-    print("ready", flush=True)
-    sys.stdin.readline()
-
-
-class _Ring:
-    """Slots of several frames in a file in memory, and how many were ever filled and freed.
-
-    One process fills and the other frees; whoever has to wait gives up the core, again and again.
-    """
+class _Slots:
+    """Slots [several, size] in a file in memory, and how many were ever filled and freed."""
 
     def __init__(self, path: str, size: int) -> None:
-        slot = (_several(size, SLOT), size)
-        slots = max(UNDER_WAY // (4 * slot[0] * size), 2)
-        # The counters are a page apart from the slots, and a cache line from each other.
+        self.several = _several(size, SLOT_BYTES)
         with open(path, "r+b") as file:
             memory = mmap.mmap(file.fileno(), 0)
-        self._counts = np.frombuffer(memory, dtype=np.int64, count=16)[::8]
-        fields = np.frombuffer(memory, np.float32, slots * slot[0] * size, offset=4096)
-        self.slots = fields.reshape(slots, *slot)
+        # Each counter has a cache line of its own.
+        self._filled, self._freed = np.frombuffer(memory, np.int64, 16).reshape(2, 8)[:, :1]
+        fields = np.frombuffer(memory, np.float32, offset=4096)
+        self._slots = fields.reshape(-1, self.several, size)
 
     @staticmethod
-    def bytes(size: int) -> int:
-        """How large the file has to be."""
-        return 4096 + max(UNDER_WAY, 2 * 4 * size)
+    def file_bytes(size: int) -> int:
+        """How long the file has to be."""
+        slot = 4 * size * _several(size, SLOT_BYTES)
+        return 4096 + slot * max(UNDER_WAY // slot, 2)
 
     def empty(self) -> Frames:
-        """Wait for a slot to fill."""
-        while self._counts[0] - self._counts[1] == len(self.slots):
-            os.sched_yield()
-        return self.slots[self._counts[0] % len(self.slots)]
-
-    def fill(self) -> None:
-        self._counts[0] += 1
+        """The next slot to fill, once there is one."""
+        self._wait(len(self._slots))
+        return self._slots[self._filled[0] % len(self._slots)]
 
     def filled(self) -> Frames:
-        """Wait for a slot to read."""
-        while self._counts[0] == self._counts[1]:
-            os.sched_yield()
-        return self.slots[self._counts[1] % len(self.slots)]
+        """The next slot to take, once there is one."""
+        self._wait(0)
+        return self._slots[self._freed[0] % len(self._slots)]
+
+    def fill(self) -> None:
+        self._filled += 1
 
     def free(self) -> None:
-        self._counts[1] += 1
+        self._freed += 1
+
+    def _wait(self, full: int) -> None:
+        """While so many slots are full: let others run, and if it takes long, sleep."""
+        tries = 0
+        while self._filled[0] - self._freed[0] == full:
+            tries += 1
+            if tries < 1000:
+                os.sched_yield()
+            else:
+                time.sleep(1e-3)
 
 
 def _several(size: int, limit: int) -> int:
@@ -202,8 +170,47 @@ def _several(size: int, limit: int) -> int:
     return max(limit // (4 * size), 1)
 
 
+def _high_water(size: int, several: int) -> int:
+    """How many messages each side may hold."""
+    return max(UNDER_WAY // (4 * size * several), 2)
+
+
+def _start(*arguments: object) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)])
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+
+
+# What the process that sends does.
+
+
+def push(port: str, size: int, several: int) -> None:
+    frame, copied = make_frame(size), 4 * size < LARGE
+    with zmq.Context.instance().socket(zmq.PUSH) as socket:
+        socket.set_hwm(_high_water(size, several))
+        socket.connect(f"tcp://127.0.0.1:{port}")
+        while several == 1:
+            socket.send(frame, copy=copied)
+        while True:
+            # New for every message: the one before may still be on its way.
+            message = np.empty((several, size), dtype=np.float32)
+            for place in message:
+                place[:] = frame
+            socket.send(message, copy=False)
+
+
+def fill(path: str, size: int) -> None:
+    frame, slots = make_frame(size), _Slots(path, size)
+    while True:
+        for place in slots.empty():
+            place[:] = frame
+        slots.fill()
+
+
 if __name__ == "__main__":
-    name, where, frame_size, frames = sys.argv[1:]
-    {"send_one": send_one, "send_several": send_several, "send_ring": send_ring}[name](
-        where, int(frame_size), int(frames)
-    )
+    way, address, *numbers = sys.argv[1:]
+    send = {"push": push, "ring": fill}[way]
+    send(address, *map(int, numbers))

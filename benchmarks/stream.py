@@ -1,14 +1,13 @@
-"""The project's own path from a solver to a buffer, in the parts that a run puts together.
+"""The project's own path from solvers to a buffer, put together as a run does.
 
-Shapes: C fields, `*grid` the grid's axes.
+Shapes: C fields, `*grid` the grid's axes; a frame is [size] float32.
 """
 
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import ray
@@ -23,8 +22,48 @@ from framework.reception import FieldStatistics, Reception
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 
+class Stream:
+    """Solver processes, and the thread that receives from them into a buffer."""
+
+    def __init__(
+        self,
+        make_solver: Callable[[], Solver],
+        config: EnsembleConfig,
+        simulations: Iterable[Simulation],
+        total: int,
+        buffer: Buffer,
+        window: int,
+    ) -> None:
+        solver = make_solver()
+        step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
+        self.ledger = Ledger(solver.stored_steps, window)
+        self.statistics = FieldStatistics(len(solver.fields))
+        self.ensemble = Ensemble(
+            make_solver,
+            config,
+            simulations,
+            total,
+            solver.stored_steps,
+            steps_per_block(config.group_size, solver.stored_steps, step_bytes),
+        )
+        self._buffer = buffer
+        self._reception = Reception(
+            self.ensemble, self.ledger, buffer, self.statistics, lambda block: None
+        )
+        self._reception.start()
+
+    def close(self) -> None:
+        """End them; raises what has ended the thread early."""
+        self.ensemble.stop()
+        self._buffer.close()
+        self._reception.join()
+        self.ensemble.close()
+        if self._reception.error:
+            raise self._reception.error
+
+
 class SameField(Solver):
-    """The least a solver can do: yields one field [1, side, side] at every stored time."""
+    """The least a solver can do: one field [1, side, side], the same at every stored time."""
 
     parameters = ParameterSpace(Parameter("nothing", 0.0, 1.0))
     fields = (Field("noise"),)
@@ -44,54 +83,12 @@ class SameField(Solver):
 
 
 class Repeater:
-    """An actor that yields the same messages as a solver's process would, without a solver."""
+    """An actor that yields the same message [n, size] for ever: what Ray alone costs."""
 
-    def run(self, size: int, count: int) -> Iterator[Frames]:
-        several = max(MESSAGE_BYTES // (4 * size), 1)
-        message = np.tile(make_frame(size), (several, 1))
-        for _ in range(count // several):
+    def run(self, size: int) -> Iterator[Frames]:
+        message = np.tile(make_frame(size), (max(MESSAGE_BYTES // (4 * size), 1), 1))
+        while True:
             yield message
-
-
-class Stream:
-    """Solver processes, and the thread that receives from them into a buffer."""
-
-    def __init__(
-        self,
-        make_solver: Callable[[], Solver],
-        config: EnsembleConfig,
-        simulations: list[Simulation],
-        buffer: Buffer,
-        window: int,
-    ) -> None:
-        solver = make_solver()
-        step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
-        self.statistics = FieldStatistics(len(solver.fields))
-        self.ledger = Ledger(solver.stored_steps, window)
-        self.ensemble = Ensemble(
-            make_solver,
-            config,
-            simulations,
-            len(simulations),
-            solver.stored_steps,
-            steps_per_block(config.group_size, solver.stored_steps, step_bytes),
-        )
-        self.reception = Reception(
-            self.ensemble, self.ledger, buffer, self.statistics, lambda block: None
-        )
-        self._buffer = buffer
-
-    def __enter__(self) -> "Stream":
-        self.reception.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.ensemble.stop()
-        self._buffer.close()
-        self.reception.join()
-        self.ensemble.close()
-        if self.reception.error:
-            raise self.reception.error
 
 
 @contextmanager

@@ -2,97 +2,180 @@
 
     python benchmarks/transport.py [--rounds N] [--quick]
 
-A frame is one stored time step. Every way ends with the frame copied into its place in an array of
-BUFFER_BYTES in the receiving process, and every sender has its frame ready, so that no solver is
-measured. The ways, run in turn in every round:
+A frame is one stored time step. Every way ends with each frame copied into its place in an array
+of BUFFER_BYTES in this process. Every sender has its frame ready: no solver is measured.
 
-- millstream: a solver that yields the same field over and over, in a real solver actor; blocks,
-  their checksums and the look for NaN; Ray; the receive thread with ledger, window cutter and
-  buffer. A fifo, from which a thread draws everything, without the copy that training would get.
-- Ray alone: an actor that yields one array of a message's size again and again, received and
-  copied: the most that the above can reach.
-- pyzmq, 1 a message: PUSH and PULL over TCP loopback, two processes, bare bytes.
-- pyzmq, several: the same with messages of 1 MiB where frames are smaller.
-- ring: slots in memory that two processes share, no system calls but to wait.
-- memcpy: one process copies.
+- millstream: the project's own path. A solver that yields the same field again and again, in a
+  solver actor; there the copy into a block, a checksum of every step and the look for NaN; Ray; the
+  receive thread with ledger, window cutter and a fifo buffer. This thread draws from the buffer,
+  but for the copy of a batch that training would get.
+- short: the same with simulations of SHORT_STEPS steps, each a call to the actor.
+- Ray alone: an actor yields an array of the size of the project's messages again and again.
+- zmq 1: pyzmq PUSH and PULL over TCP loopback between two processes, one frame a message.
+- zmq n: the same with messages of 1 MiB, where frames are smaller.
+- ring: slots in memory that two processes share.
+- memcpy: the copy into place alone, in one process.
 
-How to read it: rates are medians over the rounds, in MB/s (10^6 bytes). The ratios are medians of
-the rounds' own ratios, with the least and the greatest: on a shared machine rates go up and down
-together, ratios less. The goal is a ratio of 0.5 or more to pyzmq at every size.
+The last four move bare bytes: nothing says which frame is which, and none is checked.
+
+All of them are started first, and wait while they are not drawn from. In every round each has a
+turn: what has piled up is taken, then the time for the next TRIAL_BYTES.
+
+How to read it: rates are medians over the rounds, in MB/s (10^6 bytes a second). A ratio is the
+median of the rounds' own ratios, with the quarters below and above: on a shared machine rates go up
+and down together, ratios less so. The goal is 0.5 of pyzmq at every size.
 """
 
 import argparse
+import itertools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import peers
 import ray
 from numpy.typing import NDArray
-from peers import Frames
+from peers import Copy, Frames, PushPull, PushPullSeveral, Ring, Way
 from stream import Repeater, SameField, Stream, local_ray
+from table import print_table, spread
 
 from framework.block import Simulation
 from framework.buffer import Batch, BufferConfig, Fifo
-from framework.ensemble import CREDIT, EnsembleConfig
+from framework.ensemble import CREDIT, MESSAGE_BYTES, EnsembleConfig
 
 FRAME_BYTES = (4 * 2**10, 16 * 2**10, 256 * 2**10, 4 * 2**20)
-BUFFER_BYTES = 64 * 2**20  # twice the cache of the machine that this was first run on
-# Frames that make this many bytes are one simulation.
+BUFFER_BYTES = 64 * 2**20
 SIMULATION_BYTES = 64 * 2**20
+SHORT_STEPS = 100
+TRIAL_BYTES = 256 * 2**20
+# What may have piled up of any way while others had their turn.
+PILED_UP = BUFFER_BYTES + (CREDIT + 2) * MESSAGE_BYTES
 
 
-class Drained(Fifo):
-    """A fifo whose batches hold nothing."""
+class Millstream(Way):
+    """The project's path, with simulations of so many steps; `held` is not used."""
+
+    def __init__(self, held: Frames, steps: int | None = None) -> None:
+        super().__init__(held)
+        side, places = math.isqrt(self.size), len(held)
+        self._batch = max(places // 16, 1)
+        config = BufferConfig(kind="fifo", capacity=places)
+        self._buffer = _Drained(config, self._batch, 1, 1, (1, side, side), 0)
+        self._stream = Stream(
+            partial(SameField, side, steps or SIMULATION_BYTES // (4 * self.size)),
+            # As many as the machine has to spare for them: the other actors only wait.
+            EnsembleConfig(cpus_per_actor=0.1),
+            (Simulation(id, np.zeros(1), id) for id in itertools.count()),
+            1,
+            self._buffer,
+            window=1,
+        )
+        self._stream.statistics.freeze()  # as training does with its first batch
+
+    def take(self, count: int) -> None:
+        for _ in range(0, count, self._batch):
+            self._buffer.get()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Drained(Fifo):
+    """A fifo of which the batches hold nothing."""
 
     def _read(self, places: NDArray[np.int64]) -> Batch:
         return super()._read(places[:0])
 
 
-def millstream(held: Frames, count: int) -> float:
-    """Seconds for `count` frames, after one simulation that is not counted; `held` is not used."""
-    places, size = held.shape
-    side, steps = math.isqrt(size), SIMULATION_BYTES // (4 * size)
-    simulations = [Simulation(id, np.zeros(1), id) for id in range(1 + count // steps)]
-    batch = max(places // 8, 1)
-    buffer = Drained(BufferConfig(kind="fifo", capacity=places), batch, 1, 1, (1, side, side), 0)
-    make_solver = partial(SameField, side, steps)
-    taken, started = 0, 0.0
-    with Stream(make_solver, EnsembleConfig(), simulations, buffer, window=1) as stream:
-        while buffer.get() is not None:
-            taken += batch
-            if taken == steps:
-                started = time.perf_counter()
-                stream.statistics.freeze()  # as training does when it starts
-        seconds = time.perf_counter() - started
-    assert stream.ledger.count()[0] == taken == count + steps
-    return seconds
+class RayAlone(Way):
+    """What Ray takes for messages of the same size, with the same credit."""
+
+    def __init__(self, held: Frames) -> None:
+        super().__init__(held)
+        self._actor = ray.remote(Repeater).options(num_cpus=0.1).remote()
+        run = self._actor.run.options(
+            num_returns="streaming", _generator_backpressure_num_objects=CREDIT
+        )
+        self._messages = run.remote(self.size)
+
+    def take(self, count: int) -> None:
+        taken = 0
+        while taken < count:
+            message: Frames = ray.get(next(self._messages))
+            self.keep(message)
+            taken += len(message)
+
+    def close(self) -> None:
+        ray.kill(self._actor)
 
 
-def ray_alone(held: Frames, count: int) -> float:
-    """Seconds for `count` frames through a streaming generator, after some that do not count."""
-    places, size = held.shape
-    actor = ray.remote(Repeater).remote()
-    run = actor.run.options(num_returns="streaming", _generator_backpressure_num_objects=CREDIT)
-    for number in (places, count):
-        started, place = time.perf_counter(), 0
-        for reference in run.remote(size, number):
-            message = ray.get(reference)
-            held[place : place + len(message)] = message
-            place = (place + len(message)) % places
-        seconds = time.perf_counter() - started
-    ray.kill(actor)
-    return seconds
-
-
-WAYS: dict[str, Callable[[Frames, int], float]] = {
-    "millstream": millstream,
-    "Ray alone": ray_alone,
-    "pyzmq, 1 a message": peers.push_one,
-    "pyzmq, several": peers.push_several,
-    "ring": peers.ring,
-    "memcpy": peers.copy,
+WAYS: dict[str, Callable[[Frames], Way]] = {
+    "millstream": Millstream,
+    "short": partial(Millstream, steps=SHORT_STEPS),
+    "Ray alone": RayAlone,
+    "zmq 1": PushPull,
+    "zmq n": PushPullSeveral,
+    "ring": Ring,
+    "memcpy": Copy,
 }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Solver to buffer, against other ways.")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--quick", action="store_true", help="2 rounds of a quarter of the bytes")
+    arguments = parser.parse_args()
+    rounds, trial = (2, TRIAL_BYTES // 4) if arguments.quick else (arguments.rounds, TRIAL_BYTES)
+    rates = {frame: measure(frame, rounds, trial) for frame in FRAME_BYTES}
+    report(rates)
+
+
+def measure(frame_bytes: int, rounds: int, trial: int) -> dict[str, NDArray[np.float64]]:
+    """Bytes a second of every way in every round."""
+    count, piled_up = trial // frame_bytes, PILED_UP // frame_bytes
+    shape = (BUFFER_BYTES // frame_bytes, frame_bytes // 4)
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    with local_ray(2):
+        ways = {name: make(np.ones(shape, dtype=np.float32)) for name, make in WAYS.items()}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                way.take(piled_up)
+                started = time.perf_counter()
+                way.take(count)
+                rates[name].append(count * frame_bytes / (time.perf_counter() - started))
+        for way in ways.values():
+            way.close()
+    return {name: np.array(of_rounds) for name, of_rounds in rates.items()}
+
+
+def report(rates: dict[int, dict[str, NDArray[np.float64]]]) -> None:
+    print("\nMB/s, medians")
+    print_table(
+        ["frame", *WAYS],
+        [
+            [_size(frame), *(f"{np.median(of_way[name]) / 1e6:,.0f}" for name in WAYS)]
+            for frame, of_way in rates.items()
+        ],
+    )
+    print("\nmillstream: frames a second, and its rate as a part of another's")
+    others = ("Ray alone", "zmq 1", "zmq n", "ring", "memcpy")
+    print_table(
+        ["frame", "frames/s", *others],
+        [
+            [
+                _size(frame),
+                f"{np.median(of_way['millstream']) / frame:,.0f}",
+                *(spread(of_way["millstream"] / of_way[other]) for other in others),
+            ]
+            for frame, of_way in rates.items()
+        ],
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 2**20 else f"{count >> 10} KiB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,5 @@
 """What a store says is complete is right to the bit: real zarr, real processes, real damage."""
 
-import json
 import multiprocessing
 import os
 import pickle
@@ -13,25 +12,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray
 import zarr
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 import framework.store_layout
-from framework.component import explain
 from framework.errors import RunError, StudyError
 from framework.store import Store
-from framework.store_identity import StoreConfig, identity, study_hash
+from framework.store_identity import StoreConfig, study_hash
 from framework.store_reader import StoreReader
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
-
-if TYPE_CHECKING:  # the processes that write need no torch
-    from framework.study import Study
 
 STEPS, GRID = 11, (5, 4)
 BOUND = 60.0  # seconds that nothing here may take
@@ -382,9 +376,11 @@ def test_the_same_study_goes_on_with_more_simulations(tmp_path: Path) -> None:
     keep_all(path, [0, 3])
     store = open_store(path, 2000)
     assert store.completed == {0, 3}
+    assert [store.count(below) for below in (0, 1, 3, 4, 2000)] == [0, 1, 1, 2, 2]
     save(store, [1, 1999])
     store.flush()
     assert store.completed == {0, 1, 3, 1999}
+    assert [store.count(below) for below in (2, 4, 1999, 2000)] == [2, 3, 3, 4]
     assert store.identity == {
         "path": str(path),
         "simulations": 4,
@@ -414,44 +410,6 @@ def test_another_study_is_refused(tmp_path: Path, options: dict[str, Any], diffe
     assert str(tmp_path / "a.zarr") in str(refusal.value)
     assert "set store.path to another place, or store.keep to none" in str(refusal.value)
     keep_all(tmp_path / "a.zarr", [1])  # and the lock is not held any more
-
-
-def study(**values: Any) -> "Study":
-    from framework.study import Study
-
-    return Study.model_validate(
-        {
-            "name": "study",
-            "solver": {"name": "heat", "grid_size": 16},
-            "design": {"simulations": 8},
-            "buffer": {"capacity": 100},
-            "surrogate": {"name": "mlp"},
-            **values,
-        }
-    )
-
-
-def test_what_decides_the_content_is_the_identity_of_a_study() -> None:
-    config = StoreConfig()
-    base = identity(study(), config)
-    assert json.loads(json.dumps(base)) == base
-    others = [
-        study(design={"simulations": 9}),
-        study(design={"simulations": 8, "bounds": {"left": (100, 500)}}),  # the solver's own
-        study(solver={"name": "heat", "grid_size": 16, "substeps": 4}),  # the default
-        study(buffer={"capacity": 50}, surrogate={"name": "fno", "modes": 4}, name="other"),
-    ]
-    assert {study_hash(identity(other, config)) for other in others} == {study_hash(base)}
-    latin = [{"sampler": "latin_hypercube", "simulations": simulations} for simulations in (8, 9)]
-    differing = [
-        *(identity(study(design=design), config) for design in latin),
-        identity(study(seed=1), config),
-        identity(study(solver={"name": "heat", "grid_size": 17}), config),
-        identity(study(design={"simulations": 8, "bounds": {"left": (100, 400)}}), config),
-        identity(study(), StoreConfig(keep=2)),
-        identity(study(), StoreConfig(dtype="float16")),
-    ]
-    assert len({study_hash(other) for other in [base, *differing]}) == 1 + len(differing)
 
 
 def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
@@ -612,35 +570,3 @@ def test_damage_to_the_owners_arrays_is_noticed(tmp_path: Path, name: str) -> No
     _flip(tmp_path / "a.zarr" / name)
     with pytest.raises(RunError, match=r"a\.zarr is damaged, it cannot be read"):
         StoreReader(str(tmp_path / "a.zarr"))
-
-
-# Settings
-
-
-@pytest.mark.parametrize("keep", ["all", "last", "none", 1, 7])
-def test_what_may_be_kept(keep: str | int) -> None:
-    assert StoreConfig.model_validate({"keep": keep}).keep == keep
-
-
-@pytest.mark.parametrize("keep", [0, -1, 1.5, 2.0, True, False, "5", "some", "", None, [1], {}])
-def test_what_may_not_be_kept(keep: Any) -> None:
-    with pytest.raises(ValidationError) as refusal:
-        StoreConfig.model_validate({"keep": keep})
-    assert explain(refusal.value, StoreConfig, "store") == (
-        f"store.keep: it is {keep!r}, but has to be all, last, none, or a number of steps from 1 on"
-    )
-
-
-@pytest.mark.parametrize(
-    "values", [{"path": ""}, {"path": 3}, {"dtype": "float64"}, {"compression": "gzip"}, {"at": 1}]
-)
-def test_other_settings_are_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        StoreConfig.model_validate(values)
-
-
-def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert StoreConfig().location("heat") == str(tmp_path / "stores" / "heat.zarr")
-    assert StoreConfig(path="here.zarr").location("heat") == str(tmp_path / "here.zarr")
-    assert StoreConfig(path="s3://bucket/a.zarr").location("heat") == "s3://bucket/a.zarr"

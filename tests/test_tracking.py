@@ -252,7 +252,7 @@ def child() -> psutil.Process:
 
 
 def test_a_resumed_run_goes_on_where_it_was_killed(
-    database: Path, monkeypatch: pytest.MonkeyPatch
+    database: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Training is killed as it writes a line; its model is not registered twice."""
     model_folder()
@@ -310,6 +310,7 @@ input()
     assert version.tags == {"relative_l2": "0.1"}
     assert second.registered == {"name": "heat", "version": "1"}
     assert not Path("mlflow.db").exists()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_without_tracking_nothing_is_written() -> None:
