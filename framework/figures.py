@@ -111,8 +111,7 @@ class Figures:
 
     def stored(self) -> int:
         """Simulations of this study that are complete in the store."""
-        requested = self.study.design.simulations
-        return sum(id < requested for id in self._store.completed) if self._store else 0
+        return self._store.count(below=self.study.design.simulations) if self._store else 0
 
     def waits(self) -> dict[str, float]:
         """The shares of the time while simulating that each waited: the solvers to hand over what
@@ -138,16 +137,19 @@ class Figures:
             "seconds": self.seconds,
             "step": trainer.step,
             "progress": min(trainer.progress, 1.0),
-            "simulations/completed": self.completed(),
-            "simulations/requested": self.study.design.simulations,
-            "simulations/quarantined": len(self._ensemble.quarantined),
-            "simulations/stored": self.stored(),
             "samples/received": received,
             "samples/unique_trained": self._ledger.unique_trained,
             "samples/drawn": trainer.drawn,
             "buffer/held": len(self._buffer),
             "buffer/capacity": self.study.buffer.capacity,
         }
+        if not self.source():
+            counts |= {
+                "simulations/completed": self.completed(),
+                "simulations/requested": self.study.design.simulations,
+                "simulations/quarantined": len(self._ensemble.quarantined),
+                "simulations/stored": self.stored(),
+            }
         if trainer.step:
             counts["training/loss"] = float(trainer.loss)
             counts["training/learning_rate"] = trainer.learning_rate()

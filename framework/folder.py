@@ -13,6 +13,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.study = path / "study.yaml"
+        self.design = path / "design.csv"
         self.summary = path / "summary.json"
         self.history = path / "history.jsonl"
         self.model = path / "model"

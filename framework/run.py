@@ -23,6 +23,7 @@ loop then ends between two steps, and what is left is kept in a checkpoint. Howe
 weights and the summary of what was done are written.
 """
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -166,8 +167,8 @@ class Run:
         Raises RunError when it cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
-        try:
-            with Interrupts(self._interrupt) as interrupts:
+        with Interrupts(self._interrupt) as interrupts:
+            try:
                 self._begin()
                 with (
                     self._display(),
@@ -176,14 +177,14 @@ class Run:
                 ):
                     interrupts.arm()
                     self._stream_and_train()
-            if self._interrupted:
-                raise KeyboardInterrupt
-            self._status = "done"
-        except KeyboardInterrupt:
-            self._status = "interrupted"
-            raise
-        finally:
-            self._end()
+                if self._interrupted:
+                    raise KeyboardInterrupt
+                self._status = "done"
+            except KeyboardInterrupt:
+                self._status = "interrupted"
+                raise
+            finally:
+                self._end()
 
     def summary(self) -> dict[str, Any]:
         """What was done so far (see `Figures.summary`)."""
@@ -195,9 +196,22 @@ class Run:
             self._restore()
         else:
             self.study.save(self.folder.study)
+            self._write_design()
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, self._data())
         self._tracking.artifact(self.folder.study)
+        self._tracking.artifact(self.folder.design)
+
+    def _write_design(self) -> None:
+        """Which parameters and which seed every simulation has; held-out ones have negative ids."""
+        design = self.study.make_design()
+        training = 0 if self._figures.source() else self.study.design.simulations
+        with self.folder.design.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["simulation", "seed", *design.space.names])
+            for id in range(-self.study.validation.simulations, training):
+                simulation = design.simulation(id)
+                rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
 
     def _stream_and_train(self) -> None:
         if isinstance(self._buffer, StoredSamples):

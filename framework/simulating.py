@@ -103,7 +103,7 @@ class Simulating:
         self._ensemble.stop()
 
     def _completed(self) -> int:
-        return sum(id < self._study.design.simulations for id in self._store.completed)
+        return self._store.count(below=self._study.design.simulations)
 
     def _record(self) -> Record:
         return {

@@ -92,7 +92,7 @@ def test_a_file_that_is_not_there_is_named() -> None:
     assert "study.yaml cannot be read: No such file" in said(2, "simulate", "study.yaml")
 
 
-BROKEN = '''
+BROKEN = """
 import numpy as np
 from solvers.heat import Heat
 
@@ -107,7 +107,7 @@ class Short(Heat):
 class NoTimes(Heat):
     def times(self, parameters):
         return 1 / 0
-'''
+"""
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,8 @@ def test_a_solver_of_ones_own_that_fails_is_named_with_its_place(
 ) -> None:
     (directory / "broken.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(directory))
-    settings = "{name: 'broken:%s'}" % name
-    if name in ("Short", "NoTimes"):
-        settings = "{name: 'broken:%s', grid_size: 16, stored_steps: 10}" % name
-    assert message in train(f"solver={settings}")
+    heat = {} if name in ("Raises", "Missing") else {"grid_size": 16, "stored_steps": 10}
+    assert message in train(f"solver={json.dumps({'name': f'broken:{name}', **heat})}")
 
 
 def test_a_folder_that_cannot_be_made_is_named(directory: Path) -> None:

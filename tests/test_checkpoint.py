@@ -76,7 +76,7 @@ def test_a_damaged_one_is_noticed_and_the_one_before_is_used(
 def test_without_a_whole_one_nothing_is_made_up(tmp_path: Path) -> None:
     make(tmp_path).save(state(1))
     (tmp_path / "000001" / "state.pt").write_bytes(b"")
-    with pytest.raises(RunError, match="every checkpoint in .* is damaged: start the study anew"):
+    with pytest.raises(RunError, match=r"every checkpoint in .* is damaged: start the study anew"):
         make(tmp_path).load()
 
 

@@ -245,9 +245,15 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end() -> None:
 
 def child() -> psutil.Process:
     """The sending process."""
-    (process,) = [
-        child for child in psutil.Process().children() if "framework.tracking" in child.cmdline()
-    ]
+    found: list[psutil.Process] = []
+
+    def there() -> bool:  # for a moment after its start a process has no command line
+        children = psutil.Process().children()
+        found[:] = [child for child in children if "framework.tracking" in child.cmdline()]
+        return bool(found)
+
+    until(there)
+    (process,) = found
     return process
 
 
