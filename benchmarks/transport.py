@@ -19,7 +19,7 @@ of BUFFER_BYTES in this process. Every sender has its frame ready: no solver is 
 The last four move bare bytes: nothing says which frame is which, and none is checked.
 
 All of them are started first, and wait while they are not drawn from. In every round each has a
-turn: what has piled up is taken, then the time for the next TRIAL_BYTES.
+turn: what has piled up is taken, then the next TRIAL_BYTES are timed.
 
 How to read it: rates are medians over the rounds, in MB/s (10^6 bytes a second). A ratio is the
 median of the rounds' own ratios, with the quarters below and above: on a shared machine rates go up
@@ -49,6 +49,8 @@ BUFFER_BYTES = 64 * 2**20
 SIMULATION_BYTES = 64 * 2**20
 SHORT_STEPS = 100
 TRIAL_BYTES = 256 * 2**20
+# Rounds at the start that do not count: memory is touched for the first time in them.
+UNCOUNTED = 2
 # What may have piled up of any way while others had their turn.
 PILED_UP = BUFFER_BYTES + (CREDIT + 2) * MESSAGE_BYTES
 
@@ -138,12 +140,14 @@ def measure(frame_bytes: int, rounds: int, trial: int) -> dict[str, NDArray[np.f
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     with local_ray(2):
         ways = {name: make(np.ones(shape, dtype=np.float32)) for name, make in WAYS.items()}
-        for _ in range(rounds):
+        for number in range(UNCOUNTED + rounds):
             for name, way in ways.items():
                 way.take(piled_up)
                 started = time.perf_counter()
                 way.take(count)
-                rates[name].append(count * frame_bytes / (time.perf_counter() - started))
+                seconds = time.perf_counter() - started
+                if number >= UNCOUNTED:
+                    rates[name].append(count * frame_bytes / seconds)
         for way in ways.values():
             way.close()
     return {name: np.array(of_rounds) for name, of_rounds in rates.items()}

@@ -83,11 +83,12 @@ def test_without_a_whole_one_nothing_is_made_up(tmp_path: Path) -> None:
 def test_one_of_another_study_or_format_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(tmp_path).save(state(1))
+    checkpoints = make(tmp_path)
+    checkpoints.save(state(1))
     with pytest.raises(StudyError, match=r"is of another study than the study.yaml beside it"):
         make(tmp_path, study="other").load()
     monkeypatch.setattr("framework.checkpoint._FORMAT", 99)
-    make(tmp_path).save(state(1))
+    checkpoints.save(state(2))
     monkeypatch.undo()
     with pytest.raises(StudyError, match="has format 99, but this version of Millstream reads 1"):
         make(tmp_path).load()

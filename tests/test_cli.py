@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -41,7 +42,9 @@ class Bad(Broken):
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A directory in which one small training run was done, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
-    ran = millstream(directory, "train", str(QUICKSTART), *SMALL, "--json")
+    tracked = "tracking.uri=sqlite:///mlflow.db"
+    settings = (*SMALL, tracked, "buffer.replay=[4, 8]")
+    ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     assert "simulations 40/40" in ran.stderr
@@ -70,6 +73,13 @@ def test_train_prints_one_object_whose_numbers_agree(run: tuple[Path, dict[str, 
         round(t, 6) for t in np.linspace(0, 0.1, 10)
     ]
     assert validation["step"] == training["steps"]
+    assert samples["stored"] == 400
+    assert Path(summary["store"]) == directory / "stores/small.zarr"
+    assert set(summary["wait"]) == {"solvers", "training", "transport"}
+    assert all(0 <= share <= 1 for share in summary["wait"].values())
+    assert set(summary["checkpoint"]) == {"count", "seconds"}
+    assert summary["model"] == {"name": "small", "version": "1"}
+    assert summary["mlflow"]["tracking_uri"] == "sqlite:///mlflow.db"
     assert json.loads((directory / "runs/small/summary.json").read_text()) == summary
 
 
@@ -108,9 +118,43 @@ def test_predict_writes_numbers_and_a_picture(run: tuple[Path, dict[str, Any]]) 
     assert (directory / "runs/small/prediction.npz").is_file()
 
 
+def test_what_a_run_leaves_is_in_its_folder_and_in_mlflow(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    directory, summary = run
+    pictures = {"fields.png", "curves.png", "timeline.png", "coverage.png"}
+    assert {path.name for path in (directory / "runs/small/pictures").iterdir()} == pictures
+    design = (directory / "runs/small/design.csv").read_text().splitlines()
+    assert design[0] == "simulation,seed,initial,left,right,bottom,top"
+    assert len(design) == 1 + 4 + 40
+    database = sqlite3.connect(directory / "mlflow.db")
+    run_id = summary["mlflow"]["run_id"]
+    metrics = {
+        name
+        for (name,) in database.execute("select key from metrics where run_uuid = ?", (run_id,))
+    }
+    database.close()
+    assert {"training/loss", "validation/relative_l2", "samples/received"} <= metrics
+    artifacts = {path.name for path in (directory / "mlruns").rglob("*") if path.is_file()}
+    assert pictures | {"study.yaml", "design.csv", "weights.npz", "model.json"} <= artifacts
+
+
+def test_the_registered_model_predicts_what_the_run_predicts(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    directory, _ = run
+    for model, name in (("runs/small", "run.npz"), ("models:/small/1", "registered.npz")):
+        ran = millstream(directory, "predict", model, *POINT, "--out", name)
+        assert ran.returncode == 0, ran.stderr
+    with np.load(directory / "run.npz") as one, np.load(directory / "registered.npz") as other:
+        np.testing.assert_array_equal(one["field"], other["field"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["models:/small/9", *POINT], "models:/small/9"),
+        (["runs/small", *POINT, "solver.grid_size=32"], "the mlp is bound to its grid of (16, 16)"),
         (["runs/small", *POINT[1:]], "the parameter initial is missing: give initial in [100"),
         (["runs/small", *POINT, "middle=3"], "middle is not a parameter: there are initial in"),
         (["runs/small", *POINT, "top=501"], "top is 501: the surrogate was trained within [100"),
@@ -254,7 +298,7 @@ def test_list_names_what_a_study_can_use() -> None:
     assert millstream(QUICKSTART.parent, "list", "planets").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "list"])
+@pytest.mark.parametrize("command", ["train", "resume", "simulate", "predict", "list"])
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
     shown = millstream(tmp_path, command, "--help")
     assert shown.returncode == 0
