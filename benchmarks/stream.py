@@ -3,14 +3,10 @@
 Shapes: C fields, `*grid` the grid's axes; a frame is [size] float32.
 """
 
-import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
-import ray
 from numpy.typing import NDArray
 from peers import Frames, make_frame
 
@@ -89,20 +85,3 @@ class Repeater:
         message = np.tile(make_frame(size), (max(MESSAGE_BYTES // (4 * size), 1), 1))
         while True:
             yield message
-
-
-@contextmanager
-def local_ray(cpus: int) -> Iterator[None]:
-    """Ray on this machine, as `millstream train` starts it."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        "local",
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

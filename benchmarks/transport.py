@@ -37,11 +37,12 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from peers import Copy, Frames, PushPull, PushPullSeveral, Ring, Way
-from stream import Repeater, SameField, Stream, local_ray
+from stream import Repeater, SameField, Stream
 from table import print_table, spread
 
 from framework.block import Simulation
 from framework.buffer import Batch, BufferConfig, Fifo
+from framework.cluster import ray_for
 from framework.ensemble import CREDIT, MESSAGE_BYTES, EnsembleConfig
 
 FRAME_BYTES = (4 * 2**10, 16 * 2**10, 256 * 2**10, 4 * 2**20)
@@ -138,7 +139,7 @@ def measure(frame_bytes: int, rounds: int, trial: int) -> dict[str, NDArray[np.f
     count, piled_up = trial // frame_bytes, PILED_UP // frame_bytes
     shape = (BUFFER_BYTES // frame_bytes, frame_bytes // 4)
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
-    with local_ray(2):
+    with ray_for(EnsembleConfig(), other_cpus=1):
         ways = {name: make(np.ones(shape, dtype=np.float32)) for name, make in WAYS.items()}
         for number in range(UNCOUNTED + rounds):
             for name, way in ways.items():

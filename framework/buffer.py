@@ -214,7 +214,8 @@ class Buffer(ABC):
         with self._changed:
             if self._in_turn:
                 self._changed.wait_for(lambda: self._closed or not self._may_get())
-            self._over = True
+            # Reception that ends because the buffer was closed is not over: a resume goes on.
+            self._over = not self._closed
             self._changed.notify_all()
 
     def close(self) -> None:

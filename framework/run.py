@@ -220,10 +220,13 @@ class Run:
         self._reception.start()
         try:
             self._trainer.train(self._statistics, self._after_step)
+            if self._figures.source():
+                self._reception.join()  # held-out simulations, which training did not wait for
         finally:
-            # Before the last validation, which may need the solvers' CPUs.
-            self._ensemble.stop()
+            # Before the last validation, which may need the solvers' CPUs. The buffer first, which
+            # so knows that reception was cut short.
             self._buffer.close()
+            self._ensemble.stop()
             self._reception.join()
             self._ensemble.close()
         if self._reception.error or self._interrupted:
@@ -247,6 +250,7 @@ class Run:
     def _interrupt(self) -> None:
         self._interrupted = True
         self._buffer.close()
+        self._ensemble.stop()
 
     def _commit(self, last: Block) -> None:
         """A simulation has arrived whole; its process has stored it before."""

@@ -110,6 +110,18 @@ def test_a_buffer_goes_on_from_its_state(
     assert again.drawn == whole.drawn
 
 
+def test_reception_that_a_close_cut_short_is_not_over() -> None:
+    config = BufferConfig.model_validate({"kind": "fifo", "capacity": 4})
+    buffer = make((config, 1), 0, in_turn=False)
+    buffer.put(samples([1]))
+    buffer.close()
+    buffer.end_reception()
+    again = make((config, 1), 0, in_turn=False)
+    again.load_state(buffer.state())
+    again.put(samples([2]))
+    assert draw(again, 2)() == [[1], [2]]
+
+
 def test_a_state_holds_no_more_than_what_is_held(tmp_path: Any) -> None:
     """A view of a large block is not saved with the whole block."""
     config = BufferConfig.model_validate({"kind": "fifo", "capacity": 4})
