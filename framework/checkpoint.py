@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from pydantic import PositiveFloat, PositiveInt
 
-from framework.errors import RunError, StudyError
+from framework.errors import RunError, StudyError, reason
 from framework.section import Section
 
 _FORMAT = 1
@@ -71,9 +71,8 @@ class Checkpoints:
                 shutil.rmtree(old)
         except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
             shutil.rmtree(temporary, ignore_errors=True)
-            reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
             raise RunError(
-                f"cannot write the checkpoint {self._directory / name}: {reason}; the checkpoints "
+                f"cannot write the checkpoint {self._directory / name}: {reason(error)}; those "
                 "before it are whole: make room, then go on with millstream resume"
             ) from error
         self._last = time.monotonic()

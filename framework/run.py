@@ -26,6 +26,9 @@ weights and the summary of what was done are written.
 import csv
 import json
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ from framework.cluster import ray_for
 from framework.comparison import Comparison
 from framework.display import Display
 from framework.ensemble import Quarantined
-from framework.errors import RunError
+from framework.errors import RunError, writing
 from framework.figures import Figures
 from framework.folder import RunFolder
 from framework.history import History
@@ -195,8 +198,9 @@ class Run:
         if self._resumed:
             self._restore()
         else:
-            self.study.save(self.folder.study)
-            self._write_design()
+            with writing(self.folder.path):
+                self.study.save(self.folder.study)
+                self._write_design()
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, self._data())
         self._tracking.artifact(self.folder.study)
@@ -229,10 +233,12 @@ class Run:
             self._ensemble.stop()
             self._reception.join()
             self._ensemble.close()
-        if self._reception.error or self._interrupted:
-            self._checkpoint()
         if self._reception.error:
+            with _said():
+                self._checkpoint()
             raise self._reception.error
+        if self._interrupted:
+            self._checkpoint()
         self._check_loss()
         self._validation.final(self.surrogate, self._trainer.step, lambda: self._interrupted)
         if self._interrupted:
@@ -314,6 +320,13 @@ class Run:
     def _end(self) -> None:
         """Whatever has happened: keep and say what was done."""
         self._figures.end()
+        if self._status == "done":
+            self._keep()
+        else:
+            with _said():
+                self._keep()
+
+    def _keep(self) -> None:
         try:
             if self._store:
                 self._store.close()
@@ -328,7 +341,8 @@ class Run:
 
     def _keep_model(self) -> None:
         latest, data = self._validation.latest, self._data()
-        save_model(self.surrogate, self.study, self.folder.model, {"data": data})
+        with writing(self.folder.model):
+            save_model(self.surrogate, self.study, self.folder.model, {"data": data})
         tags = {"data": json.dumps(data)}
         if latest:
             tags["validation.relative_l2"] = str(latest["relative_l2"]["mean"])
@@ -379,6 +393,15 @@ class Run:
             solver.fields,
             solver.grid,
         )
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    """A RunError on the way out is said, and does not take the place of what ended the run."""
+    try:
+        yield
+    except RunError as error:
+        print(f"millstream: {error}", file=sys.stderr)
 
 
 def _be_deterministic() -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from framework.block import Block
+from framework.errors import writing
 from framework.section import Section
 from surrogates.base import Surrogate
 
@@ -183,9 +184,13 @@ class Validation:
     def _keep(self, simulation: int) -> None:
         if self._directory is None:
             return
-        self._directory.mkdir(exist_ok=True)
+        with writing(self._directory):
+            self._write(self._directory, simulation)
+
+    def _write(self, directory: Path, simulation: int) -> None:
+        directory.mkdir(exist_ok=True)
         joined = self.trajectory(simulation)
-        temporary = self._directory / ".writing"
+        temporary = directory / ".writing"
         with temporary.open("wb") as file:
             np.savez(
                 file,
@@ -193,7 +198,7 @@ class Validation:
                 times=np.concatenate([block.times for block in self._blocks[simulation]]),
                 fields=joined.fields[0],
             )
-        temporary.rename(self._directory / f"{-1 - simulation}.npz")
+        temporary.rename(directory / f"{-1 - simulation}.npz")
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
         """Start scoring the surrogate as it is now, unless the last scoring is still under way."""
