@@ -25,6 +25,9 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray frees objects by the hundred: our large messages would wander through gigabytes of shared
+    # memory, and every page of it is cleared when it is first written.
+    os.environ.setdefault("RAY_free_objects_batch_size", "1")
     address = config.address or os.environ.get("RAY_ADDRESS") or "local"
     # Standard output belongs to the caller, so the workers' output stays in Ray's logs.
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

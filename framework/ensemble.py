@@ -41,8 +41,9 @@ from framework.section import Section
 from framework.solver_actor import SolverActor, Writer
 from solvers.base import Solver
 
-# Ray moves about 2,000 messages a second, whatever their size: one is to be about this large.
-MESSAGE_BYTES = 4 * 2**20
+# A message costs Ray 2-3 ms on two cores, whatever its size (benchmarks/transport.py): one is to be
+# about this large.
+MESSAGE_BYTES = 16 * 2**20
 # Messages of a call that may wait to be drawn before its solver has to.
 CREDIT = 2
 # A simulation is quarantined after this many failures at the same step, or in all.
