@@ -48,8 +48,9 @@ class Way(ABC):
     def take(self, count: int) -> None:
         """Return once `count` more frames are held, or a few more than that."""
 
+    @abstractmethod
     def close(self) -> None:
-        """End the process that sends."""
+        """End the process that sends, if there is one."""
 
     def keep(self, frames: Frames) -> None:
         """Copy frames [n, size] to the next places; their number divides that of the places."""
@@ -64,6 +65,9 @@ class Copy(Way):
         frame = make_frame(self.size)[None]
         for _ in range(count):
             self.keep(frame)
+
+    def close(self) -> None:
+        """There is no process to end."""
 
 
 class PushPull(Way):
