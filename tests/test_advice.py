@@ -157,7 +157,8 @@ def test_no_advice_for_what_the_study_has_not() -> None:
     assert "GPU" not in on_a_gpu
     assert "buffer.replay" not in on_a_gpu  # its first number is 1: less is refused
     assert "solvers (ensemble.actors)" not in on_a_gpu  # one is the least
-    large = words(wait=waited(0.8, 0.5, 0.0))
+    groups = Study.load(QUICKSTART, ["ensemble.group_size=24"])
+    large = words(groups, wait=waited(0.8, 0.5, 0.0))
     assert "group_size" not in large  # a message is large enough
 
 
