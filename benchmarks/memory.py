@@ -85,15 +85,16 @@ def report(held: dict[str, list[float]]) -> None:
 
 def _children(pid: int) -> list[psutil.Process]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+    return children
 
 
 def _name(process: psutil.Process) -> str:
     line = process.cmdline()
     if not line:
-        return process.name()
+        return str(process.name())
     script = next((Path(part).name for part in line[1:] if part.endswith(".py")), "")
     return script or Path(line[0]).name
 

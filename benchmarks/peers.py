@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 Frames = NDArray[np.float32]
 
-# Bytes that may wait to be taken.
-UNDER_WAY = 8 * 2**20
+# Bytes that may wait to be taken: as many as the project allows.
+UNDER_WAY = 32 * 2**20
 # Bytes of a message of several frames, and of a slot of the ring: the fastest of 64 KiB to 4 MiB.
 MESSAGE_BYTES = 2**20
 SLOT_BYTES = 2**18
@@ -78,9 +78,9 @@ class PushPull(Way):
     def __init__(self, held: Frames) -> None:
         super().__init__(held)
         self._several = _several(self.size, self.message_bytes)
-        self._pull = zmq.Context.instance().socket(zmq.PULL)
+        self._pull: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PULL)
         self._pull.set_hwm(_high_water(self.size, self._several))
-        port = self._pull.bind_to_random_port("tcp://127.0.0.1")
+        port: int = self._pull.bind_to_random_port("tcp://127.0.0.1")
         self._sender = _start("push", port, self.size, self._several)
 
     def take(self, count: int) -> None:
@@ -145,12 +145,14 @@ class _Slots:
     def empty(self) -> Frames:
         """The next slot to fill, once there is one."""
         self._wait(len(self._slots))
-        return self._slots[self._filled[0] % len(self._slots)]
+        slot: Frames = self._slots[self._filled[0] % len(self._slots)]
+        return slot
 
     def filled(self) -> Frames:
         """The next slot to take, once there is one."""
         self._wait(0)
-        return self._slots[self._freed[0] % len(self._slots)]
+        slot: Frames = self._slots[self._freed[0] % len(self._slots)]
+        return slot
 
     def fill(self) -> None:
         self._filled += 1
@@ -193,17 +195,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 def push(port: str, size: int, several: int) -> None:
     frame, copied = make_frame(size), 4 * size < LARGE
-    with zmq.Context.instance().socket(zmq.PUSH) as socket:
-        socket.set_hwm(_high_water(size, several))
-        socket.connect(f"tcp://127.0.0.1:{port}")
-        while several == 1:
-            socket.send(frame, copy=copied)
-        while True:
-            # New for every message: the one before may still be on its way.
-            message = np.empty((several, size), dtype=np.float32)
-            for place in message:
-                place[:] = frame
-            socket.send(message, copy=False)
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PUSH)
+    socket.set_hwm(_high_water(size, several))
+    socket.connect(f"tcp://127.0.0.1:{port}")
+    while several == 1:
+        socket.send(frame.data, 0, copied)
+    while True:
+        # New for every message: the one before may still be on its way.
+        message = np.empty((several, size), dtype=np.float32)
+        for place in message:
+            place[:] = frame
+        socket.send(message.data, copy=False)
 
 
 def fill(path: str, size: int) -> None:
@@ -216,5 +218,7 @@ def fill(path: str, size: int) -> None:
 
 if __name__ == "__main__":
     way, address, *numbers = sys.argv[1:]
-    send = {"push": push, "ring": fill}[way]
-    send(address, *map(int, numbers))
+    if way == "push":
+        push(address, *map(int, numbers))
+    else:
+        fill(address, *map(int, numbers))

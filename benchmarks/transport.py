@@ -32,6 +32,7 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import ray
@@ -96,7 +97,8 @@ class RayAlone(Way):
 
     def __init__(self, held: Frames) -> None:
         super().__init__(held)
-        self._actor = ray.remote(Repeater).options(num_cpus=0.1).remote()
+        make: Any = ray.remote(Repeater)
+        self._actor = make.options(num_cpus=0.1).remote()
         run = self._actor.run.options(
             num_returns="streaming", _generator_backpressure_num_objects=CREDIT
         )

@@ -4,6 +4,7 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 """
 
 import math
+import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -38,6 +39,7 @@ class SolverActor:
         self._solver = make_solver()
         self._time_limit = time_limit
         self._writer = writer
+        self._rooms = _Rooms()
 
     def ping(self) -> None:
         """Answers once the process is up and the solver is loaded."""
@@ -59,7 +61,7 @@ class SolverActor:
     def _blocks(
         self, group: Sequence[Simulation], steps_per_block: int, store: Collection[int]
     ) -> Iterator[list[Block]]:
-        pending = _Pending(group, self._solver, steps_per_block, self._writer, store)
+        pending = _Pending(group, self._solver, steps_per_block, self._rooms, self._writer, store)
         spent, source = 0.0, self._fields(pending)
         while pending.alive:
             started = time.perf_counter()
@@ -115,6 +117,7 @@ class _Pending:
         group: Sequence[Simulation],
         solver: Solver,
         steps_per_block: int,
+        rooms: "_Rooms",
         writer: Writer | None,
         store: Collection[int],
     ) -> None:
@@ -128,7 +131,8 @@ class _Pending:
         self._capacity = steps_per_block
         self._shape = (len(group), len(solver.fields), *solver.grid.shape)
         self._stored_steps = solver.stored_steps
-        self._fields = self._room()
+        self._rooms = rooms
+        self._fields: NDArray[np.float32] | None = None  # [B, capacity, C, *grid]
 
     def full(self) -> bool:
         return self.step - self._first == self._capacity
@@ -139,11 +143,13 @@ class _Pending:
             return self.fail(
                 f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"
             )
+        if self._fields is None:
+            b, *shape = self._shape
+            self._fields = self._rooms.take((b, self._capacity, *shape))
         self._fields[:, self.step - self._first] = fields
-        finite = [_finite(fields[i]) for i in range(len(self.group))]
-        broken = [i for i in self.alive if not finite[i]]
+        broken = [] if _finite(fields) else [i for i in self.alive if not _finite(fields[i])]
         ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
-        self.alive = [i for i in self.alive if finite[i]]
+        self.alive = [i for i in self.alive if i not in broken]
         for i, writer in list(self._written()):
             try:
                 writer.append(self.group[i].id, self.step, fields[i])
@@ -161,7 +167,7 @@ class _Pending:
     def flush(self) -> list[Block]:
         """The pending steps of the simulations that still run, as blocks."""
         blocks = [self._block(i) for i in self.alive]
-        self._first, self._fields = self.step, self._room()
+        self._first, self._fields = self.step, None
         return blocks
 
     def fail(self, error: str) -> list[Block]:
@@ -198,6 +204,7 @@ class _Pending:
         return [self._block(i), failure] if good else [failure]
 
     def _block(self, i: int) -> Block:
+        assert self._fields is not None
         fields = self._fields[i, : self.step - self._first]
         return Block(
             self.group[i].id,
@@ -208,10 +215,23 @@ class _Pending:
             np.array([checksum(step) for step in fields], dtype=np.uint32),
         )
 
-    def _room(self) -> NDArray[np.float32]:
-        # New for every message: the one before may still be on its way.
-        b, *shape = self._shape
-        return np.empty((b, self._capacity, *shape), dtype=np.float32)
+
+class _Rooms:
+    """Arrays to gather steps in. One is used again once nobody refers to it or to parts of it:
+    the pages of a new one are cleared as they are first written, which takes longer than the copy.
+    """
+
+    def __init__(self) -> None:
+        self._rooms: list[NDArray[np.float32]] = []
+
+    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """An array of this shape, of any content."""
+        for room in self._rooms:
+            # Who refers to it: the list, this loop, and the call that counts.
+            if room.shape == shape and sys.getrefcount(room) == 3:
+                return room
+        self._rooms = [*self._rooms[-1:], np.empty(shape, dtype=np.float32)]
+        return self._rooms[-1]
 
 
 def _finite(fields: NDArray[np.float32]) -> bool:

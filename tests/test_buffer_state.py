@@ -67,7 +67,7 @@ def portions(lengths: Sequence[int]) -> list[list[int]]:
 LENGTHS = st.lists(st.integers(1, 10), max_size=5)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=30)
 @given(studies(), LENGTHS, LENGTHS)
 def test_in_turn_speeds_and_portions_decide_nothing(
     study: tuple[BufferConfig, int], one: list[int], other: list[int]
@@ -81,7 +81,7 @@ def test_in_turn_speeds_and_portions_decide_nothing(
     assert {id for batch in drawn[0] for id in batch} == set(range(TOTAL))
 
 
-@settings(derandomize=True, deadline=None, max_examples=80)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(studies(), LENGTHS, st.integers(0, 25))
 def test_a_buffer_goes_on_from_its_state(
     study: tuple[BufferConfig, int], lengths: list[int], before: int

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from commands import MILLSTREAM, QUICKSTART, SMALL, millstream, the_object
+from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
 from noted_solver import until
 
 from solvers.heat import Heat
@@ -104,7 +104,7 @@ def test_trivial_errors_are_those_of_the_held_out_simulations(
 
 def test_predict_writes_numbers_and_a_picture(run: tuple[Path, dict[str, Any]]) -> None:
     directory, _ = run
-    ran = millstream(directory, "predict", "runs/small", *POINT, "--out", "field.npz", "--json")
+    ran = in_process(directory, "predict", "runs/small", *POINT, "--out", "field.npz", "--json")
     assert ran.returncode == 0, ran.stderr
     assert the_object(ran.stdout)["out"] == "field.npz"
     with np.load(directory / "field.npz") as saved:
@@ -114,7 +114,7 @@ def test_predict_writes_numbers_and_a_picture(run: tuple[Path, dict[str, Any]]) 
         error = np.linalg.norm(saved["field"] - reference) / np.linalg.norm(reference)
     assert error < 0.3  # a network of 64 neurons, trained for a second: but in kelvin, and upright
     assert (directory / "field.png").read_bytes().startswith(b"\x89PNG")
-    assert millstream(directory, "predict", "runs/small", *POINT).returncode == 0
+    assert in_process(directory, "predict", "runs/small", *POINT).returncode == 0
     assert (directory / "runs/small/prediction.npz").is_file()
 
 
@@ -144,7 +144,7 @@ def test_the_registered_model_predicts_what_the_run_predicts(
 ) -> None:
     directory, _ = run
     for model, name in (("runs/small", "run.npz"), ("models:/small/1", "registered.npz")):
-        ran = millstream(directory, "predict", model, *POINT, "--out", name)
+        ran = in_process(directory, "predict", model, *POINT, "--out", name)
         assert ran.returncode == 0, ran.stderr
     with np.load(directory / "run.npz") as one, np.load(directory / "registered.npz") as other:
         np.testing.assert_array_equal(one["field"], other["field"])
@@ -167,7 +167,7 @@ def test_the_registered_model_predicts_what_the_run_predicts(
 def test_predict_refuses_what_it_cannot_answer(
     run: tuple[Path, dict[str, Any]], arguments: list[str], message: str
 ) -> None:
-    ran = millstream(run[0], "predict", *arguments)
+    ran = in_process(run[0], "predict", *arguments)
     assert ran.returncode == 2
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -197,7 +197,7 @@ def test_wrong_use_is_refused_before_ray_starts(tmp_path: Path) -> None:
     assert ran.stderr.strip() == f"millstream: {QUICKSTART}: {message}"
     assert message in the_object(ran.stdout)["error"]
     assert list(tmp_path.iterdir()) == []
-    assert millstream(tmp_path, "train").returncode == 2
+    assert in_process(tmp_path, "train").returncode == 2
     assert millstream(tmp_path, "train", str(QUICKSTART), "buffer.device=cuda").returncode in (0, 2)
 
 
@@ -285,21 +285,21 @@ def test_an_interrupted_run_still_reports_and_keeps_its_weights(tmp_path: Path) 
     assert summary["status"] == "interrupted"
     assert summary["samples"]["drawn"] > 0
     assert "Traceback" not in errors
-    assert millstream(tmp_path, "predict", "runs/small", *POINT).returncode == 0
+    assert in_process(tmp_path, "predict", "runs/small", *POINT).returncode == 0
 
 
 def test_list_names_what_a_study_can_use() -> None:
-    listed = millstream(QUICKSTART.parent.parent, "list")
+    listed = in_process(QUICKSTART.parent.parent, "list")
     assert listed.returncode == 0
     assert "initial [100, 500] K" in listed.stdout
     assert "modes=16" in listed.stdout
-    entries = the_object(millstream(QUICKSTART.parent.parent, "list", "studies", "--json").stdout)
+    entries = the_object(in_process(QUICKSTART.parent.parent, "list", "studies", "--json").stdout)
     assert [item["name"] for item in entries["studies"]] == ["configs/quickstart.yaml"]
-    assert millstream(QUICKSTART.parent, "list", "planets").returncode == 2
+    assert in_process(QUICKSTART.parent, "list", "planets").returncode == 2
 
 
 @pytest.mark.parametrize("command", ["train", "resume", "simulate", "predict", "list"])
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    shown = millstream(tmp_path, command, "--help")
+    shown = in_process(tmp_path, command, "--help")
     assert shown.returncode == 0
     assert f"Example: millstream {command}" in " ".join(shown.stdout.split())

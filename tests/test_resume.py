@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray
-from commands import MILLSTREAM, QUICKSTART, SMALL, millstream, the_object
+from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
 from noted_solver import until
 
 from solvers.heat import Heat
@@ -139,7 +139,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) ->
     [("runs/none", "runs/none is not the directory of a run"), (".", "it has no study.yaml")],
 )
 def test_what_is_not_a_run_cannot_be_resumed(tmp_path: Path, run: str, message: str) -> None:
-    ran = millstream(tmp_path, "resume", run)
+    ran = in_process(tmp_path, "resume", run)
     assert ran.returncode == 2
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr

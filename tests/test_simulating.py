@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import MILLSTREAM, QUICKSTART, SMALL, millstream, the_object
+from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
 from noted_solver import until
 
 from solvers.heat import Heat
@@ -70,7 +70,7 @@ def test_the_same_command_again_computes_nothing_and_a_larger_design_the_rest(
 
 def test_the_store_of_another_study_is_refused(simulated: tuple[Path, dict[str, Any]]) -> None:
     directory, _ = simulated
-    ran = millstream(directory, "train", str(QUICKSTART), *SMALL, "solver.final_time=0.2")
+    ran = in_process(directory, "train", str(QUICKSTART), *SMALL, "solver.final_time=0.2")
     assert ran.returncode == 2
     assert "stores/small.zarr" in ran.stderr
     assert "final_time" in ran.stderr
