@@ -27,7 +27,7 @@ from table import print_table
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 SETTINGS = (
     "solver.grid_size=32",
-    "design.simulations=1000000",
+    "design.simulations=100000",
     "design.sampler=monte_carlo",
     "ensemble.group_size=8",
     "surrogate={name: mlp}",

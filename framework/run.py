@@ -27,6 +27,7 @@ import csv
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,22 +201,28 @@ class Run:
         else:
             with writing(self.folder.path):
                 self.study.save(self.folder.study)
-                self._write_design()
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, self._data())
         self._tracking.artifact(self.folder.study)
-        self._tracking.artifact(self.folder.design)
+        # Seconds for 100,000 simulations, for which nobody has to wait.
+        threading.Thread(target=self._write_design, name="design", daemon=True).start()
 
     def _write_design(self) -> None:
         """Which parameters and which seed every simulation has; held-out ones have negative ids."""
+        if self.folder.design.exists():
+            return
         design = self.study.make_design()
         training = 0 if self._figures.source() else self.study.design.simulations
-        with self.folder.design.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(["simulation", "seed", *design.space.names])
-            for id in range(-self.study.validation.simulations, training):
-                simulation = design.simulation(id)
-                rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
+        temporary = self.folder.design.with_suffix(".writing")
+        with _said(), writing(self.folder.design):
+            with temporary.open("w", newline="") as file:
+                rows = csv.writer(file)
+                rows.writerow(["simulation", "seed", *design.space.names])
+                for id in range(-self.study.validation.simulations, training):
+                    simulation = design.simulation(id)
+                    rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
+            temporary.replace(self.folder.design)
+        self._tracking.artifact(self.folder.design)
 
     def _stream_and_train(self) -> None:
         if isinstance(self._buffer, StoredSamples):
