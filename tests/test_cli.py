@@ -267,7 +267,7 @@ def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Pat
     until(lambda: len(solver_processes(process.pid)) == 2)
     for solver in solver_processes(process.pid):
         solver.kill()
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     summary = the_object(output)
     assert summary["simulations"] == {"requested": 300, "completed": 300, "quarantined": 0}
