@@ -302,10 +302,13 @@ class Buffer(ABC):
 
     def _swap(self, positions: Indices, start: int) -> Indices:
         """Exchange the places at n different positions for those from `start` on; return them."""
+        n = len(positions)
         places = self._order[self._ring(positions)]
-        target = np.arange(start, start + len(positions))
-        left = np.setdiff1d(positions, target, assume_unique=True)
-        displaced = np.setdiff1d(target, positions, assume_unique=True)
+        inside = (positions >= start) & (positions < start + n)  # of the target
+        kept = np.zeros(n, dtype=bool)
+        kept[positions[inside] - start] = True
+        target = np.arange(start, start + n)
+        left, displaced = positions[~inside], target[~kept]
         self._order[self._ring(left)] = self._order[self._ring(displaced)]
         self._order[self._ring(target)] = places
         return places

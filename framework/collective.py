@@ -19,6 +19,14 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def sum_counts(*counts: float) -> list[float]:
+    """The sums of the ranks' counts."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [*counts]
+    totals: list[float] = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()
+    return totals
+
+
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace every gradient by its sum over ranks, in one message; a missing one is zero."""
     if not (dist.is_available() and dist.is_initialized()):

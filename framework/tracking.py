@@ -213,19 +213,22 @@ def download(uri: str, directory: Path) -> Path:
             "give the directory of a run"
         )
     os.environ.update({**_ENVIRONMENT, **os.environ})
+    # MLflow keeps a connection for every URI, also once the process has gone to another directory.
+    address = f"sqlite:///{database.resolve()}" if database else tracking
     try:
-        return _download(uri, directory, tracking)
+        return _download(uri, directory, tracking, address)
     except _failures() as error:
         raise RunError(
             f"MLflow at {masked(tracking)} cannot be asked for {uri}: {reason(error)}"
         ) from None
 
 
-def _download(uri: str, directory: Path, tracking: str) -> Path:
+def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
+    """`tracking` is how the user calls MLflow's address."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
-    client = MlflowClient(tracking, tracking)
+    client = MlflowClient(address, address)
     match = re.fullmatch(r"models:/+([^/@']+)([/@])([^/']+)", uri)
     if match is None:
         raise StudyError(f"{uri} is not of the form models:/NAME/VERSION or models:/NAME@ALIAS")
@@ -248,7 +251,7 @@ def _download(uri: str, directory: Path, tracking: str) -> Path:
             known = f"it has the models {names}" if names else "it has no models"
         raise StudyError(f"MLflow at {masked(tracking)} has no {uri}: {known}")
     source = client.get_model_version_download_uri(name, str(version))
-    return Path(download_artifacts(source, dst_path=str(directory), tracking_uri=tracking))
+    return Path(download_artifacts(source, dst_path=str(directory), tracking_uri=address))
 
 
 def _metrics(entry: dict[str, Any]) -> "list[Metric]":

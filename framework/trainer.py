@@ -20,7 +20,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from framework.buffer import Batch, Batches
-from framework.collective import sum_gradients, sum_over_ranks
+from framework.collective import sum_counts, sum_gradients, sum_over_ranks
 from framework.ledger import Ledger
 from framework.reception import FieldStatistics
 from framework.section import Section
@@ -127,21 +127,18 @@ class Trainer:
         while going_on:
             for group in self._optimiser.param_groups:
                 group["lr"] = self.learning_rate()
-            self._optimiser.zero_grad()
-            # A rank without a batch adds nothing to the others' loss, in their precision.
-            loss = self._summed_loss(batch) if batch else self.surrogate.field_mean.new_zeros(())
-            if batch:
-                loss.backward()  # type: ignore[no-untyped-call]
-                self._ledger.train(batch.simulation, batch.first_step)
             self.step += 1
             self.seconds = time.monotonic() - started
-            numbers = self._share_counts(batch)
+            numbers = self._enter_step(batch)
+            self._optimiser.zero_grad()
+            # A rank without a batch adds nothing to the others' loss, in their precision.
+            loss = self.surrogate.field_mean.new_zeros(())
+            if batch:
+                loss = self._summed_loss(batch) / numbers
+                loss.backward()  # type: ignore[no-untyped-call]
             sum_gradients(self._parameters)
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    parameter.grad /= numbers
             self._optimiser.step()
-            self.loss = sum_over_ranks(loss.detach()) / numbers
+            self.loss = sum_over_ranks(loss.detach())
             after_step()
             before = time.monotonic()
             batch = None if self._reached() else self._buffer.get()
@@ -186,18 +183,19 @@ class Trainer:
 
     def _any_batch(self, batch: Batch | None) -> bool:
         """Whether any rank has a batch; a rank that has none takes part in the others' step."""
-        return bool(sum_over_ranks(torch.tensor(batch is not None).int()))
+        return sum_counts(batch is not None)[0] > 0
 
     def _reached(self) -> bool:
         """Whether the stop is reached; the same on every rank."""
         return self._stop != Stop() and self.progress >= 1
 
-    def _share_counts(self, batch: Batch | None) -> float:
-        """Sum what the ranks have done; return how many numbers the summed loss is a sum of."""
+    def _enter_step(self, batch: Batch | None) -> float:
+        """Enter the step; return how many numbers of all ranks its loss is a mean of."""
         numbers = batch.fields[:, -1].numel() if batch else 0
         samples = len(batch) if batch else 0
-        counts = [numbers, samples, self._ledger.unique_trained, self.seconds, 1]
-        totals = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()
+        if batch:
+            self._ledger.train(batch.simulation, batch.first_step)
+        totals = sum_counts(numbers, samples, self._ledger.unique_trained, self.seconds, 1)
         self.drawn += int(totals[1])
         if self._stop.steps:
             self.progress = self.step / self._stop.steps
@@ -208,7 +206,7 @@ class Trainer:
         else:
             done = self.drawn if self._config.source else totals[2]
             self.progress = done / self._expected_samples
-        return float(totals[0])
+        return totals[0]
 
     def learning_rate(self) -> float:
         rate = self._config.learning_rate

@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import pytest
 from commands import millstream, the_object
+
+pytestmark = pytest.mark.usefixtures("on_cluster")
 
 GUIDE = Path(__file__).parent.parent / "CONTRIBUTING.md"
 

@@ -13,9 +13,13 @@ from noted_solver import until
 
 from solvers.heat import Heat
 
+pytestmark = pytest.mark.usefixtures("on_cluster")
+
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def simulated(
+    on_cluster: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
     """A directory with a store that was interrupted once, and what the second command printed."""
     directory = tmp_path_factory.mktemp("simulated")
     arguments = ["simulate", str(QUICKSTART), *SMALL, "--json"]
