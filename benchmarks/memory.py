@@ -7,9 +7,9 @@ so many seconds, in a folder that is deleted afterwards, with its store and with
 reads once a second the memory of every process that belongs to it: USS, what would be freed if it
 ended. What all share, Ray's object store, is a file in shared memory and counted for itself.
 
-How to read it: the first quarter is left out, in which a run starts; a process is flat if in the
-last quarter it holds no more than a tenth, or 10 MiB, more than in the second. Processes that came
-or went in between are left out.
+How to read it: the end of the run, at which the pictures are drawn, is left out, and so is the first
+quarter of the rest; a process is flat if in the last quarter it holds no more than a fiftieth, or 2
+MiB, more than in the second. Processes that came or went in between are left out.
 """
 
 import argparse
@@ -38,6 +38,7 @@ SETTINGS = (
     "tracking.uri=none",
 )
 MIB = 2**20
+ENDING = 25  # seconds, at most
 
 
 def main() -> None:
@@ -57,27 +58,32 @@ def main() -> None:
 
 def watch(run: "subprocess.Popen[str]") -> dict[str, list[float]]:
     """Name of a process -> its memory in bytes, once a second until the run ends."""
-    held: dict[str, list[float]] = defaultdict(list)
+    held: dict[int, list[float]] = defaultdict(list)
+    names: dict[int, str] = {}
+    shared = []
     while run.poll() is None:
         for process in [psutil.Process(run.pid), *_children(run.pid)]:
             try:
-                held[f"{process.pid} {_name(process)}"].append(process.memory_full_info().uss)
+                held[process.pid].append(process.memory_full_info().uss)
+                names[process.pid] = _name(process)  # Ray's workers change theirs
             except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has just ended
                 continue
-        held["shared memory (/dev/shm)"].append(psutil.disk_usage("/dev/shm").used)
+        shared.append(psutil.disk_usage("/dev/shm").used)
         time.sleep(1)
-    return held
+    names[run.pid] = "training"
+    named = {f"{names[pid]} ({pid})": values for pid, values in held.items()}
+    return {**named, "shared memory (/dev/shm)": shared}
 
 
 def report(held: dict[str, list[float]]) -> None:
-    longest = max(map(len, held.values()))
+    longest = max(map(len, held.values())) - ENDING
     rows = []
     for name, values in held.items():
-        if len(values) < 0.9 * longest:
+        if len(values) < longest:
             continue
-        quarters = [quarter.mean() for quarter in np.array_split(np.array(values), 4)]
+        quarters = [quarter.mean() for quarter in np.array_split(np.array(values[:longest]), 4)]
         grown = quarters[3] - quarters[1]
-        flat = grown <= max(0.1 * quarters[1], 10 * MIB)
+        flat = grown <= max(0.02 * quarters[1], 2 * MIB)
         levels = [f"{quarter / MIB:,.0f}" for quarter in quarters]
         rows.append([name, *levels, f"{grown / MIB:+,.1f}", "flat" if flat else "grows"])
     print_table(["process", "1st quarter", "2nd", "3rd", "4th [MiB]", "grown since 2nd", ""], rows)

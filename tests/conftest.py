@@ -17,9 +17,15 @@ def cluster() -> Iterator[str]:
     cluster.shutdown()
 
 
-@pytest.fixture(scope="module")
-def on_cluster(cluster: str) -> Iterator[None]:
+@pytest.fixture
+def on_cluster(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands join the cluster, where they would start a Ray of their own."""
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+
+
+@pytest.fixture(scope="module")
+def module_on_cluster(cluster: str) -> Iterator[None]:
+    """The same for all tests of a module, and the fixtures that they share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", cluster)
         yield

@@ -173,6 +173,7 @@ def test_predict_refuses_what_it_cannot_answer(
     assert "Traceback" not in ran.stderr
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     run: tuple[Path, dict[str, Any]],
 ) -> None:
@@ -201,6 +202,7 @@ def test_wrong_use_is_refused_before_ray_starts(tmp_path: Path) -> None:
     assert millstream(tmp_path, "train", str(QUICKSTART), "buffer.device=cuda").returncode in (0, 2)
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "my_solvers.py").write_text(BROKEN)
     ran = millstream(
@@ -220,6 +222,7 @@ def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path:
     assert summary["samples"]["untrained"] == 0
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
     (tmp_path / "my_solvers.py").write_text(BROKEN)
     ran = millstream(
@@ -262,7 +265,7 @@ def solver_processes(pid: int) -> list[psutil.Process]:
 
 def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Path) -> None:
     process = start_and_wait_until_it_trains(
-        tmp_path, "design.simulations=300", "buffer.replay=[8, 16]", "validation.every_steps=500"
+        tmp_path, "design.simulations=300", "buffer.replay=[4, 8]", "validation.every_steps=500"
     )
     until(lambda: len(solver_processes(process.pid)) == 2)
     for solver in solver_processes(process.pid):
@@ -276,11 +279,14 @@ def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Pat
     assert samples["untrained"] == 0
 
 
-def test_an_interrupted_run_still_reports_and_keeps_its_weights(tmp_path: Path) -> None:
+def test_an_ended_run_still_reports_and_keeps_its_weights(tmp_path: Path) -> None:
     process = start_and_wait_until_it_trains(tmp_path, "design.simulations=100000")
-    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 15
     assert process.returncode == 130
+    assert "go on with millstream resume runs/small" in errors
     summary = the_object(output)
     assert summary["status"] == "interrupted"
     assert summary["samples"]["drawn"] > 0

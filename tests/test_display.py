@@ -167,10 +167,12 @@ class Terminal:
             self.read(1.0)
 
     def read(self, seconds: float) -> bool:
-        """Read what there is; whether there may be more."""
+        """Read what comes within some seconds; whether there may be more."""
         ready, _, _ = select.select([self.master], [], [], seconds)
+        if not ready:
+            return True
         try:
-            piece = os.read(self.master, 65536) if ready else b""
+            piece = os.read(self.master, 65536)
         except OSError:  # the script has ended
             return False
         self.written += piece
@@ -178,9 +180,10 @@ class Terminal:
 
     def end(self) -> str:
         """Wait for the script's end; what it wrote to standard output."""
+        deadline = time.monotonic() + 30
+        while self.read(1.0):
+            assert time.monotonic() < deadline
         output, _ = self.process.communicate(timeout=30)
-        while self.read(0.5):
-            pass
         return output
 
     def rows(self) -> list[str]:
@@ -268,7 +271,8 @@ def test_messages_appear_above() -> None:
 
 def test_an_interrupt_gives_the_terminal_back() -> None:
     with terminal() as shown:
-        shown.wait_for("22/200")
+        shown.say("the script waits for more")
+        shown.wait_for("the script waits for more")
         before = termios.tcgetattr(shown.master)
         shown.process.send_signal(signal.SIGINT)
         assert shown.end() == "ended\n"

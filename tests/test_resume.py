@@ -61,23 +61,16 @@ def assert_all_counted_once(summary: dict[str, Any]) -> None:
     assert summary["training"]["steps"] == -(-samples["drawn"] // 10)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A deterministic run, from which an interrupted one must not differ."""
-    directory = tmp_path_factory.mktemp("uninterrupted")
-    ran = millstream(directory, "train", str(QUICKSTART), *SMALL, *DETERMINISTIC)
+@pytest.mark.usefixtures("on_cluster")
+def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    uninterrupted = ["name=uninterrupted", *DETERMINISTIC]
+    ran = millstream(tmp_path, "train", str(QUICKSTART), *SMALL, *uninterrupted)
     assert ran.returncode == 0, ran.stderr
-    return directory / "runs/small"
 
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(
-    uninterrupted: Path, tmp_path: Path, number: signal.Signals
-) -> None:
     process = start(tmp_path, *DETERMINISTIC)
     until_checkpoints(process, tmp_path / "runs/small", 2)
     asked = time.monotonic()
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - asked < 15
     assert process.returncode == 130
@@ -93,7 +86,7 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(
     assert resumed["seconds"] > interrupted["seconds"]
     assert resumed["checkpoint"]["count"] > interrupted["checkpoint"]["count"]
     assert resumed["training"]["steps"] > interrupted["training"]["steps"]
-    expected, found = weights(uninterrupted), weights(tmp_path / "runs/small")
+    expected, found = (weights(tmp_path / "runs" / name) for name in ("uninterrupted", "small"))
     assert expected.keys() == found.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
@@ -120,14 +113,15 @@ def test_a_killed_run_goes_on_and_counts_and_stores_every_simulation_once(tmp_pa
     until(lambda: not any(child.is_running() for child in children))
 
     # A run that is done: says so, and prints the same.
-    again = millstream(tmp_path, "resume", "runs/small", "--json")
+    again = in_process(tmp_path, "resume", "runs/small", "--json")
     assert again.returncode == 0
     assert "runs/small is done already" in again.stderr
     assert the_object(again.stdout) == resumed
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path: Path) -> None:
-    process = start(tmp_path, *FEW, "checkpoint.every_seconds=1000")
+    process = start(tmp_path, "design.simulations=120")
     until(lambda: (tmp_path / "runs/small/study.yaml").exists())
     process.kill()
     process.communicate()

@@ -13,12 +13,12 @@ from noted_solver import until
 
 from solvers.heat import Heat
 
-pytestmark = pytest.mark.usefixtures("on_cluster")
+pytestmark = pytest.mark.usefixtures("module_on_cluster")
 
 
 @pytest.fixture(scope="module")
 def simulated(
-    on_cluster: None, tmp_path_factory: pytest.TempPathFactory
+    module_on_cluster: None, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """A directory with a store that was interrupted once, and what the second command printed."""
     directory = tmp_path_factory.mktemp("simulated")
