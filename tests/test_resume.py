@@ -70,10 +70,7 @@ def assert_all_counted_once(summary: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    uninterrupted = ["name=uninterrupted", *DETERMINISTIC]
-    ran = millstream(tmp_path, "train", str(QUICKSTART), *SMALL, *uninterrupted)
-    assert ran.returncode == 0, ran.stderr
-
+    uninterrupted = start(tmp_path, *DETERMINISTIC, "name=uninterrupted")
     process = start(tmp_path, *DETERMINISTIC)
     until_checkpoints(process, tmp_path / "runs/small", 2)
     asked = time.monotonic()
@@ -93,6 +90,8 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_
     assert resumed["seconds"] > interrupted["seconds"]
     assert resumed["checkpoint"]["count"] > interrupted["checkpoint"]["count"]
     assert resumed["training"]["steps"] > interrupted["training"]["steps"]
+    uninterrupted.communicate(timeout=180)
+    assert uninterrupted.returncode == 0
     expected, found = (weights(tmp_path / "runs" / name) for name in ("uninterrupted", "small"))
     assert expected.keys() == found.keys()
     for name, values in expected.items():
