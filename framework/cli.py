@@ -193,7 +193,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the solvers and surrogates with their settings, and the studies in configs/."""
-    from framework.study import listing
+    from framework.listing import listing
 
     entries = listing()
     if what is not None:
