@@ -48,7 +48,8 @@ class Diffusion:
     def __init__(self, faces: torch.Tensor, spread: torch.Tensor, windows: Windows) -> None:
         """`faces` [3, *grid] as of `conductances`, `spread` [B]; both in the type to compute in."""
         self._strides = windows.strides
-        unit = 2.0 ** (torch.ceil(torch.log2(spread * faces.max())) - _BITS)[:, None]  # [B, 1]
+        largest = (spread * faces.max()).clamp(min=1e-30)
+        unit = 2.0 ** (torch.ceil(torch.log2(largest)) - _BITS)[:, None]  # [B, 1]
         self._faces = []
         for axis, faces_along in enumerate(faces):
             cut = windows.cut(faces_along).mul_(spread[:, None]).div_(unit).round_().mul_(unit)

@@ -24,7 +24,7 @@ from solvers.tumor.window import Windows, windows_around
 # The largest growth rho dt in a step that can be asked for.
 LARGEST_STEP = 1.0
 # A step spreads cells by at most this part of the variance that they have reached.
-_SPREADING = 1.0
+SPREADING = 1.0
 # How far from where it was, in standard deviations, diffusion brings cells in a step: what goes
 # further is less than EMPTY.
 _REACH = 6.0
@@ -137,20 +137,27 @@ class TumorGrowth(BatchSolver):
         state = _State(self, fields, self.spreads(parameters), device)
         times = self.fractions()
         for start, end in zip(times[:-1], times[1:], strict=True):
-            count = self._steps(parameters, start, end)
-            step = (end - start) / count
-            self.react(state.fields, parameters, step / 2)
-            for left in reversed(range(count)):
+            steps = self._steps(parameters, start, end)
+            # Half steps of reaction that follow each other are done as one.
+            reactions = np.convolve(steps, [0.5, 0.5])
+            self.react(state.fields, parameters, reactions[0])
+            for step, reaction in zip(steps, reactions[1:], strict=True):
                 state.diffuse(step)
-                self.react(state.fields, parameters, step if left else step / 2)
+                self.react(state.fields, parameters, reaction)
             yield state.whole()
 
-    def _steps(self, parameters: NDArray[np.float64], start: float, end: float) -> int:
-        """How many time steps there are between two stored times."""
-        growth, spread = self.growths(parameters), self.spreads(parameters)[:, 0]
-        by_growth = growth / self.step
-        by_spread = 2 * spread / (_SPREADING * (VARIANCE + 2 * spread * start))
-        return math.ceil(max(1.0, float(np.maximum(by_growth, by_spread).max() * (end - start))))
+    def _steps(
+        self, parameters: NDArray[np.float64], start: float, end: float
+    ) -> NDArray[np.float64]:
+        """The time steps from one stored time to the next."""
+        spread = self.spreads(parameters)[:, 0].max()
+        longest = min(end - start, self.step / max(self.growths(parameters).max(), self.step))
+        steps, time = [], start
+        while time < end:
+            widened = VARIANCE + 2 * spread * time
+            steps.append(min(longest, SPREADING * widened / (2 * spread or 1)))
+            time += steps[-1]
+        return np.array(steps) * ((end - start) / (time - start))
 
 
 class _State:
