@@ -142,8 +142,36 @@ def test_halving_the_step_shows_the_claimed_order(
     assert np.abs(observed - claimed).max() < 0.25, (observed, errors)
 
 
+def euler(white: Array, grey: Array, cells: Array, run: dict[str, float], refined: int) -> Array:
+    """Forward Euler with the steps of the other program, or with `refined` steps for each.
+
+    It takes ceil(N) steps of T / N, N = 8 D T / h^2 + 100, and so goes on a little beyond T.
+    """
+    tissue, mobility = white + grey >= 0.1, white + grey / 10
+    spread = run["Dw_mm2_per_day"] * run["T_days"] / run["spacing_mm"] ** 2
+    count = (8 * spread + 100) * refined
+    faces = []
+    for axis in range(3):
+        mean = (mobility + np.roll(mobility, -1, axis)) / 2
+        faces.append(np.where(tissue & np.roll(tissue, -1, axis), mean, 0) * spread)
+    c = cells.copy()
+    for _ in range(math.ceil(count)):
+        change = run["rho_per_day"] * run["T_days"] * c * (1 - c)
+        for axis in range(3):
+            flux = faces[axis] * (np.roll(c, -1, axis) - c)
+            change += flux - np.roll(flux, 1, axis)
+        c = c + change / count
+    return c
+
+
 @pytest.mark.parametrize("case", [0, 1, 2])
 def test_agrees_with_the_runs_of_another_program(case: int, tmp_path: Path) -> None:
+    """Once that program's error in time is taken away.
+
+    Its growth in a step of forward Euler falls short by so much that its tumours are 8 to 14 % too
+    small. That this is all there is between us is seen in two steps: its own scheme gives its
+    results, and extrapolated to short time steps it gives ours.
+    """
     if not DATA.is_dir():
         pytest.skip(f"there are no reference runs in {DATA}")
     run = json.loads((DATA / "fk_dev.json").read_text())[case]
@@ -152,12 +180,17 @@ def test_agrees_with_the_runs_of_another_program(case: int, tmp_path: Path) -> N
         cells, final = data[f"initial_{case}"], data[f"final_{case}"]
     if run["tissue"] == "uniform":
         white, grey = np.ones_like(white), np.zeros_like(grey)
+    with_its_steps = euler(white, grey, cells, run, 1)
+    np.testing.assert_allclose(with_its_steps, final, atol=2e-4)
+
+    extrapolated = 2 * euler(white, grey, cells, run, 2) - with_its_steps
     solver = solver_on(tmp_path, white, grey, run["spacing_mm"], stored_steps=2)
     parameters = [run["Dw_mm2_per_day"] / 100, run["rho_per_day"], run["T_days"]]
     ours = grown(solver, cells, parameters)[-1]
-    assert ours.sum() == pytest.approx(final.sum(), rel=0.05)
+    assert ours.sum() == pytest.approx(extrapolated.sum(), rel=0.02)
     for threshold in (0.2, 0.6):
-        assert (ours >= threshold).sum() == pytest.approx((final >= threshold).sum(), rel=0.05)
+        volume = (extrapolated >= threshold).sum()
+        assert (ours >= threshold).sum() == pytest.approx(volume, rel=0.02)
 
 
 @pytest.mark.parametrize("spread", [5.0, 30.0])
@@ -233,7 +266,7 @@ def test_a_seed_has_as_many_cells_on_every_grid(spacing: float, tmp_path: Path) 
     assert mean == pytest.approx(0.48 * n * spacing, abs=0.02)
     within = spacing**2 / 12  # a voxel's own
     variance = np.average((x - mean) ** 2, weights=along) + within
-    assert variance == pytest.approx(VARIANCE + 2 * within, rel=0.05)
+    assert variance == pytest.approx(VARIANCE + 2 * within, rel=0.02)
 
 
 @pytest.mark.parametrize("place", [[0.01, 0.5, 0.5], [0.5, 0.5, 1.0], [0.5, -0.1, 0.5]])
