@@ -12,11 +12,11 @@ the same initial cells on the same tissue:
 - the reference: the same solver in float64 with steps 16 times as short and a window that reaches
   to 1e-16. `tests/test_tumor_growth.py` checks that scheme against others.
 
-How to read it: seconds for a simulation, and their ratio, the goal of which is 50. The errors are in
-the relative L2 norm and in the volume at c >= 0.2, both at the end and against the reference; the
-comparison is fair where millstream's is not larger. The share of copy bandwidth is what the steps
-of diffusion read and write, over what np.copyto reads and writes in the same time in arrays that do
-not fit into the cache; more than 1 means that the windows do.
+How to read it: seconds for a simulation and their ratio; the goal is 50. Errors are those at the
+end, against the reference, in the relative L2 norm and in the volume at c >= 0.2; the comparison is
+fair where millstream's are not larger. The share of copy bandwidth is what the steps of diffusion
+read and write, over what np.copyto reads and writes in the same time in arrays that do not fit into
+the cache; more than 1 means that the windows do.
 """
 
 import argparse

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 REGISTERED = {
     "heat": "solvers.heat:Heat",
     "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
+    "two_species": "solvers.tumor.two_species:TwoSpecies",
 }
 
 
@@ -155,18 +156,20 @@ class Solver(ABC):
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """What would be measured of the fields [C, *grid]: images [*grid], masks or values, by name.
+        """What would be measured of the fields [C, *grid]: images [*grid] by name, masks or values.
 
         The fields themselves, unless overridden. Raises ValueError on a setting that is not one.
         """
         if settings:
-            raise ValueError(f"{', '.join(settings)}: what is observed of this solver has no setting")
+            raise ValueError(
+                f"{', '.join(settings)}: what is observed of this solver has no setting"
+            )
         return {field.name: values for field, values in zip(self.fields, fields, strict=True)}
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
         """Whether the grid and the step resolve what these parameters [p] ask for.
 
-        Kept beside each simulation in the store; a simulation that is not resolved runs all the same.
+        Kept beside each simulation in the store; one that is not resolved runs all the same.
         """
         return True
 

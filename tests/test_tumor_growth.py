@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import nibabel
@@ -126,7 +126,7 @@ def growth_in_space(folder: Path) -> tuple[float, list[float]]:
         solver = solver_on(folder, white, 1 - white, 60 / n, stored_steps=2, step=0.1)
         finals.append(grown(solver, cells, [0.005, 0.05, 60.0])[-1])
     errors = []
-    for coarse, fine in zip(finals[:-1], finals[1:], strict=True):
+    for coarse, fine in pairwise(finals):
         n = len(coarse)
         mean = fine.reshape(n, 2, n, 2, n, 2).mean((1, 3, 5))
         errors.append(float(np.sqrt(np.mean((coarse - mean) ** 2))))

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from solvers.tumor import imaging
-from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
+from solvers.tumor.fisher_kolmogorov import THRESHOLDS, FisherKolmogorov
 
 CELLS = np.array([[[0.0, 0.1, 0.2, 0.5, 0.6, 0.7, 0.95, 0.96, 1.0]]], dtype=np.float32)
 
 
 def test_the_images_with_the_default_thresholds() -> None:
-    images = imaging.images(CELLS, {})
+    images = imaging.images(CELLS, CELLS, THRESHOLDS, {})
     assert set(images) == {"t1c", "flair", "necrosis", "pet"}
     assert {image.shape for image in images.values()} == {CELLS.shape}
     assert images["flair"].ravel().tolist() == [False] * 2 + [True] * 7
@@ -23,7 +23,7 @@ def test_the_images_with_the_default_thresholds() -> None:
 
 
 def test_thresholds_move_the_masks() -> None:
-    images = imaging.images(CELLS, {"t1c": 0.7, "flair": 0.1, "necrosis": 0.97})
+    images = imaging.images(CELLS, CELLS, THRESHOLDS, {"t1c": 0.7, "flair": 0.1, "necrosis": 0.97})
     assert [int(images[name].sum()) for name in ("flair", "t1c", "necrosis")] == [8, 4, 1]
 
 
@@ -32,12 +32,12 @@ def test_thresholds_move_the_masks() -> None:
 )
 def test_a_threshold_out_of_its_published_range_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"threshold {name} is .*must be in \["):
-        imaging.images(CELLS, {name: value})
+        imaging.images(CELLS, CELLS, THRESHOLDS, {name: value})
 
 
 def test_an_unknown_threshold_is_refused() -> None:
     with pytest.raises(ValueError, match="t1w is not a threshold"):
-        imaging.images(CELLS, {"t1w": 0.5})
+        imaging.images(CELLS, CELLS, THRESHOLDS, {"t1w": 0.5})
 
 
 def test_a_solver_observes_its_cells() -> None:

@@ -44,13 +44,12 @@ def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> T
     """
     if (white is None) != (grey is None):
         missing = "white" if white is None else "grey"
-        raise ValueError(f"{missing} is missing: give the maps of white and of grey matter, or none")
+        raise ValueError(
+            f"{missing} is missing: give the maps of white and of grey matter, or none"
+        )
     if grid_size is not None:
         refuse_too_large((grid_size,) * 3)
-    if white is None or grey is None:
-        tissue = _mni152()
-    else:
-        tissue = _read_maps(white, grey)
+    tissue = _mni152() if white is None or grey is None else _read_maps(white, grey)
     if grid_size is not None:
         tissue = resample(tissue, grid_size)
     if not tissue.mask.any():
@@ -94,8 +93,8 @@ def resample(tissue: Tissue, grid_size: int) -> Tissue:
     scale = step / np.array(tissue.spacing)
     to_old = np.diag([*scale, 1.0])
     to_old[:3, 3] = (scale - 1) / 2 - before / tissue.spacing
-    shares = (np.ascontiguousarray(part.clip(0, 1)) for part in (white, grey))
-    return Tissue(*shares, (step,) * 3, tissue.affine @ to_old)
+    white, grey = (np.ascontiguousarray(part.clip(0, 1)) for part in (white, grey))
+    return Tissue(white, grey, (step, step, step), tissue.affine @ to_old)
 
 
 def _mni152() -> Tissue:
@@ -107,13 +106,10 @@ def _mni152() -> Tissue:
     if spec is None or spec.origin is None:
         raise ValueError("the MNI152 atlas comes with nilearn, which is not installed")
     data = Path(spec.origin).parent / "datasets" / "data"
-    shares, affine = [], np.eye(4)
-    for kind in ("wm", "gm"):
-        image = nibabel.load(data / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz")
-        values = np.asarray(image.dataobj, dtype=np.float32)
-        shares.append(values / values.max())
-        affine = image.affine
-    return Tissue(*shares, (1.0, 1.0, 1.0), affine)
+    name = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+    images = [_open(str(data / name.format(kind))) for kind in ("wm", "gm")]
+    white, grey = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
+    return Tissue(white / white.max(), grey / grey.max(), (1.0, 1.0, 1.0), images[0].affine)
 
 
 def _read_maps(white: str, grey: str) -> Tissue:
@@ -151,4 +147,6 @@ def _open(path: str) -> nibabel.Nifti1Image:
         raise ValueError(f"{path} does not exist: it has to be a tissue map in NIfTI") from None
     except nibabel.filebasedimages.ImageFileError as error:
         raise ValueError(f"{path} cannot be read as NIfTI: {error}") from None
+    if not isinstance(image, nibabel.Nifti1Image):
+        raise ValueError(f"{path} is not NIfTI: a tissue map has to be")
     return image

@@ -26,11 +26,10 @@ def conductances(
     """
     faces = np.zeros((3, *mask.shape), dtype=np.float32)
     for axis in range(3):
-        here, there = ([slice(None)] * 3 for _ in range(2))
-        here[axis], there[axis] = slice(None, -1), slice(1, None)
-        one, two = tuple(here), tuple(there)
+        one = tuple(slice(None, -1 if a == axis else None) for a in range(3))
+        two = tuple(slice(1 if a == axis else None, None) for a in range(3))
         mean = (mobility[one] + mobility[two]) / 2
-        faces[(axis, *one)] = np.where(mask[one] & mask[two], mean, 0) / spacing[axis] ** 2
+        faces[axis][one] = np.where(mask[one] & mask[two], mean, 0) / spacing[axis] ** 2
     return faces
 
 
@@ -48,13 +47,12 @@ class Diffusion:
     def __init__(self, faces: torch.Tensor, spread: torch.Tensor, windows: Windows) -> None:
         """`faces` [3, *grid] as of `conductances`, `spread` [B]; both in the type to compute in."""
         self._strides = windows.strides
-        largest = (spread * faces.max()).clamp(min=1e-30)
-        unit = 2.0 ** (torch.ceil(torch.log2(largest)) - _BITS)[:, None]  # [B, 1]
-        self._faces = []
-        for axis, faces_along in enumerate(faces):
-            cut = windows.cut(faces_along).mul_(spread[:, None]).div_(unit).round_().mul_(unit)
-            cut.reshape(-1, *windows.shape).select(axis + 1, -1).zero_()  # the window's rim
-            self._faces.append(cut)
+        self._faces = [windows.cut(along) for along in faces]
+        largest = torch.stack([cut.amax(1) for cut in self._faces]).amax(0) * spread
+        unit = 2.0 ** (torch.ceil(torch.log2(largest.clamp(min=1e-30))) - _BITS)[:, None]  # [B, 1]
+        for axis, cut in enumerate(self._faces):
+            cut.mul_(spread[:, None] / unit).round_().mul_(unit)
+            cut.view(-1, *windows.shape).select(axis + 1, -1).zero_()  # the window's rim
         self._diagonal = torch.zeros_like(self._faces[0])
         for face, stride in zip(self._faces, self._strides, strict=True):
             self._diagonal.sub_(face)

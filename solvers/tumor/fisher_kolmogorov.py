@@ -1,6 +1,6 @@
 """Fisher-Kolmogorov growth of a glioma in brain tissue."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -8,12 +8,15 @@ import torch
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from solvers.base import Field
+from solvers.base import Field, ParameterSpace
 from solvers.tumor.growth import TumorGrowth
+from solvers.tumor.imaging import images
 from solvers.tumor.prior import FILTERED, PUBLISHED, SEED, FilteredSpace, SeededSpace
 
 # Cells move ten times more slowly in grey matter than in white.
 GREY_MOBILITY = 0.1
+# Of the images, with the ranges in which they are published.
+THRESHOLDS = {"t1c": (0.6, 0.5, 0.85), "flair": (0.2, 0.05, 0.5), "necrosis": (0.95, 0.85, 1.0)}
 
 
 class FisherKolmogorov(TumorGrowth):
@@ -40,6 +43,7 @@ class FisherKolmogorov(TumorGrowth):
     space); for time and stability see `TumorGrowth`. The reaction is solved exactly.
     """
 
+    parameters: ParameterSpace = ParameterSpace(*FILTERED, *SEED)
     fields = (Field("cells"),)
 
     def __init__(
@@ -49,7 +53,7 @@ class FisherKolmogorov(TumorGrowth):
         grey: str | None = None,
         prior: Literal["filtered", "published"] = "filtered",
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.25,
+        step: Annotated[float, Gt(0)] = 0.5,
     ) -> None:
         """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
         of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`
@@ -71,7 +75,14 @@ class FisherKolmogorov(TumorGrowth):
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
         """Whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
         (spread,), (growth,) = self.spreads(parameters[None])[0], self.growths(parameters[None])
-        return bool(spread >= growth * max(self.grid.spacing) ** 2 * (1 - 1e-9))
+        return self.has_room_for_front(spread, growth)
+
+    def observe(
+        self, fields: NDArray[np.float32], **settings: float
+    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
+        """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.6 (published 0.5-0.85),
+        `flair` 0.2 (0.05-0.5); cells above `necrosis` 0.95 count as dead."""
+        return images(fields[0], fields[0], THRESHOLDS, settings)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._published:
@@ -96,5 +107,5 @@ class FisherKolmogorov(TumorGrowth):
         growth = torch.tensor(self.growths(parameters) * step, dtype=c.dtype, device=c.device)
         excess = torch.expm1(growth)[:, None]
         c.clamp_(min=0)
-        slowed = (c * excess).add_(1)
+        slowed = torch.addcmul(torch.ones_like(excess), c, excess)
         c.mul_(excess + 1).div_(slowed)

@@ -6,7 +6,8 @@ Time runs from 0 to 1 in units of the simulation's duration.
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import numpy as np
@@ -14,8 +15,7 @@ import torch
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from solvers.base import BatchSolver, Field, Grid, Order
-from solvers.tumor import imaging
+from solvers.base import BatchSolver, Grid, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
 from solvers.tumor.seed import VARIANCE, seed
@@ -27,7 +27,7 @@ LARGEST_STEP = 1.0
 SPREADING = 1.0
 # How far from where it was, in standard deviations, diffusion brings cells in a step: what goes
 # further is less than EMPTY.
-_REACH = 6.0
+_REACH = 3.0
 
 
 class TumorGrowth(BatchSolver):
@@ -40,11 +40,15 @@ class TumorGrowth(BatchSolver):
     diffusion as much as by reaction, and so rho dt (`step`); and in the beginning the width of the
     seed. No step is unstable: diffusion takes as many stages as it needs.
 
-    Computes in float32, in a window around each tumour beyond which the density is below 1e-8. On
+    Computes in float32, in a window around each tumour beyond which the density is below 1e-6. On
     a CPU one simulation after the other, as a window fits into its cache, else all at once.
     """
 
     order = Order(space=2, time=2)
+    # Which fields diffuse; cells come first.
+    diffusing: tuple[int, ...] = (0,)
+    # Which fields fill the tissue where there is no tumour: computed is what is missing of them.
+    filling: tuple[int, ...] = ()
     # The type to compute in.
     precision = torch.float32
 
@@ -54,7 +58,7 @@ class TumorGrowth(BatchSolver):
         white: str | None = None,
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.25,
+        step: Annotated[float, Gt(0)] = 0.5,
     ) -> None:
         if step > LARGEST_STEP:
             raise ValueError(
@@ -79,7 +83,7 @@ class TumorGrowth(BatchSolver):
 
     @abstractmethod
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Diffusivity times duration in mm2 [B, fields that diffuse], that of cells first."""
+        """Diffusivity times duration in mm2 [B, fields that diffuse]."""
 
     @abstractmethod
     def growths(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -87,27 +91,26 @@ class TumorGrowth(BatchSolver):
 
     @abstractmethod
     def mobilities(self) -> Sequence[NDArray[np.float32]]:
-        """The diffusivity [*grid] of each field that diffuses, the first ones, as a part of the
-        diffusivity that `spreads` is made of."""
+        """Of each field that diffuses [*grid], as a part of the diffusivity in `spreads`."""
 
     @abstractmethod
     def react(
         self, fields: Sequence[torch.Tensor], parameters: NDArray[np.float64], step: float
     ) -> None:
-        """Advance the reaction in place: fields [B, n], zero outside tissue."""
+        """Advance the reaction in place: fields [B, n], or what is missing of them, all 0 where
+        there is no tumour and outside tissue, where they have to stay 0."""
 
     @abstractmethod
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """The fields [C, *grid] of a seed of cells [*grid]."""
 
+    def has_room_for_front(self, spread: float, growth: float) -> bool:
+        """Whether a front of the width sqrt(spread / growth) mm spans the spacing of the grid."""
+        return bool(spread >= growth * max(self.grid.spacing) ** 2 * (1 - 1e-9))
+
     def fractions(self) -> NDArray[np.float64]:
         """The stored times [T] as parts of the duration."""
         return np.linspace(0.0, 1.0, self.stored_steps)
-
-    def observe(
-        self, fields: NDArray[np.float32], **settings: float
-    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        return imaging.images(fields[0], settings)
 
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
@@ -121,7 +124,6 @@ class TumorGrowth(BatchSolver):
         self, fields: NDArray[np.float32], parameters: NDArray[np.float64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
         """As `solve_batch`, but from any fields [B, C, *grid] in tissue in place of seeds."""
-        fields = fields * self.tissue.mask
         size = 1 if device == "cpu" else len(parameters)
         parts = [
             self._grow(fields[b : b + size], parameters[b : b + size], device)
@@ -133,10 +135,13 @@ class TumorGrowth(BatchSolver):
     def _grow(
         self, fields: NDArray[np.float32], parameters: NDArray[np.float64], device: str
     ) -> Iterator[NDArray[np.float32]]:
-        yield fields
+        mask = self.tissue.mask.astype(np.float32)
+        fields = fields * mask
+        yield fields.copy()
+        fields[:, self.filling] = mask - fields[:, self.filling]
         state = _State(self, fields, self.spreads(parameters), device)
         times = self.fractions()
-        for start, end in zip(times[:-1], times[1:], strict=True):
+        for start, end in pairwise(times):
             steps = self._steps(parameters, start, end)
             # Half steps of reaction that follow each other are done as one.
             reactions = np.convolve(steps, [0.5, 0.5])
@@ -144,7 +149,9 @@ class TumorGrowth(BatchSolver):
             for step, reaction in zip(steps, reactions[1:], strict=True):
                 state.diffuse(step)
                 self.react(state.fields, parameters, reaction)
-            yield state.whole()
+            fields = state.whole()
+            fields[:, self.filling] = mask - fields[:, self.filling]
+            yield fields
 
     def _steps(
         self, parameters: NDArray[np.float64], start: float, end: float
@@ -172,7 +179,7 @@ class _State:
     ) -> None:
         """`fields` [B, C, *grid] and the `spreads` [B, fields that diffuse] of their diffusion."""
         self._limits, self._shape = solver.limits, fields.shape
-        self._spacing = np.array(solver.grid.spacing)
+        self._spacing, self._diffusing = np.array(solver.grid.spacing), solver.diffusing
         self._spreads = torch.tensor(spreads, dtype=solver.precision, device=device)
         self._fastest = float(spreads.max())
         self._faces = [
@@ -200,8 +207,8 @@ class _State:
             self.fields = [self._windows.moved(field, windows) for field in self.fields]
             self._windows = windows
             self._diffusions = self._operators()
-        for field, diffusion in zip(self.fields, self._diffusions, strict=False):
-            diffusion.advance(field, step)
+        for channel, diffusion in zip(self._diffusing, self._diffusions, strict=True):
+            diffusion.advance(self.fields[channel], step)
 
     def whole(self) -> NDArray[np.float32]:
         """The fields [B, C, *grid]."""

@@ -27,10 +27,10 @@ FILTERED = (
     Parameter("sqrt_DT", 3.0, 30.0, "mm", "log_uniform", minimum=0.0),
     Parameter("rho_T", 1.0, 80.0, "1", "log_uniform", minimum=0.0),
 )
-# Radii between which a tumour's FLAIR image is plausible, mm.
-_RADII = (10.0, 40.0)
-# Brain is not all white matter: what of Dw a tumour meets, about.
-_SLOWED = 0.6
+# Plausible sizes: the least radius of T1c (c >= 0.6) and the largest of FLAIR (c >= 0.2), mm.
+_LEAST, _MOST = (0.6, 12.0), (0.2, 42.0)
+# Brain is not all white matter: the part of Dw with which tumours spread there, about.
+_SLOWED = 0.35
 # Into how many intervals the range of sqrt_DT is cut to find what is allowed.
 _INTERVALS = 400
 
@@ -97,20 +97,19 @@ class SeededSpace(ParameterSpace):
 class FilteredSpace(SeededSpace):
     """sqrt_DT = sqrt(Dw T), rho_T = rho T, and the seed: tumours of plausible size, well resolved.
 
-    rho_T is log-uniform between bounds that depend on sqrt_DT: a sphere that grows in tissue as
-    mixed as the brain has a FLAIR image (c >= 0.2) of 10 to 40 mm radius, and the front's width
-    sqrt(Dw / rho) is at least the grid's spacing. sqrt_DT is log-uniform where that leaves room.
+    rho_T is log-uniform between bounds that depend on sqrt_DT. By an estimate of their growth in
+    tissue as mixed as the brain, the T1c image (c >= 0.6) has a radius of 12 mm or more and the
+    FLAIR image (c >= 0.2) one of 42 mm or less; the front's width sqrt(Dw / rho) is at least the
+    grid's spacing. sqrt_DT is log-uniform where that leaves room.
     """
 
-    def __init__(
-        self, tissue: NDArray[np.bool_], spacing: float, *parameters: Parameter
-    ) -> None:
+    def __init__(self, tissue: NDArray[np.bool_], spacing: float, *parameters: Parameter) -> None:
         super().__init__(tissue, *parameters)
         self.spacing = spacing
         edges = np.geomspace(self.low[0], self.high[0], _INTERVALS + 1)
         low, high = self._growth(edges)
         allowed = low < high
-        # The intervals of sqrt_DT that are allowed, by their lower ends, and the ratio of their ends.
+        # The intervals of sqrt_DT that are allowed: their lower ends, and the ratio of their ends.
         self._starts = edges[:-1][allowed[:-1] & allowed[1:]]
         self._ratio = edges[1] / edges[0]
         if not len(self._starts):
@@ -135,12 +134,14 @@ class FilteredSpace(SeededSpace):
     def _growth(self, spread: Floats) -> tuple[Floats, Floats]:
         """The least and the largest rho_T that is allowed with sqrt_DT [P].
 
-        From the linear growth of CELLS mm3 of cells in a point, which for c = 0.2 at the radius r
-        gives rho T = r^2 / (4 D T) + ln(0.2 (4 pi D T)^1.5 / CELLS).
+        From the linear growth of CELLS mm3 of cells in a point: the density is c at the radius r
+        when rho T = r^2 / (4 D T) + ln(c (4 pi D T)^1.5 / CELLS).
         """
         diffused = _SLOWED * spread**2
-        dilution = np.log(0.2 * (4 * np.pi * diffused) ** 1.5 / CELLS)
-        least, most = (dilution + radius**2 / (4 * diffused) for radius in _RADII)
+        dilution = (4 * np.pi * diffused) ** 1.5 / CELLS
+        least, most = (
+            radius**2 / (4 * diffused) + np.log(c * dilution) for c, radius in (_LEAST, _MOST)
+        )
         resolved = (spread / self.spacing) ** 2
         return (
             np.maximum(least, self.low[1]),

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 # Density below which a voxel counts as empty: what lies beyond the box's rim is below it.
-EMPTY = 1e-8
+EMPTY = 1e-6
 # How many voxels a box reaches further than it has to, so that it need not grow at every step.
 _SLACK = 3
 
@@ -40,11 +40,8 @@ class Windows:
     def cut(self, whole: torch.Tensor) -> torch.Tensor:
         """What lies in the boxes [B, n], of one array for all [*grid] or of one for each."""
         each = whole.dim() == 4
-        boxes = (
-            (whole[b] if each else whole)[self.slices(b)].reshape(-1)
-            for b in range(len(self.first))
-        )
-        return torch.stack(list(boxes))
+        boxes = [(whole[b] if each else whole)[self.slices(b)] for b in range(len(self.first))]
+        return torch.stack(boxes).view(len(boxes), -1)
 
     def paste(self, boxes: torch.Tensor, whole: NDArray[np.float32]) -> None:
         """Put the boxes [B, n] where they belong in [B, *grid]."""
