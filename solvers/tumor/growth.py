@@ -24,7 +24,7 @@ from solvers.tumor.window import Windows, windows_around
 # The largest growth rho dt in a step that can be asked for.
 LARGEST_STEP = 1.0
 # A step spreads cells by at most this part of the variance that they have reached.
-SPREADING = 1.0
+SPREADING = 0.5
 # How far from where it was, in standard deviations, diffusion brings cells in a step: what goes
 # further is less than EMPTY.
 _REACH = 3.0
@@ -58,7 +58,7 @@ class TumorGrowth(BatchSolver):
         white: str | None = None,
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.5,
+        step: Annotated[float, Gt(0)] = 0.75,
     ) -> None:
         if step > LARGEST_STEP:
             raise ValueError(

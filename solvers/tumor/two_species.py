@@ -61,7 +61,7 @@ class TwoSpecies(TumorGrowth):
         white: str | None = None,
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.5,
+        step: Annotated[float, Gt(0)] = 0.75,
     ) -> None:
         """Settings as those of `FisherKolmogorov`; `step` limits death and uptake too."""
         super().__init__(grid_size, white, grey, stored_steps, step)
