@@ -15,7 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
-REGISTERED = {"heat": "solvers.heat:Heat"}
+REGISTERED = {
+    "heat": "solvers.heat:Heat",
+    "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
+    "two_species": "solvers.tumor.two_species:TwoSpecies",
+}
 
 
 @dataclass(frozen=True)
