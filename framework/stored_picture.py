@@ -11,7 +11,7 @@ Shapes: K kept times, C fields, p parameters, `*grid` the grid's axes.
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,48 +127,55 @@ def _draw_times(part: Any, simulation: StoredSimulation, solver: Solver, columns
 def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
     fields = simulation.fields[-1]
     centre = map(int, np.unravel_index(int(fields[0].argmax()), fields[0].shape))
-    masks = {
-        name: image for name, image in solver.observe(fields).items() if image.dtype == np.bool_
-    }
+    observed = solver.observe(fields).items()
+    masks = [(name, image) for name, image in observed if image.dtype == np.bool_]
+    outlines = [
+        (name, image, colour)
+        for (name, image), colour in zip(masks, _COLOURS, strict=False)
+        if image.any()
+    ]
     ground: NDArray[np.float32] | None = None
     for static in solver.static_fields.values():
         # Later fields count for less, so that two that share a voxel differ in shade.
         ground = static if ground is None else ground + np.float32(0.5) * static
     row = part.subplots(1, columns)
     for axis, (axes, index) in enumerate(zip(row, centre, strict=True)):
-        first, second = (n for n in range(3) if n != axis)
+        first, second = _others(axis)
         aspect = solver.grid.spacing[second] / solver.grid.spacing[first]
         look: dict[str, Any] = {"origin": "lower", "aspect": aspect}
         if ground is not None:
             axes.imshow(_plane(ground, axis, index), cmap="gray", **look)
-        if masks:
-            _outline(axes, {name: _plane(mask, axis, index) for name, mask in masks.items()})
-        values = np.ma.masked_less(_plane(fields[0], axis, index), 0.01 if masks else -np.inf)
-        drawn = axes.imshow(
-            values, cmap="inferno", alpha=0.55 if masks else None, zorder=0.5, **look
-        )
+        for _, mask, colour in outlines:
+            plane = _plane(mask, axis, index)
+            if plane.any() and not plane.all():
+                axes.contour(plane, levels=[0.5], colors=[colour], linewidths=1.2)
+        values = _plane(fields[0], axis, index)
+        # Over the static fields a density shows as far as there is some.
+        alpha = None if ground is None else np.clip(2 * values / fields[0].max(), 0, 0.7)
+        limits = {"vmin": fields[0].min(), "vmax": fields[0].max()}
+        drawn = axes.imshow(values, cmap="inferno", alpha=alpha, zorder=0.5, **limits, **look)
+        if ground is not None:
+            across, up = (np.flatnonzero(ground.any(axis=_others(n))) for n in (first, second))
+            axes.set_xlim(across[0] - 1.5, across[-1] + 1.5)
+            axes.set_ylim(up[0] - 1.5, up[-1] + 1.5)
         _empty(axes)
-        plane = f"{_PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
-        axes.set_title(f"{plane}, {_at(simulation.times[-1], solver)}", fontsize=9, loc="center")
+        name = f"{_PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
+        axes.set_title(f"{name}, {_at(simulation.times[-1], solver)}", fontsize=9, loc="center")
     part.colorbar(drawn, ax=row, label=_named(solver.fields[0]), shrink=0.8)
-    handles = [
-        Line2D([], [], color=colour, label=name)
-        for name, colour in zip(masks, _COLOURS, strict=False)
-    ]
+    handles = [Line2D([], [], color=colour, label=name) for name, _, colour in outlines]
     if handles:
         row[0].legend(handles=handles, loc="lower left", fontsize=8, labelcolor="white")
-
-
-def _outline(axes: Axes, planes: Mapping[str, NDArray[Any]]) -> None:
-    for plane, colour in zip(planes.values(), _COLOURS, strict=False):
-        if plane.any() and not plane.all():
-            axes.contour(plane, levels=[0.5], colors=[colour], linewidths=1.2)
 
 
 def _plane(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
     """Across an axis, the first axis that is left to the right and the second one up."""
     plane: NDArray[Any] = volume.take(index, axis).T
     return plane
+
+
+def _others(axis: int) -> tuple[int, int]:
+    first, second = (n for n in range(3) if n != axis)
+    return first, second
 
 
 def _empty(axes: Axes) -> None:

@@ -82,7 +82,7 @@ def test_masks_are_outlined_over_what_is_static() -> None:
     assert axes.get_title() == "sagittal plane, t = 1"
     legend = axes.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["core", "empty"]
+    assert [text.get_text() for text in legend.get_texts()] == ["core"]
     # The only outline is the core's, a closed line around the middle.
     (outline,) = [child for child in axes.collections if len(child.get_paths()[0].vertices)]
     low, high = outline.get_paths()[0].vertices.min(0), outline.get_paths()[0].vertices.max(0)
