@@ -108,7 +108,7 @@ def growth_in_time(folder: Path) -> tuple[float, list[float]]:
     values = [0.004, 0.1, 40.0]
     exact = by_scipy(white, grey, 3.0, cells, np.array(values))
     errors = []
-    for step in (0.4, 0.2, 0.1):
+    for step in (0.2, 0.1, 0.05):
         solver.step = step
         errors.append(float(np.abs(grown(solver, cells, values)[-1] - exact).max()))
     return solver.order.time, errors

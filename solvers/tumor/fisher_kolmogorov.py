@@ -57,7 +57,7 @@ class FisherKolmogorov(TumorGrowth):
     ) -> None:
         """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
         of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`
-        times from 0 to T. `step` is the largest growth rho dt in a time step: 0.25 TODO."""
+        times from 0 to T. `step` is the largest growth rho dt in a time step."""
         super().__init__(grid_size, white, grey, stored_steps, step)
         self._published = prior == "published"
         if self._published:

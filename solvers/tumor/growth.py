@@ -25,8 +25,8 @@ from solvers.tumor.window import Windows, windows_around
 LARGEST_STEP = 1.0
 # A step spreads cells by at most this part of the variance that they have reached.
 SPREADING = 0.5
-# How far from where it was, in standard deviations, diffusion brings cells in a step: what goes
-# further is less than EMPTY.
+# How far a window has to reach beyond where cells are, in standard deviations of what a step
+# spreads.
 _REACH = 3.0
 
 
@@ -185,16 +185,13 @@ class _State:
         self._faces = [
             torch.from_numpy(faces).to(device, solver.precision) for faces in solver.faces
         ]
-        lengths = self._limits[:, 1] - self._limits[:, 0]
-        everything = Windows(
-            np.repeat(self._limits[None, :, 0], len(fields), 0),
-            (int(lengths[0]), int(lengths[1]), int(lengths[2])),
-        )
         whole = torch.from_numpy(fields).to(device, solver.precision)
-        parts = [everything.cut(field) for field in whole.unbind(1)]
+        shape = fields.shape[2:]
+        everything = Windows(np.zeros((len(fields), 3), dtype=np.intp), shape)
+        parts = [field.reshape(len(fields), -1) for field in whole.unbind(1)]
         ends = everything.occupied(parts)
         self._windows = windows_around(ends, np.zeros(3, dtype=np.intp), self._limits)
-        self.fields = [everything.moved(part, self._windows) for part in parts]
+        self.fields = [self._windows.cut(field) for field in whole.unbind(1)]
         self._diffusions = self._operators()
 
     def diffuse(self, step: float) -> None:
