@@ -74,8 +74,8 @@ class Diffusion:
         for j in range(2, s + 1):
             mu = (2 * j - 1) / j * _b(j) / _b(j - 1)
             nu = -(j - 1) / j * _b(j) / _b(j - 2)
-            # nu old + mu new + mu w ((1 + gamma~ / mu~) slope of u0 + slope of the increment), where
-            # the second term and the diagonal's part of the last are one product.
+            # mu new + nu old + mu w ((1 + gamma~ / mu~) slope of u0 + slope of new); the first term
+            # and the diagonal's part of the last are one product.
             old.mul_(nu).add_(slope, alpha=_b(j - 1) * mu * w)
             old.addcmul_(shifted, new, value=mu * w)
             self._add_neighbours(old, new, mu * w)
