@@ -1,4 +1,4 @@
-"""What tumour growth models have in common: tissue, seed, windows, time steps, imaging.
+"""What tumour growth models have in common: tissue, seed, windows, time steps.
 
 B: simulations, p: parameters, C: fields, n: voxels in a window, T: stored times.
 Time runs from 0 to 1 in units of the simulation's duration.
@@ -39,6 +39,10 @@ class TumorGrowth(BatchSolver):
     limits the step is how well a step of diffusion follows the front's edge, which grows by
     diffusion as much as by reaction, and so rho dt (`step`); and in the beginning the width of the
     seed. No step is unstable: diffusion takes as many stages as it needs.
+
+    Accuracy: with the default step, densities in the brain are within 0.5 % of those of very short
+    steps at the end (relative L2), and within some per cent soon after the seed; grids of 64^3 and
+    128^3 differ by more, 1-20 % in volume (`benchmarks/tumour_grids.py`).
 
     Computes in float32, in a window around each tumour beyond which the density is below 1e-6. On
     a CPU one simulation after the other, as a window fits into its cache, else all at once.
@@ -104,7 +108,7 @@ class TumorGrowth(BatchSolver):
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """The fields [C, *grid] of a seed of cells [*grid]."""
 
-    def has_room_for_front(self, spread: float, growth: float) -> bool:
+    def resolves_front(self, spread: float, growth: float) -> bool:
         """Whether a front of the width sqrt(spread / growth) mm spans the spacing of the grid."""
         return bool(spread >= growth * max(self.grid.spacing) ** 2 * (1 - 1e-9))
 

@@ -1,6 +1,6 @@
 """The part of the grid that is computed: a box around each tumour, which grows as the tumour does.
 
-B: simulations, n: voxels in a box, g: how many steps along an axis.
+B: simulations, n: voxels in a box.
 """
 
 from collections.abc import Sequence
