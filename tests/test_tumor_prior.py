@@ -127,4 +127,3 @@ def test_which_parameters_the_grid_resolves(tmp_path: Path) -> None:
         assert solver.resolved(np.array([0.005, 0.05, 200, 0.5, 0.5, 0.5])) == resolved
         solver = FisherKolmogorov(None, path, path)
         assert solver.resolved(np.array([10.0, 10.0, 0.5, 0.5, 0.5])) == resolved
-        path = str(tmp_path / "other.nii")  # what was read is remembered by its name

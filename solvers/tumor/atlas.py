@@ -4,8 +4,9 @@ Axes are those of the maps' files; positions in mm follow from the affine.
 """
 
 import importlib.util
+import os
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import nibabel
@@ -34,7 +35,6 @@ class Tissue:
         return self.white + self.grey >= LEAST_TISSUE
 
 
-@cache
 def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> Tissue:
     """The maps in the NIfTI files `white` and `grey`, or MNI152's if both are None.
 
@@ -44,20 +44,33 @@ def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> T
     """
     if (white is None) != (grey is None):
         missing = "white" if white is None else "grey"
-        raise ValueError(
-            f"{missing} is missing: give the maps of white and of grey matter, or none"
-        )
+        raise ValueError(f"{missing} is missing: give maps of both white and grey matter, or none")
     if grid_size is not None:
         refuse_too_large((grid_size,) * 3)
-    tissue = _mni152() if white is None or grey is None else _read_maps(white, grey)
+    maps = tuple((path, _changed(path)) for path in (white, grey) if path is not None)
+    return _load(maps, grid_size)
+
+
+@lru_cache(maxsize=4)
+def _load(maps: tuple[tuple[str, int], ...], grid_size: int | None) -> Tissue:
+    """`maps` are the files and when they were changed: a study makes its solver several times."""
+    paths = [path for path, _ in maps]
+    tissue = _read_maps(*paths) if paths else _mni152()
     if grid_size is not None:
         tissue = resample(tissue, grid_size)
     if not tissue.mask.any():
         raise ValueError(
-            f"{white} and {grey} hold no tissue: in no voxel do white and grey matter add up to "
+            f"{' and '.join(paths)} hold no tissue: in no voxel do white and grey matter add up to "
             f"{LEAST_TISSUE} or more"
         )
     return tissue
+
+
+def _changed(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: it has to be a tissue map in NIfTI") from None
 
 
 def refuse_too_large(shape: tuple[int, ...]) -> None:
@@ -143,8 +156,6 @@ def _read_maps(white: str, grey: str) -> Tissue:
 def _open(path: str) -> nibabel.Nifti1Image:
     try:
         image = nibabel.load(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: it has to be a tissue map in NIfTI") from None
     except nibabel.filebasedimages.ImageFileError as error:
         raise ValueError(f"{path} cannot be read as NIfTI: {error}") from None
     if not isinstance(image, nibabel.Nifti1Image):

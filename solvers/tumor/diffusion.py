@@ -59,29 +59,31 @@ class Diffusion:
             self._diagonal[:, stride:].sub_(face[:, :-stride])
         # Gershgorin's bound: twice the largest entry of the diagonal.
         self._largest = -2 * float(self._diagonal.min())
-        self._slope, self._new, self._old = (torch.empty_like(self._diagonal) for _ in range(3))
+        self._room = [torch.empty_like(self._diagonal) for _ in range(4)]
 
     def advance(self, u: torch.Tensor, step: float) -> None:
         """Advance u [B, n] in place."""
         s = stages(step * self._largest)
-        w = 4 / (s * s + s - 2)
-        slope, new, old = self._slope, self._new, self._old
-        slope.zero_()
-        self._add(slope, u, step)  # the step times du/dt
-        old.zero_()
+        w = 4 * step / (s * s + s - 2)
+        slope, new, old, shifted = self._room
+        torch.mul(self._diagonal, u, out=slope)
+        self._add_neighbours(slope, u, 1.0)
         torch.mul(slope, w / 3, out=new)
+        old.zero_()
+        torch.add(self._diagonal, 1 / w, out=shifted)
         for j in range(2, s + 1):
             mu = (2 * j - 1) / j * _b(j) / _b(j - 1)
             nu = -(j - 1) / j * _b(j) / _b(j - 2)
-            # Of slope: mu~ for that of u0 in the increment's slope, and gamma~ = -a mu~.
-            old.mul_(nu).add_(new, alpha=mu).add_(slope, alpha=_b(j - 1) * mu * w)
-            self._add(old, new, step * mu * w)
+            # mu new + nu old + mu w ((1 + gamma~ / mu~) slope of u0 + slope of new); the first term
+            # and the diagonal's part of the last are one product.
+            old.mul_(nu).add_(slope, alpha=_b(j - 1) * mu * w)
+            old.addcmul_(shifted, new, value=mu * w)
+            self._add_neighbours(old, new, mu * w)
             old, new = new, old
         u.add_(new)
 
-    def _add(self, target: torch.Tensor, u: torch.Tensor, factor: float) -> None:
-        """Add `factor` times the operator on u."""
-        target.addcmul_(self._diagonal, u, value=factor)
+    def _add_neighbours(self, target: torch.Tensor, u: torch.Tensor, factor: float) -> None:
+        """Add `factor` times what flows in from the neighbours; the diagonal is what flows out."""
         for face, d in zip(self._faces, self._strides, strict=True):
             between = face[:, :-d]
             target[:, :-d].addcmul_(between, u[:, d:], value=factor)

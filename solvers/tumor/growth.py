@@ -1,4 +1,4 @@
-"""What tumour growth models have in common: tissue, seed, windows, time steps, imaging.
+"""What tumour growth models have in common: tissue, seed, windows, time steps.
 
 B: simulations, p: parameters, C: fields, n: voxels in a window, T: stored times.
 Time runs from 0 to 1 in units of the simulation's duration.
@@ -25,8 +25,8 @@ from solvers.tumor.window import Windows, windows_around
 LARGEST_STEP = 1.0
 # A step spreads cells by at most this part of the variance that they have reached.
 SPREADING = 0.5
-# How far from where it was, in standard deviations, diffusion brings cells in a step: what goes
-# further is less than EMPTY.
+# How far a window has to reach beyond where cells are, in standard deviations of what a step
+# spreads.
 _REACH = 3.0
 
 
@@ -39,6 +39,10 @@ class TumorGrowth(BatchSolver):
     limits the step is how well a step of diffusion follows the front's edge, which grows by
     diffusion as much as by reaction, and so rho dt (`step`); and in the beginning the width of the
     seed. No step is unstable: diffusion takes as many stages as it needs.
+
+    Accuracy: with the default step, densities in the brain are within 0.5 % of those of very short
+    steps at the end (relative L2), and within some per cent soon after the seed; grids of 64^3 and
+    128^3 differ by more, 1-20 % in volume (`benchmarks/tumour_grids.py`).
 
     Computes in float32, in a window around each tumour beyond which the density is below 1e-6. On
     a CPU one simulation after the other, as a window fits into its cache, else all at once.
@@ -104,7 +108,7 @@ class TumorGrowth(BatchSolver):
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """The fields [C, *grid] of a seed of cells [*grid]."""
 
-    def has_room_for_front(self, spread: float, growth: float) -> bool:
+    def resolves_front(self, spread: float, growth: float) -> bool:
         """Whether a front of the width sqrt(spread / growth) mm spans the spacing of the grid."""
         return bool(spread >= growth * max(self.grid.spacing) ** 2 * (1 - 1e-9))
 
@@ -185,16 +189,13 @@ class _State:
         self._faces = [
             torch.from_numpy(faces).to(device, solver.precision) for faces in solver.faces
         ]
-        lengths = self._limits[:, 1] - self._limits[:, 0]
-        everything = Windows(
-            np.repeat(self._limits[None, :, 0], len(fields), 0),
-            (int(lengths[0]), int(lengths[1]), int(lengths[2])),
-        )
         whole = torch.from_numpy(fields).to(device, solver.precision)
-        parts = [everything.cut(field) for field in whole.unbind(1)]
+        shape = fields.shape[2:]
+        everything = Windows(np.zeros((len(fields), 3), dtype=np.intp), shape)
+        parts = [field.reshape(len(fields), -1) for field in whole.unbind(1)]
         ends = everything.occupied(parts)
         self._windows = windows_around(ends, np.zeros(3, dtype=np.intp), self._limits)
-        self.fields = [everything.moved(part, self._windows) for part in parts]
+        self.fields = [self._windows.cut(field) for field in whole.unbind(1)]
         self._diffusions = self._operators()
 
     def diffuse(self, step: float) -> None:

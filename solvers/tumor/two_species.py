@@ -20,7 +20,7 @@ NUTRIENT = (
     Parameter("supply", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
     Parameter("uptake", 0.1, 1.0, "1", "log_uniform", minimum=0.0),
 )
-# Of the images, with the ranges in which they are published.
+# Of the images: defaults, and the ranges from which TumorGrowthToolkit draws them.
 THRESHOLDS = {"t1c": (0.4, 0.25, 0.6), "flair": (0.15, 0.12, 0.2), "necrosis": (0.1, 0.05, 0.2)}
 # How sharply cells begin to die as the nutrient falls below the threshold.
 _SHARPNESS = 50.0
@@ -73,13 +73,13 @@ class TwoSpecies(TumorGrowth):
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
         """Whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
-        return self.has_room_for_front(parameters[0] ** 2, parameters[1])
+        return self.resolves_front(parameters[0] ** 2, parameters[1])
 
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Masks and a PET image, see `imaging.images`. Thresholds, as GliODIL draws them: `t1c` 0.4
-        (0.25-0.6) and `flair` 0.15 (0.12-0.2) of p, `necrosis` 0.1 (0.05-0.2) of n."""
+        """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.4 (0.25-0.6) and
+        `flair` 0.15 (0.12-0.2) of p, `necrosis` 0.1 (0.05-0.2) of n."""
         return images(fields[0], fields[1], THRESHOLDS, settings)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """The part of the grid that is computed: a box around each tumour, which grows as the tumour does.
 
-B: simulations, n: voxels in a box, g: how many steps along an axis.
+B: simulations, n: voxels in a box.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Density below which a voxel counts as empty: what lies beyond the box's rim is below it.
+# Density below which a voxel counts as empty. A box's rim lies where there is less, and nothing
+# flows through it, so no cell is lost; but what would have run ahead of the front is held up. Over
+# 80/rho a planar front then moves 0.4-0.9 % more slowly than with 1e-12, with 1e-5 1.0-1.8 %.
 EMPTY = 1e-6
 # How many voxels a box reaches further than it has to, so that it need not grow at every step.
 _SLACK = 3
@@ -41,7 +43,7 @@ class Windows:
         """What lies in the boxes [B, n], of one array for all [*grid] or of one for each."""
         each = whole.dim() == 4
         boxes = [(whole[b] if each else whole)[self.slices(b)] for b in range(len(self.first))]
-        return torch.stack(boxes).view(len(boxes), -1)
+        return _rows(boxes)
 
     def paste(self, boxes: torch.Tensor, whole: NDArray[np.float32]) -> None:
         """Put the boxes [B, n] where they belong in [B, *grid]."""
@@ -51,13 +53,13 @@ class Windows:
 
     def moved(self, boxes: torch.Tensor, other: "Windows") -> torch.Tensor:
         """The boxes [B, n] cut to the windows `other`; 0 where they had nothing."""
-        rows = []
+        moved = []
         for b, box in enumerate(boxes.reshape(-1, *self.shape)):
             before = self.first[b] - other.first[b]
             after = np.array(other.shape) - before - self.shape
             padding = np.stack([before, after], 1)[::-1].ravel().tolist()
-            rows.append(torch.nn.functional.pad(box, padding).reshape(-1))
-        return torch.stack(rows)
+            moved.append(torch.nn.functional.pad(box, padding))
+        return _rows(moved)
 
     def occupied(self, fields: Sequence[torch.Tensor]) -> NDArray[np.intp]:
         """From which voxel to which the fields [B, n] are not empty [B, 3, 2], in the grid."""
@@ -79,6 +81,13 @@ class Windows:
         """Whether the boxes reach `margin` [3] beyond `ends` [B, 3, 2] wherever tissue does."""
         low, high = _wider(ends, margin, limits)
         return bool((self.first <= low).all() and (self.first + self.shape >= high).all())
+
+
+def _rows(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Boxes of one shape as rows [B, n] of memory of their own."""
+    if len(boxes) == 1:
+        return boxes[0].clone(memory_format=torch.contiguous_format).view(1, -1)
+    return torch.stack(list(boxes)).view(len(boxes), -1)
 
 
 def windows_around(
