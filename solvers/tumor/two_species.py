@@ -18,7 +18,7 @@ NUTRIENT = (
     Parameter("death", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
     Parameter("hypoxia", 0.05, 0.7, "1", minimum=0.0),
     Parameter("supply", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
-    Parameter("uptake", 0.1, 1.0, "1", "log_uniform", minimum=0.0),
+    Parameter("uptake", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
 )
 # Of the images: defaults, and the ranges from which TumorGrowthToolkit draws them.
 THRESHOLDS = {"t1c": (0.4, 0.25, 0.6), "flair": (0.15, 0.12, 0.2), "necrosis": (0.1, 0.05, 0.2)}
@@ -36,10 +36,11 @@ class TwoSpecies(TumorGrowth):
     what flows out of tissue (nothing) are as in `FisherKolmogorov`; s is 0 outside tissue.
 
     Parameters: `sqrt_DT` = sqrt(Dw T) in mm, `rho_T` = rho T and the seed `x`, `y`, `z` as there,
-    with the prior of plausible sizes; `death` = lambda / rho 0.3-3 and `uptake` = lambda_s / rho
-    0.1-1, `supply` = D_s / Dw 0.3-3, all log-uniform, and `hypoxia` = sigma 0.05-0.7. Times are
-    parts of T. Good values: sqrt_DT 12 mm, rho_T 10, death 1, hypoxia 0.5, supply 1, uptake 0.5:
-    with rho = 0.1 1/day that is T 100 days, Dw 1.4 mm2/day, lambda 0.1 1/day, lambda_s 0.05 1/day.
+    with the prior of plausible sizes (estimated without death); `death` = lambda / rho, `supply` =
+    D_s / Dw and `uptake` = lambda_s / rho, all log-uniform in 0.3-3, and `hypoxia` = sigma in
+    0.05-0.7; about half of the draws have necrosis. Times are parts of T. Good values: sqrt_DT 12
+    mm, rho_T 10, death 1, hypoxia 0.5, supply 1, uptake 0.5: with rho = 0.1 1/day that is T 100
+    days, Dw 1.4 mm2/day, lambda 0.1 1/day, lambda_s 0.05 1/day.
     As the nutrient runs out, growth stops and the middle dies.
     Reference: the model of TumorGrowthToolkit and GliODIL (Balcerak et al., arXiv 2312.05063),
     there with diffusion closed where p + n > 0.9, which we leave open.
