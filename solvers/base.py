@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
-REGISTERED = {"heat": "solvers.heat:Heat"}
+REGISTERED = {
+    "external": "solvers.external:External",
+    "heat": "solvers.heat:Heat",
+}
 
 
 @dataclass(frozen=True)
