@@ -9,13 +9,14 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
-from pydantic import PlainSerializer
+from pydantic import BeforeValidator, PlainSerializer
 
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.external_program import Guard, Program
@@ -33,8 +34,9 @@ class ProgramError(Exception):
     """A program that did not do what the study says of it."""
 
 
-class Bounds(NamedTuple):
-    """A parameter of a program, in a study as `[low, high]` or with its units and its prior."""
+@dataclass(frozen=True)
+class Bounds:
+    """A parameter of a program; a study can also say `[low, high]`."""
 
     low: float
     high: float
@@ -42,11 +44,22 @@ class Bounds(NamedTuple):
     prior: Literal["uniform", "log_uniform"] = "uniform"
 
 
-def _content(path: Path | None) -> str | None:
+def _named(bounds: object) -> object:
+    """The bounds `[low, high]` by their names."""
+    if not isinstance(bounds, list | tuple):
+        return bounds
+    if len(bounds) != 2:
+        raise ValueError(f"it is {bounds}: it has to be [low, high], or {{low: ..., high: ...}}")
+    return {"low": bounds[0], "high": bounds[1]}
+
+
+def _content(path: Path) -> str:
     """A template in the identity of a study: not where it lies, but what it says."""
-    if path is None:
-        return None
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+_Bounds = Annotated[Bounds, BeforeValidator(_named)]
+_Template = Annotated[Path, PlainSerializer(_content)]
 
 
 class External(Solver):
@@ -72,7 +85,7 @@ class External(Solver):
     def __init__(
         self,
         command: Annotated[Sequence[str | int | float], MinLen(1)],
-        parameters: Annotated[Mapping[str, Bounds], MinLen(1)],
+        parameters: Annotated[Mapping[str, _Bounds], MinLen(1)],
         fields: Annotated[Mapping[str, str], MinLen(1)],
         grid: Grid,
         stored_steps: Annotated[int, Ge(1)] | None = None,
@@ -80,7 +93,7 @@ class External(Solver):
         times: Annotated[Sequence[float], MinLen(1)] | None = None,
         time_units: str = "1",
         env: Mapping[str, str | int | float] | None = None,
-        template: Annotated[Path, PlainSerializer(_content)] | None = None,
+        template: _Template | None = None,
         time_limit: Annotated[float, Gt(0)] = 600.0,
     ) -> None:
         """`command`: the program and its arguments; words that begin with ./ or ../ are files,
@@ -89,7 +102,7 @@ class External(Solver):
         environment. `time_limit`: the seconds that Millstream waits for a step, the first with the
         program's start, and for its end after the last."""
         self.parameters = ParameterSpace(
-            *(_parameter(name, Bounds(*bounds)) for name, bounds in parameters.items())
+            *(_parameter(name, bounds) for name, bounds in parameters.items())
         )
         self.fields = tuple(Field(name, units) for name, units in fields.items())
         self.grid = _checked(grid)
@@ -202,7 +215,7 @@ def _parameter(name: str, bounds: Bounds) -> Parameter:
             f"a parameter cannot be called {name!r}: letters, digits and _ make a name, and seed "
             "is the simulation's seed"
         )
-    return Parameter(name, *bounds)
+    return Parameter(name, bounds.low, bounds.high, bounds.units, bounds.prior)
 
 
 def _checked(grid: Grid) -> Grid:

@@ -133,7 +133,7 @@ class Receiver:
     def _lacking(self) -> str:
         """What the step under way lacks, if any of it came."""
         whole, missing = self._frame.values.size, self._frame.missing
-        return f" ({missing} of its {whole} numbers are missing)" if missing < whole else ""
+        return f" ({missing} of its {whole} numbers are missing)" if 0 < missing < whole else ""
 
     def _verdict(self) -> str:
         """What is wrong with how the program ended; empty if nothing is."""
