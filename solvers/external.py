@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.external_program import Guard, Program
@@ -53,13 +53,33 @@ def _named(bounds: object) -> object:
     return {"low": bounds[0], "high": bounds[1]}
 
 
+_Word = str | int | float
+
+
+def _absolute(command: Sequence[_Word]) -> list[_Word]:
+    """The command for a process that is elsewhere: files named from here by their whole path."""
+    return [_located(word) if isinstance(word, str) else word for word in command]
+
+
+def _as_written(command: Sequence[_Word]) -> list[_Word]:
+    """A command in the identity of a study, which does not depend on where it was started."""
+    here = f"{Path.cwd()}/"
+    return [
+        f"./{word.removeprefix(here)}" if isinstance(word, str) and word.startswith(here) else word
+        for word in command
+    ]
+
+
 def _content(path: Path) -> str:
     """A template in the identity of a study: not where it lies, but what it says."""
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
 _Bounds = Annotated[Bounds, BeforeValidator(_named)]
-_Template = Annotated[Path, PlainSerializer(_content)]
+_Command = Annotated[
+    Sequence[_Word], MinLen(1), AfterValidator(_absolute), PlainSerializer(_as_written)
+]
+_Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_content)]
 
 
 class External(Solver):
@@ -79,12 +99,12 @@ class External(Solver):
 
     # Each study has its own; these are what can be said without one.
     parameters = ParameterSpace()
-    fields = ()
+    fields: tuple[Field, ...] = ()
     order = Order(space=math.nan, time=math.nan)
 
     def __init__(
         self,
-        command: Annotated[Sequence[str | int | float], MinLen(1)],
+        command: _Command,
         parameters: Annotated[Mapping[str, _Bounds], MinLen(1)],
         fields: Annotated[Mapping[str, str], MinLen(1)],
         grid: Grid,
@@ -92,7 +112,7 @@ class External(Solver):
         final_time: Annotated[float, Gt(0)] | None = None,
         times: Annotated[Sequence[float], MinLen(1)] | None = None,
         time_units: str = "1",
-        env: Mapping[str, str | int | float] | None = None,
+        env: Mapping[str, _Word] | None = None,
         template: _Template | None = None,
         time_limit: Annotated[float, Gt(0)] = 600.0,
     ) -> None:
@@ -109,7 +129,7 @@ class External(Solver):
         self._times = _stored_times(stored_steps, final_time, times)
         self.stored_steps = len(self._times)
         self.time_units = time_units
-        self._program, *words = [_located(str(word)) for word in command]
+        self._program, *words = map(str, _absolute(command))
         self._command = [_executable(self._program), *words]
         self._env = {name: str(value) for name, value in (env or {}).items()}
         self._template = None if template is None else (template.name, _read(template))

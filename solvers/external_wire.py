@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 
 VERSION = 1
 LINE_BYTES = 4096
-_DTYPES = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+_KEYS = ("step", "field", "dtype", "shape", "offset")
+_DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
 
 class WireError(Exception):
@@ -53,7 +54,7 @@ class Decoder:
     def room(self) -> memoryview:
         """Where the next bytes belong."""
         if self._payload is not None:
-            return memoryview(self._payload)[self._filled :]
+            return self._payload.data[self._filled :]
         return memoryview(self._line)[self._used :]
 
     def received(self, count: int) -> None:
@@ -121,24 +122,20 @@ class Piece:
 
 def read_piece(header: dict[str, Any], fields: Sequence[str], grid: Sequence[int]) -> Piece:
     """Raises WireError if the header does not announce a part of the `fields` on this `grid`."""
-    step, field, dtype = header.get("step"), header.get("field"), header.get("dtype")
-    shape, offset = header.get("shape"), header.get("offset")
-    keys = {"step", "field", "dtype", "shape", "offset"}
-    if unknown := sorted(header.keys() - keys):
+    values: list[Any] = [header.get(key) for key in _KEYS]
+    step, field, dtype, shape, offset = values
+    if unknown := sorted(header.keys() - set(_KEYS)):
         raise WireError(f"sent a header with {short(unknown[0])}, which is none of its keys")
     if not _is_count(step):
-        raise WireError(
-            f"sent a header with the step {short(step)}: it has to be a number from 0 on"
-        )
+        raise WireError(f"sent the step {short(step)}: it has to be a number from 0 on")
     if not (isinstance(dtype, str) and dtype in _DTYPES):
         raise WireError(f"sent the dtype {short(dtype)}: it has to be {' or '.join(_DTYPES)}")
     if field is not None and field not in fields:
         raise WireError(f"sent the field {short(field)}: the study has {', '.join(fields)}")
-    whole = tuple(grid) if field is not None else (len(fields), *grid)
-    _check_block(shape, offset, whole)
-    region = tuple(map(_slice, offset, shape))
+    _check_block(shape, offset, (len(fields), *grid) if field is None else tuple(grid))
     if field is not None:
-        region, shape = (_slice(fields.index(field), 1), *region), [1, *shape]
+        shape, offset = [1, *shape], [fields.index(field), *offset]
+    region = tuple(slice(begin, begin + size) for begin, size in zip(offset, shape, strict=True))
     return Piece(step, region, tuple(shape), _DTYPES[dtype])
 
 
@@ -162,10 +159,6 @@ def _check_block(shape: Any, offset: Any, whole: tuple[int, ...]) -> None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _slice(begin: int, size: int) -> slice:
-    return slice(begin, begin + size)
 
 
 class Frame:

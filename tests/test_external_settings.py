@@ -1,5 +1,6 @@
 """What a study says of a program: both forms of everything, and what is refused before it runs."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,9 @@ def test_a_program_is_found_from_where_millstream_was_started(name: str, here: P
         ),
         ({"env": {"A=B": "{size}"}}, "env has A=B"),
         ({"env": {"MILLSTREAM_TOKEN": "{size}"}}, "env has MILLSTREAM_TOKEN"),
-        ({"template": "absent.txt"}, "the template absent.txt cannot be read: No such file"),
-        ({"template": "build"}, "the template build cannot be read: Is a directory"),
-        ({"template": "binary"}, "the template binary is not text in UTF-8"),
+        ({"template": "absent.txt"}, "/absent.txt cannot be read: No such file"),
+        ({"template": "build"}, "/build cannot be read: Is a directory"),
+        ({"template": "binary"}, "/binary is not text in UTF-8"),
         ({"parameters": {}}, "solver.parameters is {}"),
         ({"parameters": {"rate": [1, 0], "size": [0, 1]}}, "bounds of rate are [1.0, 0.0]"),
         (
@@ -206,3 +207,29 @@ def test_what_a_template_says_is_part_of_what_is_stored_and_where_it_lies_is_not
     (here / "in.txt").write_text("rate = {rate}, size = {size}, order = 2")
     assert stored("in.txt") != first
     assert "in.txt" in stored("in.txt")["solver"]["template"]
+
+
+def test_a_solver_is_made_alike_where_another_process_was_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "words").write_text("#!/bin/sh\nexit 3")
+    component = Component.model_validate(
+        settings(command=["./build/model", "./words"], template="in.txt")
+    )
+    make = factory(component, "solver", solvers.base.REGISTERED, Solver)
+    monkeypatch.chdir("/")
+    assert isinstance(make(), Solver)
+
+
+def test_what_is_stored_does_not_depend_on_where_millstream_was_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(here, here / "copy")
+    stored = []
+    for directory in (here, here / "copy"):
+        monkeypatch.chdir(directory)
+        values = settings(command=["./build/model", "./in.txt", "{rate}", 5], template="in.txt")
+        study = Study.model_validate(yaml.safe_load(STUDY) | {"solver": values})
+        stored.append(identity(study, study.store))
+    assert stored[0] == stored[1]
+    assert stored[0]["solver"]["command"] == ["./build/model", "./in.txt", "{rate}", 5]
