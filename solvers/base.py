@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
 REGISTERED = {
-    "heat": "solvers.heat:Heat",
+    "external": "solvers.external:External",
     "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
+    "heat": "solvers.heat:Heat",
     "two_species": "solvers.tumor.two_species:TwoSpecies",
 }
 

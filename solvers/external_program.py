@@ -1,0 +1,133 @@
+"""The process of a program: how it is started, watched and ended, with all that it started."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Seconds between the request to end and the end.
+GRACE = 1.0
+# How much of the end of what a program wrote to standard error is told.
+_TAIL_BYTES = 600
+
+# Reads lines "GROUP DIRECTORY" (GROUP 0: none). When the pipe closes, the solver's process has
+# ended: the last group is ended and its directory removed. In the background, so that it is no
+# child of the solver's process: Ray kills the children of a process that it kills, but not theirs.
+_GUARD = f"""
+exec 3<&0
+(
+    trap '' HUP INT TERM
+    last=0
+    while read -r line; do last=$line; done
+    group=${{last%% *}}
+    if [ "$group" != 0 ]; then
+        kill -s TERM -- "-$group"
+        sleep {GRACE:g}
+        kill -s KILL -- "-$group"
+        rm -rf -- "${{last#* }}"
+    fi
+) <&3 3<&- &
+"""
+
+
+class Guard:
+    """Ends a program whose solver's process is killed, which can then do nothing itself.
+
+    It outlives its programs, one after the other: an orphan for every simulation would leave a
+    zombie for each where process 1 does not collect them, as in many containers.
+    """
+
+    def __init__(self) -> None:
+        inner, self._pipe = os.pipe()
+        try:
+            subprocess.run(
+                ["/bin/sh", "-c", _GUARD],
+                stdin=inner,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+                check=True,
+            )
+        finally:
+            os.close(inner)
+
+    def __del__(self) -> None:
+        os.close(self._pipe)
+
+    def watch(self, group: int, directory: Path) -> None:
+        os.write(self._pipe, f"{group} {directory}\n".encode())
+
+    def release(self) -> None:
+        os.write(self._pipe, b"0\n")
+
+
+class Program:
+    """A command that runs in a process group of its own."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], directory: Path
+    ) -> None:
+        """Start it in `directory`, without a shell. Raises OSError if that is not possible."""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=directory,
+            env=environment,
+            process_group=0,
+        )
+        self.group = self._process.pid
+        assert self._process.stderr is not None
+        self.errors = self._process.stderr.fileno()
+        os.set_blocking(self.errors, False)
+        self._tail = b""
+
+    def status(self) -> int | None:
+        """How the command ended: its exit status, or minus the signal that ended it; None before.
+
+        It is not collected yet, which keeps the number of its group from being given to others.
+        """
+        if self._process.returncode is not None:
+            return self._process.returncode
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        result = os.waitid(os.P_PID, self._process.pid, options)
+        if result is None:
+            return None
+        exited = result.si_code == os.CLD_EXITED
+        return result.si_status if exited else -result.si_status
+
+    def read_errors(self) -> bool:
+        """Take what it wrote to standard error; whether that was anything."""
+        try:
+            data = os.read(self.errors, 1 << 16)
+        except BlockingIOError:
+            return False
+        self._tail = (self._tail + data)[-_TAIL_BYTES:]
+        return bool(data)
+
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error, in one line; after `end()`."""
+        text = self._tail.decode(errors="replace")
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+    def end(self) -> None:
+        """End the command and all of its group, and take its last words."""
+        if self._process.returncode is not None:
+            return
+        if self.status() is None:
+            os.killpg(self.group, signal.SIGTERM)
+            deadline = time.monotonic() + GRACE
+            while self.status() is None and time.monotonic() < deadline:
+                self.read_errors()
+                time.sleep(0.005)
+        os.killpg(self.group, signal.SIGKILL)
+        self._process.wait()
+        for _ in range(16):  # a pipe holds no more; who has left the group may write for ever
+            if not self.read_errors():
+                break
+        assert self._process.stderr is not None
+        self._process.stderr.close()
