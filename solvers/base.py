@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
-REGISTERED = {"heat": "solvers.heat:Heat"}
+REGISTERED = {
+    "heat": "solvers.heat:Heat",
+    "lorenz": "solvers.lorenz:Lorenz",
+    "burgers": "solvers.burgers:Burgers",
+    "kuramoto_sivashinsky": "solvers.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "gray_scott": "solvers.gray_scott:GrayScott",
+    "navier_stokes": "solvers.navier_stokes:NavierStokes",
+    "darcy": "solvers.darcy:Darcy",
+}
 
 
 @dataclass(frozen=True)
