@@ -13,12 +13,12 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
     """Raise ValueError if `substeps` steps of a fourth-order Runge-Kutta method are too few for an
     `interval` between stored times in which things change at most at `rate` (the largest
     eigenvalue's modulus of what is integrated explicitly)."""
-    longest = RUNGE_KUTTA_4 / rate
-    if interval / substeps > longest:
+    needed = math.ceil(rate * interval / RUNGE_KUTTA_4)
+    if substeps < needed:
         raise ValueError(
-            f"substeps is {substeps}: the time step would be {interval / substeps:.3g}, which is "
-            f"unstable, as it is longer than {longest:.3g}; it has to be at least "
-            f"{math.ceil(interval / longest)}"
+            f"substeps is {substeps}: its time steps of {interval / substeps:.3g} would be "
+            f"unstable, as they are longer than {RUNGE_KUTTA_4 / rate:.3g}; it has to be at least "
+            f"{needed}"
         )
 
 

@@ -52,6 +52,7 @@ class Lorenz(BatchSolver):
         self.stored_steps = stored_steps
         self.final_time = final_time
         self.substeps = substeps
+        self._interval = final_time / (stored_steps - 1)
         self._require_stable(self.parameters.high)
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -81,10 +82,6 @@ class Lorenz(BatchSolver):
                 k4 = rate(state + step * k3)
                 state = state + step / 6 * (k1 + 2 * (k2 + k3) + k4)
             yield _stored(state)
-
-    @property
-    def _interval(self) -> float:
-        return self.final_time / (self.stored_steps - 1)
 
     def _require_stable(self, parameters: NDArray[np.float64]) -> None:
         sigma, rho, _ = parameters.tolist()

@@ -19,9 +19,21 @@ from torch import Tensor
 Precision = Literal["float32", "float64"]
 
 
-def highest_wavenumber(points: int, length: float) -> float:
-    """Of the modes that are kept, along an axis of so many points."""
-    return 2 * math.pi / length * ((points - 1) // 3)
+def kept_wavenumbers(points: int, length: float) -> NDArray[np.float64]:
+    """Those along an axis of so many points, from the lowest on, without zero."""
+    return 2 * math.pi / length * np.arange(1.0, (points - 1) // 3 + 1)
+
+
+def advective_rate(
+    wavenumbers: NDArray[np.float64], speed: float, damping: NDArray[np.float64]
+) -> float:
+    """The fastest rate at which a speed turns the phases of modes with these wave numbers.
+
+    Modes that are damped faster than they are turned do not limit the step, if the damping is
+    integrated exactly, and are not counted.
+    """
+    rates = speed * wavenumbers
+    return float(rates[damping < rates].max(initial=0.0))
 
 
 class Box:
@@ -57,14 +69,15 @@ class Box:
         """The field of a state."""
         if self.dimensions == 2:
             state = torch.fft.ifft(state, norm="forward").transpose(-1, -2)
-        return torch.fft.irfft(state, n=self.points, norm="forward")
+        field: Tensor = torch.fft.irfft(state, n=self.points, norm="forward")
+        return field
 
     def to_modes(self, field: Tensor) -> Tensor:
         """The coefficients of a field: a state, but that other modes than the kept are there too.
 
         `inside` removes them.
         """
-        modes = torch.fft.rfft(field, norm="forward")
+        modes: Tensor = torch.fft.rfft(field, norm="forward")
         if self.dimensions == 2:
             columns = modes[..., : self.highest + 1]
             modes = torch.fft.fft(columns.transpose(-1, -2), norm="forward")
