@@ -129,14 +129,15 @@ class Etdrk4:
         """
         self._explicit = explicit
         z = step * linear
-        phi1, phi2, phi3 = (_phi(order, z) for order in (1, 2, 3))
+        phi1, phi2, phi3 = _phi(z)
+        half = (z / 2).exp()
         explicit_parts = (
-            _phi(1, z / 2) / 2,
+            phi1 / (half + 1),  # half of phi1 of z / 2
             phi1 - 3 * phi2 + 4 * phi3,
             2 * phi2 - 4 * phi3,
             4 * phi3 - phi2,
         )
-        coefficients = (z.exp(), (z / 2).exp(), *(step * factor * part for part in explicit_parts))
+        coefficients = (z.exp(), half, *(step * factor * part for part in explicit_parts))
         self._coefficients = [_without_tiny(value).to(dtype) for value in coefficients]
 
     def trajectory(self, state: Tensor, stored_steps: int, substeps: int) -> Iterator[Tensor]:
@@ -165,18 +166,22 @@ class Etdrk4:
         return state
 
 
-def _phi(order: int, z: Tensor) -> Tensor:
-    """The sum over j of z^j / (j + order)!, which is (exp(z) - 1) / z for order 1.
+def _phi(z: Tensor) -> list[Tensor]:
+    """phi_1, phi_2 and phi_3 of z, where phi_k is the sum over j of z^j / (j + k)!.
 
-    To rounding: the closed form loses digits near 0 (Kassam and Trefethen, SIAM J. Sci. Comput. 26,
-    2005), so there it is the series.
+    To rounding: their closed form, which begins with (exp(z) - 1) / z, loses digits near 0 (Kassam
+    and Trefethen, SIAM J. Sci. Comput. 26, 2005), so there it is the series.
     """
-    series, closed = torch.zeros_like(z), z.exp()
+    closed = [z.exp()]
+    for k in range(3):
+        closed.append((closed[k] - 1 / math.factorial(k)) / z)
+    series = [torch.zeros_like(z)]
     for j in reversed(range(18)):
-        series = series * z + 1 / math.factorial(j + order)
-    for k in range(order):
-        closed = (closed - 1 / math.factorial(k)) / z
-    return torch.where(z.abs() < 1, series, closed)
+        series[0] = series[0] * z + 1 / math.factorial(j + 3)
+    for k in (2, 1):
+        series.insert(0, series[0] * z + 1 / math.factorial(k))
+    near = z.abs() < 1
+    return [torch.where(near, *pair) for pair in zip(series, closed[1:], strict=True)]
 
 
 def _without_tiny(values: Tensor) -> Tensor:
