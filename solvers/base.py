@@ -16,9 +16,15 @@ from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
 REGISTERED = {
+    "burgers": "solvers.burgers:Burgers",
+    "darcy": "solvers.darcy:Darcy",
     "external": "solvers.external:External",
     "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
+    "gray_scott": "solvers.gray_scott:GrayScott",
     "heat": "solvers.heat:Heat",
+    "kuramoto_sivashinsky": "solvers.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "lorenz": "solvers.lorenz:Lorenz",
+    "navier_stokes": "solvers.navier_stokes:NavierStokes",
     "two_species": "solvers.tumor.two_species:TwoSpecies",
 }
 

@@ -1,0 +1,35 @@
+"""What a solver refuses before it starts: steps that are unstable, grids that fit no memory."""
+
+import math
+
+import psutil
+
+# Where the stability region of the classical fourth-order Runge-Kutta method meets the imaginary
+# axis. Along the negative real axis it reaches 2.79.
+RUNGE_KUTTA_4 = 2.78
+
+
+def require_stable(rate: float, interval: float, substeps: int) -> None:
+    """Raise ValueError if `substeps` steps of a fourth-order Runge-Kutta method are too few for an
+    `interval` between stored times in which things change at most at `rate` (the largest
+    eigenvalue's modulus of what is integrated explicitly)."""
+    needed = math.ceil(rate * interval / RUNGE_KUTTA_4)
+    if substeps < needed:
+        raise ValueError(
+            f"substeps is {substeps}: its time steps of {interval / substeps:.3g} would be "
+            f"unstable, as they are longer than {RUNGE_KUTTA_4 / rate:.3g}; it has to be at least "
+            f"{needed}"
+        )
+
+
+def require_memory(setting: str, shape: tuple[int, ...], arrays: int, bytes_each: int) -> None:
+    """Raise ValueError if `arrays` numbers of `bytes_each` bytes at every point of a grid, which is
+    what one simulation keeps at a time, are more than the machine's memory. `setting` is the one
+    that made the grid's `shape`."""
+    needed, present = arrays * bytes_each * math.prod(shape), psutil.virtual_memory().total
+    if needed > present:
+        raise ValueError(
+            f"{setting} is {shape[0]}: one simulation on {' x '.join(map(str, shape))} points "
+            f"would take {needed / 2**30:,.1f} GiB of memory, and this machine has "
+            f"{present / 2**30:,.1f} GiB; choose a smaller one"
+        )

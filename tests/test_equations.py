@@ -1,0 +1,138 @@
+"""What holds for all of the standard equations, and the mistakes that their solvers refuse."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from equations import RANDOM, SMALL, batch, corners, name, run
+
+from solvers.base import BatchSolver
+from solvers.burgers import Burgers
+from solvers.darcy import Darcy, pressure
+from solvers.gray_scott import GrayScott
+from solvers.heat import Heat
+from solvers.kuramoto_sivashinsky import KuramotoSivashinsky
+from solvers.lorenz import Lorenz
+from solvers.navier_stokes import NavierStokes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("solver", SMALL, ids=name)
+def test_fields_are_finite_and_laid_out_as_declared_over_the_prior(solver: BatchSolver) -> None:
+    parameters = corners(solver)
+    fields = batch(solver, parameters)
+    assert fields.dtype == np.float32
+    shape = (len(solver.fields), *solver.grid.shape)
+    assert fields.shape == (solver.stored_steps, len(parameters), *shape)
+    assert np.isfinite(fields).all()
+    times = solver.times(parameters[0])
+    assert times.shape == (solver.stored_steps,)
+    assert (np.diff(times) > 0).all()
+    assert len(solver.grid.spacing) == len(solver.grid.shape)
+
+
+@pytest.mark.parametrize("solver", SMALL, ids=name)
+def test_a_batch_equals_its_simulations_one_by_one(solver: BatchSolver) -> None:
+    parameters = solver.parameters.from_unit(
+        np.random.default_rng(0).random((3, len(solver.parameters)))
+    )
+    together = batch(solver, parameters)
+    alone = np.stack([run(solver, row, seed) for seed, row in enumerate(parameters)], 1)
+    # To rounding: which instructions a transform uses depends on how many there are.
+    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("solver", SMALL, ids=name)
+def test_the_same_seed_gives_the_same_bits(solver: BatchSolver) -> None:
+    parameters = solver.parameters.from_unit(np.full(len(solver.parameters), 0.5))
+    parameters.setflags(write=False)  # as those are that come out of Ray's object store
+    first, second = (run(solver, parameters, seed=2**64 - 1) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("solver", RANDOM, ids=name)
+def test_another_seed_gives_another_initial_state(solver: BatchSolver) -> None:
+    parameters = solver.parameters.from_unit(np.full(len(solver.parameters), 0.5))
+    first, second = (next(solver.solve(parameters, seed)) for seed in (0, 1))
+    assert np.abs(first - second).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", [Burgers, KuramotoSivashinsky, NavierStokes])
+def test_a_finer_grid_starts_from_the_same_field(kind: type[BatchSolver]) -> None:
+    coarse, fine = kind(64), kind(128, substeps=40)  # type: ignore[call-arg]
+    parameters = coarse.parameters.from_unit(np.full(len(coarse.parameters), 0.5))
+    shared = (slice(None), *[slice(None, None, 2)] * len(coarse.grid.shape))
+    first, second = (next(solver.solve(parameters, 3)) for solver in (coarse, fine))
+    np.testing.assert_allclose(first, second[shared], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("solver", [SMALL[0], SMALL[1], SMALL[3]], ids=name)
+def test_the_mean_is_conserved(solver: BatchSolver) -> None:
+    fields = batch(solver, corners(solver)).astype(np.float64)
+    axes = tuple(range(3, fields.ndim))
+    assert np.abs(fields.mean(axes)).max() < 1e-6 * np.abs(fields).max()
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("kind", "least"),
+    [(Burgers, 3), (KuramotoSivashinsky, 2), (GrayScott, 6), (NavierStokes, 7)],
+)
+def test_an_unstable_step_is_refused(kind: type[BatchSolver], least: int) -> None:
+    with pytest.raises(ValueError, match=rf"substeps is 1: .* has to be at least {least}$"):
+        kind(substeps=1)  # type: ignore[call-arg]
+    stable = kind(substeps=least)  # type: ignore[call-arg]
+    fields = batch(stable, corners(stable))
+    assert np.isfinite(fields).all()
+    assert np.abs(fields).max() < 50
+
+
+def test_an_unstable_step_of_lorenz_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"substeps is 1: .* of 0.2 .* has to be at least 3$"):
+        Lorenz(11, 2.0, substeps=1)
+
+
+def test_a_step_that_only_the_parameters_make_unstable_is_refused() -> None:
+    faster = [0.005, 0.0, 5.0]  # an amplitude beyond the solver's own bounds
+    with pytest.raises(ValueError, match=r"substeps is 4: .* unstable"):
+        run(Burgers(), faster)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Burgers(10**12), r"points is 1000000000000: .* 178,\d+\.\d GiB"),
+        (lambda: KuramotoSivashinsky(10**12), "points is 1000000000000: "),
+        (lambda: GrayScott(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
+        (lambda: NavierStokes(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
+        (lambda: Darcy(10**6), "grid_size is 1000000: .* 1000000 x 1000000 points"),
+        (lambda: Heat(10**4, dimensions=3), "grid_size is 10000: .* 10000 x 10000 x 10000 points"),
+    ],
+)
+def test_a_grid_too_large_for_memory_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}.*this machine has .* choose a smaller one"):
+        make()
+
+
+def test_an_initial_state_finer_than_the_grid_is_refused() -> None:
+    solver = KuramotoSivashinsky(128)
+    solver.grid = type(solver.grid)((24,), (1.0,))
+    with pytest.raises(ValueError, match=r"24 points is too coarse .* needs at least 25 points"):
+        run(solver, [1.0, 0.5])
+
+
+def test_a_medium_that_cannot_be_solved_for_says_so() -> None:
+    medium = torch.full((1, 9, 9), float("nan"), dtype=torch.float64)
+    with pytest.raises(ArithmeticError, match="did not converge"):
+        pressure(medium, torch.ones((1, 7, 7), dtype=torch.float64))
