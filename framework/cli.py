@@ -204,8 +204,8 @@ def list_(
     for kind, items in entries.items():
         lines.append(f"{kind}:")
         for item in items:
-            lines.append(f"  {item['name']:12} {item['summary']}")
-            lines += [f"  {'':12}   {key}: {item[key]}" for key in item if key not in _HEADER]
+            lines.append(f"  {item['name']:20} {item['summary']}")
+            lines += [f"  {'':20}   {key}: {item[key]}" for key in item if key not in _HEADER]
     _print(entries, "\n".join(lines), as_json)
 
 

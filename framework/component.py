@@ -7,6 +7,7 @@ annotations, so a component declares them once, in plain Python.
 import difflib
 import importlib
 import inspect
+import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,12 +100,13 @@ def settings_of(component: Callable[..., Any], leading: int) -> type[Section]:
 
 
 def describe(name: str, component: type[Any], leading: int) -> dict[str, str]:
-    """A component's name, the first line of its documentation, and its settings."""
+    """A component's name, the first sentence of its documentation, and its settings."""
     settings = (
         key if field.is_required() else f"{key}={field.default}"
         for key, field in settings_of(component, leading).model_fields.items()
     )
-    summary = (inspect.getdoc(component) or "").partition("\n")[0]
+    text = " ".join((inspect.getdoc(component) or "").partition("\n\n")[0].split())
+    summary = re.split(r"(?<=\.) ", text, maxsplit=1)[0]
     return {"name": name, "summary": summary, "settings": ", ".join(settings)}
 
 

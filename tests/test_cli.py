@@ -307,7 +307,7 @@ def test_list_names_what_a_study_can_use() -> None:
     assert "grid: 64 x 64, spacing 0.0159 x 0.0159" in listed.stdout
     assert "order: 2 in space, 2 in time" in listed.stdout
     entries = the_object(in_process(QUICKSTART.parent.parent, "list", "studies", "--json").stdout)
-    assert [item["name"] for item in entries["studies"]] == ["configs/quickstart.yaml"]
+    assert "configs/quickstart.yaml" in [item["name"] for item in entries["studies"]]
     assert in_process(QUICKSTART.parent, "list", "planets").returncode == 2
 
 

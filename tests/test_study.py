@@ -160,3 +160,14 @@ def test_the_problem_is_known_before_the_first_simulation() -> None:
 def test_the_readme_explains_the_quickstart_as_it_is() -> None:
     readme = (QUICKSTART.parent.parent / "README.md").read_text()
     assert f"```yaml\n{QUICKSTART.read_text().rstrip()}\n```" in readme
+
+
+STUDIES = [path for path in QUICKSTART.parent.glob("*.yaml") if "external" not in path.name]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_the_studies_that_come_with_it_are_sound(path: Path) -> None:
+    study = Study.load(path)
+    assert study.name == path.stem
+    problem = study.surrogate_factory()().problem
+    assert problem.grid == study.solver_factory()().grid.shape
