@@ -10,8 +10,9 @@ INSTALLED := $(VENV)/installed
 demo: $(INSTALLED)
 	$(BIN)/millstream train configs/quickstart.yaml
 
+# Two files of tests at once: most of them wait for processes. One thread each.
 test: check
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 # What can be said without running anything.
 check: $(INSTALLED)

@@ -7,9 +7,9 @@ so many seconds, in a folder that is deleted afterwards, with its store and with
 reads once a second the memory of every process that belongs to it: USS, what would be freed if it
 ended. What all share, Ray's object store, is a file in shared memory and counted for itself.
 
-How to read it: the end of the run, at which the pictures are drawn, is left out, and so is the first
-quarter of the rest; a process is flat if in the last quarter it holds no more than a fiftieth, or 2
-MiB, more than in the second. Processes that came or went in between are left out.
+How to read it: the end of the run, at which the pictures are drawn, is left out, and so is the
+first quarter of the rest; a process is flat if in the last quarter it holds no more than a
+fiftieth, or 2 MiB, more than in the second. Processes that came or went in between are left out.
 """
 
 import argparse

@@ -190,7 +190,7 @@ def _faster_solvers(study: Study) -> list[str]:
         changes.append(
             f"more simulations in one call (ensemble.group_size, now {ensemble.group_size})"
         )
-    if ensemble.address is None and not study.deterministic:
+    if not (_on_a_cluster(study) or study.deterministic):
         full = f", as {_cpus(study)}" if _machine_is_full(study) else ""
         changes.append(f"the machines of a cluster (ensemble.address, now none){full}")
     return changes or [f"more solvers at once (ensemble.actors, now {ensemble.actors})"]
@@ -325,10 +325,14 @@ def _of_the_samples(summary: dict[str, Any], study: Study) -> list[str]:
     return warnings
 
 
+def _on_a_cluster(study: Study) -> bool:
+    return bool(study.ensemble.address or os.environ.get("RAY_ADDRESS"))
+
+
 def _machine_is_full(study: Study) -> bool:
     """Whether another solver beside training would have to share a CPU of this machine."""
     ensemble = study.ensemble
-    if ensemble.address or os.environ.get("RAY_ADDRESS"):
+    if _on_a_cluster(study):
         return False
     return (ensemble.actors + 1) * ensemble.cpus_per_actor + 1 > len(os.sched_getaffinity(0))
 

@@ -99,7 +99,14 @@ def _run(make: "Callable[[], Run]", as_json: bool) -> None:
 
 
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")
-def simulate(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def simulate(
+    study: StudyFile,
+    overrides: Overrides = None,
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Draw some of the simulations, beside the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the simulations of a study into its store, without training."""
     from framework.simulating import Simulating
     from framework.study import Study
@@ -109,6 +116,7 @@ def simulate(study: StudyFile, overrides: Overrides = None, as_json: AsJson = Fa
         with redirect_stdout(sys.stderr):
             simulating = Simulating(Study.load(study, overrides or []))
             simulating.run()
+            drawn = str(simulating.draw()) if picture else None
     except StudyError as error:
         _fail(2, str(error), {}, as_json)
     except RunError as error:
@@ -116,13 +124,15 @@ def simulate(study: StudyFile, overrides: Overrides = None, as_json: AsJson = Fa
     except KeyboardInterrupt:
         summary = simulating.summary() if simulating else {}
         _fail(130, "interrupted: the same command goes on", summary, as_json)
-    summary = simulating.summary()
+    summary = {**simulating.summary(), "picture": drawn}
     counts = summary["simulations"]
     text = (
         f"{summary['store']}: {counts['completed']} of {counts['requested']} simulations, "
         f"{counts['quarantined']} quarantined, {summary['bytes'] / 1e6:.1f} MB, "
         f"{summary['seconds']:.0f} s"
     )
+    if drawn:
+        text += f"\n{drawn}"
     _print(summary, text, as_json)
 
 
@@ -183,7 +193,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List the solvers and surrogates with their settings, and the studies in configs/."""
-    from framework.study import listing
+    from framework.listing import listing
 
     entries = listing()
     if what is not None:

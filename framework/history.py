@@ -1,4 +1,4 @@
-"""A run's history: a row of figures every few seconds.
+"""A run's history: a row of figures every few seconds, more often at the beginning.
 
 It is what the pictures are drawn from and what is tracked; it lies in the run's folder as
 `history.jsonl`, one JSON object a line.
@@ -14,11 +14,12 @@ from types import TracebackType
 # Name -> figure, such as "samples/received"; what is not known is left out.
 Record = dict[str, float]
 
-_SECONDS = 2.0
+# Between two rows: the first, and the longest, to which it grows by a tenth from row to row.
+_FIRST_SECONDS, _SECONDS = 0.2, 2.0
 
 
 class History:
-    """While entered, takes a row every 2 s, and one at the end."""
+    """While entered, takes rows, and one at the end."""
 
     def __init__(
         self, path: Path, read: Callable[[], Record], then: Callable[[Record], None]
@@ -61,8 +62,10 @@ class History:
         self._take()
 
     def _run(self) -> None:
-        while not self._over.wait(_SECONDS):
+        seconds = _FIRST_SECONDS
+        while not self._over.wait(seconds):
             self._take()
+            seconds = min(1.1 * seconds, _SECONDS)
 
     def _take(self) -> None:
         row = self._read()

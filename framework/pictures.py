@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 # A picture shows at most this many intervals of time.
 _INTERVALS = 400
-# Rows are taken every 2 s: more than this between two of them is a gap.
+# Rows are taken every 2 s or less: more than this between two of them is a gap.
 _GAP_SECONDS = 7.0
 _WIDTH = 9.0  # inches
 _LARGE = 400_000  # bytes
@@ -50,7 +50,7 @@ def draw_pictures(
     drawings: dict[str, Callable[[], Figure]] = {}
     if comparison is not None:
         drawings["fields"] = lambda: draw_comparison(comparison)
-    if len(_column(history, "training/loss", "step")[0]) > 1:
+    if len(_column(history, "training/loss", "step")[0]):
         drawings["curves"] = lambda: draw_curves(history, trivial)
     if len(history) > 2 and history[-1].get("samples/received"):
         drawings["timeline"] = lambda: draw_timeline(history)
@@ -116,8 +116,11 @@ def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
     steps, losses = _column(history, "training/loss", "step")
     losses = np.where(losses > 0, losses, np.nan)
     smooth = len(steps) >= 8
+    marker = "o" if len(steps) == 1 else ""
     alpha = 0.35 if smooth else 1.0
-    axes.plot(steps, losses, color=BLUE, alpha=alpha, linewidth=1, label="of a batch")
+    axes.plot(
+        steps, losses, color=BLUE, alpha=alpha, linewidth=1, marker=marker, label="of a batch"
+    )
     if smooth:
         axes.plot(steps, _smoothed(losses), color=BLUE, linewidth=1.8, label="smoothed")
     axes.set_yscale("log")

@@ -9,6 +9,7 @@ interruption.
 """
 
 import time
+from pathlib import Path
 from typing import Any
 
 from framework.block import Block
@@ -19,6 +20,7 @@ from framework.history import Record
 from framework.interrupt import Interrupts
 from framework.ledger import Ledger, ReplayMismatchError
 from framework.parts import make_ensemble, open_store
+from framework.stored_picture import draw_store
 from framework.study import Study
 
 
@@ -87,6 +89,14 @@ class Simulating:
             "bytes": self._store.bytes(),
             "seconds": self._seconds,
         }
+
+    def draw(self) -> Path:
+        """Draw some of what is stored, beside a local store; return where. Raises RunError."""
+        path = self._store.path
+        picture = Path(path.rpartition("/")[2] if "://" in path else path).with_suffix(".png")
+        study = self._study
+        draw_store(path, study.solver_factory()(), study.make_design().space, picture)
+        return picture
 
     def _receive(self, block: Block) -> None:
         try:

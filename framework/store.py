@@ -4,6 +4,7 @@
     FIELD      [simulation, time, *grid]   one array a field; NaN where nothing was written
     time       [time]                      the stored steps that are kept
     t          [simulation, time]          their times
+    resolved   [simulation]                whether grid and step resolve what its parameters ask for
     complete   [simulation]                whether the simulation is all there, to the last bit
 
 Two kinds of process write, and no chunk is written by both or by two of one kind:
@@ -11,7 +12,7 @@ Two kinds of process write, and no chunk is written by both or by two of one kin
 - Each solver actor has a `StoreWriter` (store_writer.py). It writes the fields of its simulations;
   a chunk is of one simulation. A simulation is reported only once all of it is written.
 - The training process has the `Store`, the one owner: it creates and resizes the arrays, and writes
-  parameters, times and then `complete` of what was reported.
+  parameters, times, `resolved` and then `complete` of what was reported.
 
 So whatever is killed, what is marked complete was written before. Readers (store_reader.py) go by
 that mark, never by the length of an array. A chunk is replaced by renaming a whole new one into
@@ -53,6 +54,9 @@ from framework.store_layout import (
 from framework.store_writer import StoreWriter
 from solvers.base import Solver
 
+# What the owner writes of every simulation; the last one says that the others are there.
+_OF_SIMULATIONS = ("parameters", "t", "resolved", "complete")
+
 
 class Store:
     """The owner of a store; at any time there is one. Its methods may be called from any thread."""
@@ -66,7 +70,7 @@ class Store:
         self._solver = solver
         self._lock = lock or ExitStack()
         self._steps = read(group, "time")
-        self._arrays = {name: array_of(group, name) for name in ("parameters", "t", "complete")}
+        self._arrays = {name: array_of(group, name) for name in _OF_SIMULATIONS}
         self._complete: NDArray[np.bool_] = read(group, "complete")  # [S], as on disk
         self._changed = threading.Condition()
         self._waiting: dict[int, NDArray[np.float64]] = {}  # simulation -> its parameters
@@ -192,6 +196,8 @@ class Store:
         t = np.stack([self._solver.times(values)[self._steps] for values in parameters])
         self._arrays["parameters"].set_orthogonal_selection((rows, slice(None)), parameters)
         self._arrays["t"].set_orthogonal_selection((rows, slice(None)), t)
+        resolved = np.array([self._solver.resolved(values) for values in parameters])
+        self._arrays["resolved"].set_orthogonal_selection((rows,), resolved)
         # Only now: a reader takes what is complete for whole.
         self._arrays["complete"].set_orthogonal_selection((rows,), np.ones(len(rows), dtype=bool))
 

@@ -111,7 +111,7 @@ def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) ->
     affine = getattr(solver, "affine", None)
     settings = {key: value for key, value in identity["solver"].items() if key != "name"}
     return {
-        "coordinates": "t complete",  # which arrays xarray is to take for coordinates
+        "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates
         "millstream_format": FORMAT,
         "millstream_version": ours,
         "solver": {

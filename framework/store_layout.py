@@ -27,14 +27,14 @@ from zarr.core.sync import sync
 from framework.errors import RunError, StudyError
 from solvers.base import Solver
 
-FORMAT = 1
+FORMAT = 2
 # A chunk of a field is about this large before compression.
 CHUNK_BYTES = 4 * 2**20
 # A chunk of the other arrays is at most this large and this long: a commit rewrites one of each.
 _ROWS_BYTES, _ROWS = 2**18, 8192
 # All chunks of an array in one directory: else every simulation makes several.
 _CHUNK_KEYS: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
-_OWN_ARRAYS = ("parameters", "parameter", "time", "t", "complete", "simulation")
+_OWN_ARRAYS = ("parameters", "parameter", "time", "t", "resolved", "complete", "simulation")
 
 
 def create(
@@ -61,7 +61,8 @@ def create(
     _create_array(group, "parameters", *rows, attributes={"units": units})
     rows = ("simulation", "time"), (simulations, len(steps))
     _create_array(group, "t", *rows, attributes={"units": getattr(solver, "time_units", "1")})
-    _create_array(group, "complete", ("simulation",), (simulations,), "bool", False)
+    for name in ("resolved", "complete"):
+        _create_array(group, name, ("simulation",), (simulations,), "bool", False)
     _create_array(group, "time", ("time",), (len(steps),), "int64", 0)[:] = steps
     _create_array(group, "parameter", ("parameter",), (len(names),), "str", "")[:] = np.array(names)
     return group
@@ -121,7 +122,7 @@ def _create_array(
 
 def resize(group: zarr.Group, simulations: int) -> None:
     """Make room for this many simulations; nothing shrinks."""
-    for name in (*attributes_of(group)["fields"], "parameters", "t", "complete"):
+    for name in (*attributes_of(group)["fields"], "parameters", "t", "resolved", "complete"):
         array = array_of(group, name)
         if array.shape[0] < simulations:
             array.resize((simulations, *array.shape[1:]))

@@ -19,7 +19,7 @@ import solvers.base
 import surrogates.base
 from framework.buffer import BufferConfig
 from framework.checkpoint import CheckpointConfig
-from framework.component import Component, describe, explain, factory, find, their_mistakes
+from framework.component import Component, explain, factory, find, their_mistakes
 from framework.design import Design, DesignConfig
 from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError
@@ -168,26 +168,6 @@ def _said_of(part: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{part}: {error}") from None
-
-
-def listing() -> dict[str, list[dict[str, str]]]:
-    """What a study can name, and the studies in configs/: for each its name and what it is."""
-    entries: dict[str, list[dict[str, str]]] = {"solvers": [], "surrogates": [], "studies": []}
-    for name in solvers.base.REGISTERED:
-        solver = find(name, "solver", solvers.base.REGISTERED, Solver)
-        parameters = (
-            f"{item.name} [{item.low:g}, {item.high:g}] {item.units}"
-            for item in solver.parameters.items
-        )
-        entry = describe(name, solver, leading=0)
-        entries["solvers"].append({**entry, "parameters": ", ".join(parameters)})
-    for name in surrogates.base.REGISTERED:
-        surrogate = find(name, "surrogate", surrogates.base.REGISTERED, Surrogate)
-        entries["surrogates"].append(describe(name, surrogate, leading=1))
-    for path in sorted(Path("configs").glob("*.yaml")):
-        comment = path.read_text().partition("\n")[0]
-        entries["studies"].append({"name": str(path), "summary": comment.lstrip("# ")})
-    return entries
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 # The solvers that a study can name without an import path.
 REGISTERED = {
-    "external": "solvers.external:External",
     "heat": "solvers.heat:Heat",
+    "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
+    "two_species": "solvers.tumor.two_species:TwoSpecies",
+    "external": "solvers.external:External",
 }
 
 
@@ -75,7 +77,7 @@ class ParameterSpace:
                 raise ValueError(
                     f"{name} is not a parameter of this solver, which has {', '.join(self.names)}"
                 )
-        return ParameterSpace(
+        return self.with_items(
             *(
                 replace(item, low=bounds[item.name][0], high=bounds[item.name][1])
                 if item.name in bounds
@@ -83,6 +85,10 @@ class ParameterSpace:
                 for item in self.items
             )
         )
+
+    def with_items(self, *parameters: Parameter) -> "ParameterSpace":
+        """The same kind of space of these parameters; a subclass passes on what else it knows."""
+        return ParameterSpace(*parameters)
 
     def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points of the unit cube [..., p] to parameter values [..., p], by the prior."""
@@ -148,9 +154,25 @@ class Solver(ABC):
         threads. Any exception ends the simulation; it is reported with the parameters.
         """
 
-    def observe(self, fields: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What would be measured of the fields [C, *grid]: all of them, unless overridden."""
-        return fields
+    def observe(
+        self, fields: NDArray[np.float32], **settings: float
+    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
+        """What would be measured of the fields [C, *grid]: images [*grid] by name, masks or values.
+
+        The fields themselves, unless overridden. Raises ValueError on a setting that is not one.
+        """
+        if settings:
+            raise ValueError(
+                f"{', '.join(settings)}: what is observed of this solver has no setting"
+            )
+        return {field.name: values for field, values in zip(self.fields, fields, strict=True)}
+
+    def resolved(self, parameters: NDArray[np.float64]) -> bool:
+        """Whether the grid and the step resolve what these parameters [p] ask for.
+
+        Kept beside each simulation in the store; one that is not resolved runs all the same.
+        """
+        return True
 
 
 class BatchSolver(Solver):

@@ -97,10 +97,7 @@ class External(Solver):
     is ended. See external_wire.py for what is sent.
     """
 
-    # Each study has its own; these are what can be said without one.
-    parameters = ParameterSpace()
-    fields: tuple[Field, ...] = ()
-    order = Order(space=math.nan, time=math.nan)
+    order = Order(space=math.nan, time=math.nan)  # not known
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 from typer.testing import CliRunner
 
 from framework.cli import app
@@ -53,3 +54,13 @@ def the_object(output: str) -> dict[str, Any]:
     value = json.loads(output)
     assert isinstance(value, dict)
     return value
+
+
+def solver_processes(pid: int) -> list[psutil.Process]:
+    """The solver actors among the descendants of a process."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+            if child.cmdline()[0].startswith("ray::SolverActor"):
+                found.append(child)
+    return found

@@ -11,8 +11,9 @@ from ray.cluster_utils import Cluster
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
     """The address of a Ray that stays between tests, which saves each command 8 s."""
-    node = {"node_ip_address": "127.0.0.1", "num_cpus": 8, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 8, "include_dashboard": False}
+    )
     yield cluster.address
     cluster.shutdown()
 

@@ -64,11 +64,14 @@ def test_the_same_command_again_computes_nothing_and_a_larger_design_the_rest(
     directory, _ = simulated
     chunks = list((directory / "stores/small.zarr/temperature/c").rglob("*"))
     before = {path: path.stat().st_mtime_ns for path in chunks if path.is_file()}
-    ran = millstream(
-        directory, "simulate", str(QUICKSTART), *SMALL, "design.simulations=44", "--json"
-    )
+    larger = ("design.simulations=44", "--picture", "--json")
+    ran = millstream(directory, "simulate", str(QUICKSTART), *SMALL, *larger)
     assert ran.returncode == 0, ran.stderr
-    assert the_object(ran.stdout)["simulations"]["completed"] == 44
+    summary = the_object(ran.stdout)
+    assert summary["simulations"]["completed"] == 44
+    picture = directory / "stores/small.png"
+    assert summary["picture"] == str(picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -140,11 +140,35 @@ def test_the_largest_seed_is_accepted() -> None:
 def test_by_default_the_fields_themselves_are_observed_and_none_is_static() -> None:
     solver = Growth()
     fields = next(iter(solver.solve(np.array([2.0]), seed=5)))
-    np.testing.assert_array_equal(solver.observe(fields), fields)
+    observed = solver.observe(fields)
+    assert list(observed) == ["size"]
+    np.testing.assert_array_equal(observed["size"], fields[0])
     assert dict(solver.static_fields) == {}
 
 
-@pytest.mark.parametrize("name", REGISTERED)
+def test_a_setting_of_what_is_observed_is_refused_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        Growth().observe(np.zeros((1, 3), dtype=np.float32), threshold=0.5)
+
+
+def test_by_default_every_simulation_counts_as_resolved() -> None:
+    assert Growth().resolved(np.array([2.0]))
+
+
+def test_with_bounds_keeps_the_kind_of_space() -> None:
+    class Reversed(ParameterSpace):
+        def with_items(self, *parameters: Parameter) -> ParameterSpace:
+            return Reversed(*parameters)
+
+        def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+            return super().from_unit(1 - unit)
+
+    space = Reversed(Parameter("a", 0.0, 1.0)).with_bounds({"a": (0.0, 4.0)})
+    assert space.from_unit(np.array([0.25])) == 3.0
+
+
+# Of a program nothing is known but what its study says.
+@pytest.mark.parametrize("name", REGISTERED.keys() - {"external"})
 def test_registered_solvers_can_be_made_without_settings(name: str) -> None:
     module, _, attribute = REGISTERED[name].partition(":")
     assert isinstance(getattr(importlib.import_module(module), attribute)(), Solver)

@@ -44,6 +44,9 @@ class Waves(Solver):
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0, parameters[1], STEPS)
 
+    def resolved(self, parameters: NDArray[np.float64]) -> bool:
+        return bool(parameters[0] > 0)
+
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
         random = np.random.default_rng(int(parameters[0]))
         yield from random.standard_normal((STEPS, 2, *GRID), dtype=np.float32)
@@ -159,9 +162,10 @@ def test_xarray_opens_it(tmp_path: Path) -> None:
         "axis_1": 4,
         "parameter": 2,
     }
-    assert set(data.coords) == {"time", "t", "complete", "parameter"}
+    assert set(data.coords) == {"time", "t", "resolved", "complete", "parameter"}
     assert data.t.dims == ("simulation", "time")
     assert data.complete.values.tolist() == [True, False, True, False]
+    assert data.resolved.values.tolist() == [False, False, True, False]  # 0 is not, 1 is not there
     assert data.time.values.tolist() == list(range(STEPS))
     assert data.speed.units == "m/s"
     assert data.parameters.units == {"id": "1", "pace": "m/s"}

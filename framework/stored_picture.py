@@ -1,0 +1,204 @@
+"""What simulations in a store look like: a few of them, drawn as suits the dimension of the grid.
+
+one point    every field over time
+1-D          each field over space and time
+2-D          each field at several times
+3-D          three planes through where the last field is highest, with the outlines of what would
+             be observed of it, if that is masks, over the static fields, if there are any
+
+Shapes: K kept times, C fields, p parameters, `*grid` the grid's axes.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from framework.errors import writing
+from framework.palette import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
+from framework.store_reader import StoreReader
+from solvers.base import Field, ParameterSpace, Solver
+
+_SIMULATIONS, _TIMES, _FIELDS = 3, 5, 2
+_COLOURS = (VERMILLION, BLUE, ORANGE, GREEN, GREY)
+# Along the three axes of a grid that lies in a scanner's space, the planes across them.
+_PLANES = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class StoredSimulation:
+    """One simulation as it is in a store."""
+
+    id: int
+    parameters: NDArray[np.float64]  # [p]
+    times: NDArray[np.float64]  # [K]
+    fields: NDArray[np.float32]  # [K, C, *grid]
+
+
+def draw_store(path: str, solver: Solver, space: ParameterSpace, picture: Path) -> None:
+    """Draw some of the simulations of a store into a PNG. Raises RunError."""
+    reader = StoreReader(path)
+    ids = reader.complete[:_SIMULATIONS]
+    simulations = [
+        StoredSimulation(id, reader.parameters[id], reader.t[id], reader.fields(id))
+        for id in ids.tolist()
+    ]
+    with matplotlib.rc_context(STYLE), writing(picture):
+        draw_simulations(simulations, solver, space).savefig(picture)
+
+
+def draw_simulations(
+    simulations: Sequence[StoredSimulation], solver: Solver, space: ParameterSpace
+) -> Figure:
+    """A picture of one or more simulations, one below the other."""
+    shape = solver.grid.shape
+    if math.prod(shape) == 1:
+        draw, columns, height = _draw_course, 1, 1.9
+    elif len(shape) == 1:
+        draw, columns, height = _draw_space_time, min(len(solver.fields), _FIELDS), 2.4
+    elif len(shape) == 2:
+        draw, columns, height = _draw_times, _TIMES, 2.1 * min(len(solver.fields), _FIELDS)
+    else:
+        draw, columns, height = _draw_planes, 3, 3.1
+    width = 9.0
+    figure = Figure(figsize=(width, (height + 0.45) * len(simulations) + 0.2), layout="constrained")
+    parts = figure.subfigures(len(simulations), 1, squeeze=False)[:, 0]
+    for part, simulation in zip(parts, simulations, strict=True):
+        title = f"Simulation {simulation.id}: {_values(space, simulation.parameters)}"
+        lines = textwrap.wrap(title, 120, max_lines=2, placeholder=" ...")
+        part.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9.5)
+        draw(part, simulation, solver, columns)
+    return figure
+
+
+def _draw_course(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+    axes = part.subplots(1, 1)
+    courses = simulation.fields.reshape(len(simulation.times), -1).T
+    for field, values, colour in zip(solver.fields, courses, _COLOURS, strict=False):
+        axes.plot(simulation.times, values, color=colour, label=_named(field))
+    axes.legend(loc="upper right", ncols=3, fontsize=8.5)
+    axes.margins(x=0)
+    axes.grid(True)
+    axes.set_xlabel("time" + _units(solver.time_units))
+
+
+def _draw_space_time(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+    (n,), (spacing,) = solver.grid.shape, solver.grid.spacing
+    row = part.subplots(1, columns, squeeze=False)[0]
+    x = np.arange(n) * spacing
+    for channel, axes in enumerate(row):
+        values = simulation.fields[:, channel]
+        image = axes.pcolormesh(x, simulation.times, values, cmap="viridis", shading="nearest")
+        part.colorbar(image, ax=axes, label=_named(solver.fields[channel]))
+        axes.set_xlabel("axis 0" + _units(solver.grid.units))
+        axes.set_ylabel("time" + _units(solver.time_units))
+
+
+def _draw_times(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+    fields = solver.fields[:_FIELDS]
+    chosen = np.unique(np.linspace(0, len(simulation.times) - 1, columns).round().astype(int))
+    panels = part.subplots(len(fields), len(chosen), squeeze=False)
+    for channel, (field, row) in enumerate(zip(fields, panels, strict=True)):
+        values = simulation.fields[chosen, channel]
+        for axes, step, image in zip(row, chosen, values, strict=True):
+            drawn = axes.imshow(
+                image,
+                origin="lower",
+                cmap="viridis",
+                vmin=values.min(),
+                vmax=values.max(),
+                aspect=solver.grid.spacing[0] / solver.grid.spacing[1],
+            )
+            _empty(axes)
+            if channel == 0:
+                axes.set_title(_at(simulation.times[step], solver), fontsize=9, loc="center")
+        part.colorbar(drawn, ax=row, label=_named(field), shrink=0.9)
+
+
+def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+    fields = simulation.fields[-1]
+    centre = map(int, np.unravel_index(int(fields[0].argmax()), fields[0].shape))
+    observed = solver.observe(fields).items()
+    masks = [(name, image) for name, image in observed if image.dtype == np.bool_]
+    outlines = [
+        (name, image, colour)
+        for (name, image), colour in zip(masks, _COLOURS, strict=False)
+        if image.any()
+    ]
+    ground: NDArray[np.float32] | None = None
+    for static in solver.static_fields.values():
+        # Later fields count for less, so that two that share a voxel differ in shade.
+        ground = static if ground is None else ground + np.float32(0.5) * static
+    row = part.subplots(1, columns)
+    for axis, (axes, index) in enumerate(zip(row, centre, strict=True)):
+        first, second = _others(axis)
+        aspect = solver.grid.spacing[second] / solver.grid.spacing[first]
+        look: dict[str, Any] = {"origin": "lower", "aspect": aspect}
+        if ground is not None:
+            axes.imshow(_plane(ground, axis, index), cmap="gray", **look)
+        for _, mask, colour in outlines:
+            plane = _plane(mask, axis, index)
+            if plane.any() and not plane.all():
+                axes.contour(plane, levels=[0.5], colors=[colour], linewidths=1.2)
+        values = _plane(fields[0], axis, index)
+        # Over the static fields a density shows as far as there is some.
+        alpha = None if ground is None else np.clip(2 * values / fields[0].max(), 0, 0.7)
+        limits = {"vmin": fields[0].min(), "vmax": fields[0].max()}
+        drawn = axes.imshow(values, cmap="inferno", alpha=alpha, zorder=0.5, **limits, **look)
+        if ground is not None:
+            across, up = (np.flatnonzero(ground.any(axis=_others(n))) for n in (first, second))
+            axes.set_xlim(across[0] - 1.5, across[-1] + 1.5)
+            axes.set_ylim(up[0] - 1.5, up[-1] + 1.5)
+        _empty(axes)
+        name = f"{_PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
+        axes.set_title(f"{name}, {_at(simulation.times[-1], solver)}", fontsize=9, loc="center")
+    part.colorbar(drawn, ax=row, label=_named(solver.fields[0]), shrink=0.8)
+    handles = [Line2D([], [], color=colour, label=name) for name, _, colour in outlines]
+    if handles:
+        row[0].legend(handles=handles, loc="lower left", fontsize=8, labelcolor="white")
+
+
+def _plane(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
+    """Across an axis, the first axis that is left to the right and the second one up."""
+    plane: NDArray[Any] = volume.take(index, axis).T
+    return plane
+
+
+def _others(axis: int) -> tuple[int, int]:
+    first, second = (n for n in range(3) if n != axis)
+    return first, second
+
+
+def _empty(axes: Axes) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _at(time: float, solver: Solver) -> str:
+    units = "" if solver.time_units == "1" else f" {solver.time_units}"
+    return f"t = {time:.3g}{units}"
+
+
+def _values(space: ParameterSpace, parameters: NDArray[np.float64]) -> str:
+    return ", ".join(
+        f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
+        for item, value in zip(space.items, parameters, strict=True)
+    )
+
+
+def _named(field: Field) -> str:
+    return field.name + _units(field.units)
+
+
+def _units(units: str) -> str:
+    return "" if units == "1" else f" [{units}]"

@@ -1,0 +1,48 @@
+"""What a scan would show of a tumour: masks of the cell density, and a PET image."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Threshold -> its default, and between which values it may lie.
+Thresholds = Mapping[str, tuple[float, float, float]]
+
+
+def images(
+    living: NDArray[np.float32],
+    dead: NDArray[np.float32],
+    thresholds: Thresholds,
+    settings: Mapping[str, float],
+) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
+    """Images of the densities of cells [*grid], as shares of the most that tissue can hold.
+
+    `thresholds` has the three of the masks, `settings` those that differ from their defaults:
+    - `necrosis`: dead cells above `necrosis`;
+    - `t1c`, the core, which takes up contrast agent or is dead: living cells of at least `t1c`, and
+      necrosis;
+    - `flair`: the core and its oedema, living cells of at least `flair`;
+    - `pet`: uptake, proportional to living cells within `flair` but not in `necrosis`, else 0.
+    Raises ValueError on a threshold that there is not, or out of its range.
+    """
+    limit = _limits(thresholds, settings)
+    necrosis = dead > limit["necrosis"]
+    core = (living >= limit["t1c"]) | necrosis
+    flair = (living >= limit["flair"]) | core
+    pet = np.where(flair & ~necrosis, living, np.float32(0))
+    return {"t1c": core, "flair": flair, "necrosis": necrosis, "pet": pet}
+
+
+def _limits(thresholds: Thresholds, settings: Mapping[str, float]) -> dict[str, np.float32]:
+    """In the type of the fields, as a density that is just the threshold has to reach it."""
+    limits = {name: np.float32(default) for name, (default, _, _) in thresholds.items()}
+    for name, value in settings.items():
+        if name not in thresholds:
+            raise ValueError(
+                f"{name} is not a threshold of the imaging model, which has {', '.join(limits)}"
+            )
+        _, low, high = thresholds[name]
+        if not low <= value <= high:
+            raise ValueError(f"the threshold {name} is {value:g}: it must be in [{low}, {high}]")
+        limits[name] = np.float32(value)
+    return limits
