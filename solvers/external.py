@@ -76,9 +76,18 @@ def _content(path: Path) -> str:
 
 
 _Bounds = Annotated[Bounds, BeforeValidator(_named)]
+
+
+def _in_order(settings: Mapping[str, object]) -> list[tuple[str, object]]:
+    """A mapping in the identity of a study, where otherwise its order would not count."""
+    return list(settings.items())
+
+
 _Command = Annotated[
     Sequence[_Word], MinLen(1), AfterValidator(_absolute), PlainSerializer(_as_written)
 ]
+_Parameters = Annotated[Mapping[str, _Bounds], MinLen(1), PlainSerializer(_in_order)]
+_Fields = Annotated[Mapping[str, str], MinLen(1), PlainSerializer(_in_order)]
 _Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_content)]
 
 
@@ -102,8 +111,8 @@ class External(Solver):
     def __init__(
         self,
         command: _Command,
-        parameters: Annotated[Mapping[str, _Bounds], MinLen(1)],
-        fields: Annotated[Mapping[str, str], MinLen(1)],
+        parameters: _Parameters,
+        fields: _Fields,
         grid: Grid,
         stored_steps: Annotated[int, Ge(1)] | None = None,
         final_time: Annotated[float, Gt(0)] | None = None,
