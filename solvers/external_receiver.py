@@ -143,7 +143,7 @@ class Receiver:
         if status > 0:
             return f"ended with status {status} {sent}"
         if status < 0:
-            return f"was ended by the signal {signal.Signals(-status).name} {sent}"
+            return f"was ended by signal {-status} ({signal.strsignal(-status)}) {sent}"
         unfinished = self._broken + sum(connection.greeted for connection in self._open)
         if not self._finalized + unfinished:
             strangers = self._refused + len(self._open)
@@ -234,10 +234,9 @@ class Receiver:
             header = read_header(line)
         except WireError:
             header = {}
-        token = header.get("token")
-        if not (
-            isinstance(token, str) and hmac.compare_digest(token.encode(), self._token.encode())
-        ):
+        token: Any = header.get("token")
+        is_text = isinstance(token, str) and token.isascii()
+        if not (is_text and hmac.compare_digest(token, self._token)):
             self._refused += 1
             self._drop(connection)
             return False

@@ -16,7 +16,8 @@ import pytest
 from programs import ROOT, STEPS, WELL, descriptors, expected, noted, program, runs, until
 
 from solvers.base import Grid
-from solvers.external import Bounds, External, ProgramError
+from solvers.external import External, ProgramError
+from solvers.external_settings import Bounds
 
 A = np.array([2.5])
 
@@ -181,7 +182,7 @@ FAILURES = {
     "a traceback": (BEGIN + "1 / 0", r"status 1 after 1 of 4 steps; .* ZeroDivisionError: "),
     "signal": (
         BEGIN + "os.kill(os.getpid(), signal.SIGSEGV)",
-        "was ended by the signal SIGSEGV after 1 of 4 steps",
+        r"was ended by signal 11 \(Segmentation fault\) after 1 of 4 steps",
     ),
     "exit status after the last step": (WELL + "sys.exit(5)", "ended with status 5 after 4 of 4"),
     "no connection": ("", "ended without connecting|ended after 0 of 4 steps without connecting"),
@@ -268,6 +269,12 @@ FAILURES = {
         "it.connect(os.environ['MILLSTREAM_ADDRESS'])\nit.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n')",
         "without showing the token in MILLSTREAM_TOKEN on its 1 connections",
     ),
+    "a token that is no text": (
+        "import socket\nit = socket.socket(socket.AF_UNIX)\n"
+        "it.connect(os.environ['MILLSTREAM_ADDRESS'])\n"
+        'it.sendall(b\'{"millstream": 1, "token": "\\\\ud800"}\\n\')',
+        "without showing the token in MILLSTREAM_TOKEN on its 1 connections",
+    ),
     "another version": (
         "import os, socket\nit = socket.socket(socket.AF_UNIX)\n"
         "it.connect(os.environ['MILLSTREAM_ADDRESS'])\n"
@@ -291,6 +298,14 @@ def test_a_program_that_does_anything_else_fails_with_one_line(
     (pid,) = noted(tmp_path / "pids")
     assert not runs(pid)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_file_that_is_no_program_fails_when_it_is_started(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "data").chmod(0o755)
+    solver = program(tmp_path, WELL, command=[str(tmp_path / "data"), "{a}"])
+    with pytest.raises(ProgramError, match="data cannot be started: Exec format"):
+        list(solver.solve(A, seed=0))
 
 
 # Notes its own process and one that it has started; neither ends when asked to.
