@@ -136,6 +136,27 @@ def test_several_processes_send_their_parts_of_several_fields(tmp_path: Path) ->
         np.testing.assert_array_equal(frames[:, 0], np.indices((STEPS, 2, 3))[0])
 
 
+EMPTY = """
+child = os.fork()
+millstream.init()
+for step in range(STEPS):
+    if child == 0:
+        time.sleep(0.02)
+        line({"step": step, "field": "u", "dtype": "float32", "shape": [0, 3], "offset": [2, 0]})
+    else:
+        millstream.send(step, "u", frame(step))
+millstream.finalize()
+if child == 0:
+    os._exit(0)
+sys.exit(os.wait()[1])
+"""
+
+
+def test_a_process_may_have_an_empty_part_and_come_late(tmp_path: Path) -> None:
+    frames = np.stack(list(program(tmp_path, EMPTY).solve(A, seed=0)))
+    np.testing.assert_array_equal(frames, expected(2.5))
+
+
 TOGETHER = """
 millstream.init()
 for step in range(STEPS):
