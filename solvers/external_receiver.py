@@ -143,7 +143,7 @@ class Receiver:
         if status > 0:
             return f"ended with status {status} {sent}"
         if status < 0:
-            return f"was ended by the signal {signal.Signals(-status).name} {sent}"
+            return f"was ended by signal {-status} ({signal.strsignal(-status)}) {sent}"
         unfinished = self._broken + sum(connection.greeted for connection in self._open)
         if not self._finalized + unfinished:
             strangers = self._refused + len(self._open)
@@ -221,7 +221,7 @@ class Receiver:
             self._drop(connection)
             return False
         piece = read_piece(header, self._fields, self._grid)
-        self._check_step(connection, piece.step)
+        self._check_step(connection, piece)
         connection.piece, connection.step = piece, piece.step
         return True
 
@@ -234,10 +234,9 @@ class Receiver:
             header = read_header(line)
         except WireError:
             header = {}
-        token = header.get("token")
-        if not (
-            isinstance(token, str) and hmac.compare_digest(token.encode(), self._token.encode())
-        ):
+        token: Any = header.get("token")
+        is_text = isinstance(token, str) and token.isascii()
+        if not (is_text and hmac.compare_digest(token, self._token)):
             self._refused += 1
             self._drop(connection)
             return False
@@ -248,16 +247,20 @@ class Receiver:
         connection.greeted = True
         return True
 
-    def _check_step(self, connection: _Connection, step: int) -> None:
-        """A rank sends something of every step, in order; so none can be two steps ahead."""
+    def _check_step(self, connection: _Connection, piece: Piece) -> None:
+        """A rank sends something of every step, in order; so none can be two steps ahead.
+
+        A rank whose part is empty can be late, since no step waits for it.
+        """
+        step, last = piece.step, connection.step
         if step >= self._steps:
             raise WireError(
                 f"sent step {step}, but the study has {self._steps} steps, from 0 to "
                 f"{self._steps - 1}"
             )
-        if step < self._step or (step == self._step and not self._frame.missing):
+        complete = step < self._step or (step == self._step and not self._frame.missing)
+        if complete and piece.nbytes:
             raise WireError(f"sent a part of step {step} when it was complete")
-        last = connection.step
         if step > self._step + 1 or (last is not None and step not in (last, last + 1)):
             expected = self._step if last is None else last + 1
             raise WireError(f"sent step {step} when step {expected} was to come")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from solvers.base import Grid
-from solvers.external import Bounds, External
+from solvers.external import External
+from solvers.external_settings import Bounds
 
 ROOT = Path(__file__).parent.parent
 STEPS = 4

@@ -16,7 +16,8 @@ import pytest
 from programs import ROOT, STEPS, WELL, descriptors, expected, noted, program, runs, until
 
 from solvers.base import Grid
-from solvers.external import Bounds, External, ProgramError
+from solvers.external import External, ProgramError
+from solvers.external_settings import Bounds
 
 A = np.array([2.5])
 
@@ -135,6 +136,27 @@ def test_several_processes_send_their_parts_of_several_fields(tmp_path: Path) ->
         np.testing.assert_array_equal(frames[:, 0], np.indices((STEPS, 2, 3))[0])
 
 
+EMPTY = """
+child = os.fork()
+millstream.init()
+for step in range(STEPS):
+    if child == 0:
+        time.sleep(0.02)
+        line({"step": step, "field": "u", "dtype": "float32", "shape": [0, 3], "offset": [2, 0]})
+    else:
+        millstream.send(step, "u", frame(step))
+millstream.finalize()
+if child == 0:
+    os._exit(0)
+sys.exit(os.wait()[1])
+"""
+
+
+def test_a_process_may_have_an_empty_part_and_come_late(tmp_path: Path) -> None:
+    frames = np.stack(list(program(tmp_path, EMPTY).solve(A, seed=0)))
+    np.testing.assert_array_equal(frames, expected(2.5))
+
+
 TOGETHER = """
 millstream.init()
 for step in range(STEPS):
@@ -181,7 +203,7 @@ FAILURES = {
     "a traceback": (BEGIN + "1 / 0", r"status 1 after 1 of 4 steps; .* ZeroDivisionError: "),
     "signal": (
         BEGIN + "os.kill(os.getpid(), signal.SIGSEGV)",
-        "was ended by the signal SIGSEGV after 1 of 4 steps",
+        r"was ended by signal 11 \(Segmentation fault\) after 1 of 4 steps",
     ),
     "exit status after the last step": (WELL + "sys.exit(5)", "ended with status 5 after 4 of 4"),
     "no connection": ("", "ended without connecting|ended after 0 of 4 steps without connecting"),
@@ -268,6 +290,12 @@ FAILURES = {
         "it.connect(os.environ['MILLSTREAM_ADDRESS'])\nit.sendall(b'GET / HTTP/1.1\\r\\n\\r\\n')",
         "without showing the token in MILLSTREAM_TOKEN on its 1 connections",
     ),
+    "a token that is no text": (
+        "import socket\nit = socket.socket(socket.AF_UNIX)\n"
+        "it.connect(os.environ['MILLSTREAM_ADDRESS'])\n"
+        'it.sendall(b\'{"millstream": 1, "token": "\\\\ud800"}\\n\')',
+        "without showing the token in MILLSTREAM_TOKEN on its 1 connections",
+    ),
     "another version": (
         "import os, socket\nit = socket.socket(socket.AF_UNIX)\n"
         "it.connect(os.environ['MILLSTREAM_ADDRESS'])\n"
@@ -291,6 +319,14 @@ def test_a_program_that_does_anything_else_fails_with_one_line(
     (pid,) = noted(tmp_path / "pids")
     assert not runs(pid)
     assert list(temporary.iterdir()) == []
+
+
+def test_a_file_that_is_no_program_fails_when_it_is_started(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "data").chmod(0o755)
+    solver = program(tmp_path, WELL, command=[str(tmp_path / "data"), "{a}"])
+    with pytest.raises(ProgramError, match="data cannot be started: Exec format"):
+        list(solver.solve(A, seed=0))
 
 
 # Notes its own process and one that it has started; neither ends when asked to.

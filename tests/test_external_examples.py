@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from programs import ROOT
 
 from solvers.base import Grid
-from solvers.external import Bounds, External
+from solvers.external import External
+from solvers.external_settings import Bounds
 
 NAMES = ("initial", "left", "right", "bottom", "top")
 TEMPERATURES = np.array([150.0, 420.0, 230.0, 310.0, 480.0])  # K, all different

@@ -12,7 +12,7 @@ import solvers.base
 from framework import Study
 from framework.component import Component, factory
 from framework.errors import StudyError
-from framework.store_identity import identity
+from framework.store_identity import identity, study_hash
 from solvers.base import Solver
 
 SETTINGS = """
@@ -132,8 +132,8 @@ def test_a_program_is_found_from_where_millstream_was_started(name: str, here: P
             {"env": {}},
             "is not told the parameter size: {size} has to be in command, env or the template",
         ),
-        ({"env": {"A=B": "{size}"}}, "env has A=B"),
-        ({"env": {"MILLSTREAM_TOKEN": "{size}"}}, "env has MILLSTREAM_TOKEN"),
+        ({"env": {"A=B": "{size}"}}, "env has 'A=B'"),
+        ({"env": {"MILLSTREAM_TOKEN": "{size}"}}, "env has 'MILLSTREAM_TOKEN'"),
         ({"template": "absent.txt"}, "/absent.txt cannot be read: No such file"),
         ({"template": "build"}, "/build cannot be read: Is a directory"),
         ({"template": "binary"}, "/binary is not text in UTF-8"),
@@ -233,3 +233,14 @@ def test_what_is_stored_does_not_depend_on_where_millstream_was_started(
         stored.append(identity(study, study.store))
     assert stored[0] == stored[1]
     assert stored[0]["solver"]["command"] == ["./build/model", "./in.txt", "{rate}", 5]
+
+
+@pytest.mark.parametrize("setting", ["parameters", "fields"])
+def test_the_order_of_parameters_and_fields_is_part_of_what_is_stored(setting: str) -> None:
+    values = settings()
+    backwards = settings(**{setting: dict(reversed(values[setting].items()))})
+    first, second = (
+        Study.model_validate(yaml.safe_load(STUDY) | {"solver": solver})
+        for solver in (values, backwards)
+    )
+    assert study_hash(identity(first, first.store)) != study_hash(identity(second, second.store))

@@ -85,7 +85,7 @@ def test_programs_fill_a_store_from_solver_processes_that_started_elsewhere(
     study = yaml.safe_load((ROOT / "configs/external_c.yaml").read_text())
     study["ensemble"]["actors"] = 2
     study["design"]["simulations"] = 6
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     ran = millstream(tmp_path, "simulate", "study.yaml", "--json")
     assert ran.returncode == 0, ran.stderr
     assert the_object(ran.stdout)["simulations"]["completed"] == 6

@@ -55,7 +55,7 @@ def test_the_quickstart_has_numbers_in_every_section_that_has_any() -> None:
         (["extra.key=1"], "extra is not a setting: a study has name, seed, solver,"),
         (["training.batch_size=0"], "training.batch_size is 0: input should be greater than 0"),
         (["training.optimiser=lion"], "training.optimiser is 'lion': input should be 'adam',"),
-        (["solver.name=wave"], "solver.name is wave: it must be one of heat, or an import path"),
+        (["solver.name=wave"], "solver.name is wave: it must be one of burgers, darcy"),
         (["surrogate.name=mlp:Mlp"], "surrogate.name is mlp:Mlp: importing mlp failed with Mod"),
         (["solver.name=solvers.heat:Cold"], "solver.name is solvers.heat:Cold: solvers.heat has "),
         (["solver.name=surrogates.mlp:Mlp"], "that is not a subclass of Solver"),

@@ -1,0 +1,191 @@
+"""What a study says of a program, checked before it runs: see `External`."""
+
+import difflib
+import hashlib
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import MinLen
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer
+
+from solvers.base import Grid, Parameter
+
+# {{name}} stands for the text {name}; other braces are left as they are.
+_PLACEHOLDER = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """A parameter of a program; a study can also say `[low, high]`."""
+
+    low: float
+    high: float
+    units: str = "1"
+    prior: Literal["uniform", "log_uniform"] = "uniform"
+
+
+def _named(bounds: object) -> object:
+    """The bounds `[low, high]` by their names."""
+    if not isinstance(bounds, list | tuple):
+        return bounds
+    if len(bounds) != 2:
+        raise ValueError(f"it is {bounds}: it has to be [low, high], or {{low: ..., high: ...}}")
+    return {"low": bounds[0], "high": bounds[1]}
+
+
+Word = str | int | float
+
+
+def absolute(command: Sequence[Word]) -> list[Word]:
+    """The command for a process that is elsewhere: files named from here by their whole path."""
+    return [_located(word) if isinstance(word, str) else word for word in command]
+
+
+def _as_written(command: Sequence[Word]) -> list[Word]:
+    """A command in the identity of a study, which does not depend on where it was started."""
+    here = f"{Path.cwd()}/"
+    return [
+        f"./{word.removeprefix(here)}" if isinstance(word, str) and word.startswith(here) else word
+        for word in command
+    ]
+
+
+def _content(path: Path) -> str:
+    """A template in the identity of a study: not where it lies, but what it says."""
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+_Bounds = Annotated[Bounds, BeforeValidator(_named)]
+
+
+def _in_order(settings: Mapping[str, object]) -> list[tuple[str, object]]:
+    """A mapping in the identity of a study, where otherwise its order would not count."""
+    return list(settings.items())
+
+
+Command = Annotated[
+    Sequence[Word], MinLen(1), AfterValidator(absolute), PlainSerializer(_as_written)
+]
+Parameters = Annotated[Mapping[str, _Bounds], MinLen(1), PlainSerializer(_in_order)]
+Fields = Annotated[Mapping[str, str], MinLen(1), PlainSerializer(_in_order)]
+Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_content)]
+
+
+def make_parameter(name: str, bounds: Bounds) -> Parameter:
+    if not _NAME.fullmatch(name) or name == "seed":
+        raise ValueError(
+            f"a parameter cannot be called {name!r}: letters, digits and _ make a name, and seed "
+            "is the simulation's seed"
+        )
+    return Parameter(name, bounds.low, bounds.high, bounds.units, bounds.prior)
+
+
+def checked_grid(grid: Grid) -> Grid:
+    shape, spacing = tuple(grid.shape), tuple(grid.spacing)
+    if not 1 <= len(shape) <= 3 or min(shape) < 1:
+        raise ValueError(
+            f"grid.shape is {list(shape)}: it has to be one to three numbers from 1 on"
+        )
+    if len(spacing) != len(shape) or not all(0 < width < math.inf for width in spacing):
+        raise ValueError(
+            f"grid.spacing is {list(spacing)}: it has to be a positive number for each of the "
+            f"{len(shape)} axes"
+        )
+    return Grid(shape, spacing, grid.units)
+
+
+def stored_times(
+    stored_steps: int | None, final_time: float | None, times: Sequence[float] | None
+) -> NDArray[np.float64]:
+    if times is not None and stored_steps is None and final_time is None:
+        stored = np.array(times, dtype=np.float64)
+        if not np.isfinite(stored).all() or (np.diff(stored) <= 0).any():
+            raise ValueError(f"times are {list(times)}: they have to be finite and to ascend")
+        return stored
+    if times is not None or stored_steps is None or final_time is None:
+        raise ValueError("give either stored_steps and final_time, or times")
+    return np.linspace(0.0, final_time, stored_steps)
+
+
+def _located(word: str) -> str:
+    """A word of a command; a file that is named from here becomes an absolute path."""
+    if not word.startswith(("./", "../")):
+        return word
+    path = Path(os.path.abspath(word))
+    if not path.exists():
+        raise ValueError(f"command names {word}, which does not exist in {Path.cwd()}")
+    return str(path)
+
+
+def executable(name: str) -> str:
+    """Where the program of this name is. Raises ValueError if it is nowhere, or cannot be run."""
+    if _PLACEHOLDER.search(name):
+        raise ValueError(f"command begins with {name}: the program itself can have no placeholder")
+    found = shutil.which(name)
+    if found is not None:
+        return os.path.abspath(found)
+    if os.sep not in name:
+        raise ValueError(
+            f"command begins with {name}, which is in none of the directories of PATH: "
+            f"./{name} is a file in {Path.cwd()}"
+        )
+    path = Path(name)
+    if not path.exists():
+        raise ValueError(f"command begins with {name}, which does not exist")
+    if path.is_dir():
+        raise ValueError(f"command begins with {name}, which is a directory")
+    raise ValueError(f"command begins with {name}, which is not executable: chmod +x {name}")
+
+
+def read_template(template: Path) -> str:
+    try:
+        return template.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"the template {template} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"the template {template} is not text in UTF-8") from None
+
+
+def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -> None:
+    """That every placeholder is known, and that the program is told every parameter.
+
+    `texts`: what parameters are substituted in, by the places that it is from.
+    """
+    known, used = [*parameters, "seed"], set()
+    for place, text in ((place, text) for place, words in texts.items() for text in words):
+        if "\0" in text:
+            raise ValueError(f"{place} has a zero byte in it")
+        for name in (match[2] for match in _PLACEHOLDER.finditer(text) if match[2]):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {{{near[0]}}}?" if near else f"{{{{{name}}}}} means the text"
+                raise ValueError(
+                    f"{place} has the placeholder {{{name}}}, but the parameters are "
+                    f"{', '.join(known)}; {hint}"
+                )
+            used.add(name)
+    if unused := [name for name in parameters if name not in used]:
+        raise ValueError(
+            f"the program is not told the parameter {unused[0]}: {{{unused[0]}}} has to be in "
+            "command, env or the template"
+        )
+
+
+def check_environment(names: Iterable[str]) -> None:
+    for name in names:
+        if not name or "=" in name or "\0" in name or name.startswith("MILLSTREAM_"):
+            raise ValueError(f"env has {name!r}, which a program's environment cannot be given")
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """The text with values in place of the placeholders."""
+    return _PLACEHOLDER.sub(lambda match: f"{{{match[1]}}}" if match[1] else values[match[2]], text)
