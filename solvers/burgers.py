@@ -55,7 +55,7 @@ class Burgers(BatchSolver):
     ) -> None:
         """`points` of the grid; `stored_steps` times from 0 to `final_time`, with `substeps` time
         steps between two of them."""
-        require_memory("points", (points,), arrays=24, bytes_each=8)
+        require_memory("points", (points,), 24 * points)
         self.grid = Grid((points,), (1 / points,), "m")
         self.stored_steps = stored_steps
         self.final_time = final_time

@@ -55,7 +55,7 @@ class Darcy(BatchSolver):
 
     def __init__(self, grid_size: Annotated[int, Ge(5)] = 64) -> None:
         """`grid_size` nodes along each axis."""
-        require_memory("grid_size", (grid_size,) * 2, arrays=16, bytes_each=8)
+        require_memory("grid_size", (grid_size,) * 2, 20 * grid_size**2)
         self.grid = Grid((grid_size,) * 2, (1 / (grid_size - 1),) * 2)
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -60,7 +60,7 @@ class GrayScott(BatchSolver):
     ) -> None:
         """`points` of the grid along each axis; `stored_steps` times from 0 to `final_time`, with
         `substeps` time steps between two of them."""
-        require_memory("points", (points,) * 2, arrays=40, bytes_each=8)
+        require_memory("points", (points,) * 2, 40 * points**2)
         self.grid = Grid((points,) * 2, (length / points,) * 2)
         self.length = length
         self.stored_steps = stored_steps

@@ -61,7 +61,7 @@ class Heat(BatchSolver):
         within the range of its temperatures; a step four times as long (`substeps=1`) takes it
         out of the range early on, by up to 11 % of the range."""
         shape = (grid_size,) * dimensions
-        require_memory("grid_size", shape, arrays=8, bytes_each=8)
+        require_memory("grid_size", shape, 8 * grid_size**dimensions + 3 * grid_size**2)
         self.parameters = _temperatures(dimensions)
         self.grid = Grid(shape, (1 / (grid_size - 1),) * dimensions)
         self.stored_steps = stored_steps

@@ -56,7 +56,7 @@ class KuramotoSivashinsky(BatchSolver):
     ) -> None:
         """`points` of the grid; `stored_steps` times from 0 to `final_time`, with `substeps` time
         steps between two of them."""
-        require_memory("points", (points,), arrays=24, bytes_each=8)
+        require_memory("points", (points,), 24 * points)
         self.grid = Grid((points,), (length / points,))
         self.length = length
         self.stored_steps = stored_steps

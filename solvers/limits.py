@@ -22,11 +22,10 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
         )
 
 
-def require_memory(setting: str, shape: tuple[int, ...], arrays: int, bytes_each: int) -> None:
-    """Raise ValueError if `arrays` numbers of `bytes_each` bytes at every point of a grid, which is
-    what one simulation keeps at a time, are more than the machine's memory. `setting` is the one
-    that made the grid's `shape`."""
-    needed, present = arrays * bytes_each * math.prod(shape), psutil.virtual_memory().total
+def require_memory(setting: str, shape: tuple[int, ...], numbers: int) -> None:
+    """Raise ValueError if the `numbers` of double precision that one simulation keeps at a time are
+    more than the machine's memory. `setting` is the one that made the grid's `shape`."""
+    needed, present = 8 * numbers, psutil.virtual_memory().total
     if needed > present:
         raise ValueError(
             f"{setting} is {shape[0]}: one simulation on {' x '.join(map(str, shape))} points "

@@ -66,7 +66,7 @@ class NavierStokes(BatchSolver):
     ) -> None:
         """`points` of the grid along each axis; `stored_steps` times from 0 to `final_time`, with
         `substeps` time steps between two of them."""
-        require_memory("points", (points,) * 2, arrays=40, bytes_each=8)
+        require_memory("points", (points,) * 2, 40 * points**2)
         self.grid = Grid((points,) * 2, (_LENGTH / points,) * 2, "m")
         self.stored_steps = stored_steps
         self.final_time = final_time

@@ -117,6 +117,8 @@ def test_a_step_that_only_the_parameters_make_unstable_is_refused() -> None:
         (lambda: GrayScott(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
         (lambda: NavierStokes(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
         (lambda: Darcy(10**6), "grid_size is 1000000: .* 1000000 x 1000000 points"),
+        # The transform of a line is a matrix.
+        (lambda: Heat(10**6, dimensions=1), r"grid_size is 1000000: .* on 1000000 points"),
         (lambda: Heat(10**4, dimensions=3), "grid_size is 10000: .* 10000 x 10000 x 10000 points"),
     ],
 )
