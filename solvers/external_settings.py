@@ -122,7 +122,7 @@ def _located(word: str) -> str:
         return word
     path = Path(os.path.abspath(word))
     if not path.exists():
-        raise ValueError(f"command names {word}, which does not exist in {Path.cwd()}")
+        raise ValueError(f"there is no {word} in {Path.cwd()}")
     return str(path)
 
 
