@@ -123,7 +123,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
                 names = _fields_at(model, location[:-1])
                 near = difflib.get_close_matches(location[-1], names, n=1)
                 sentences.append(
-                    f"{key} is not a setting: {section} has {', '.join(names)}"
+                    f"{key} is not a setting"
+                    + (f": {section} has {', '.join(names)}" if names else "")
                     + (f"; did you mean {near[0]}?" if near else "")
                 )
             case "missing":
@@ -137,9 +138,12 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The names of the settings of the section that `location` leads to."""
+    """The names of the settings of the section that `location` leads to; none if it is no model."""
     for part in location:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *get_args(annotation)]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+        field = model.model_fields.get(part)
+        candidates = [field.annotation, *get_args(field.annotation)] if field else []
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
     return list(model.model_fields)

@@ -9,9 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typing_extensions import TypedDict
 
 from framework import Study
+from framework.component import Component, factory
 from framework.errors import StudyError
+from solvers.base import Solver
+from solvers.heat import Heat
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 VALUES: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text())
@@ -171,3 +175,20 @@ def test_the_studies_that_come_with_it_are_sound(path: Path) -> None:
     assert study.name == path.stem
     problem = study.surrogate_factory()().problem
     assert problem.grid == study.solver_factory()().grid.shape
+
+
+class Place(TypedDict):
+    x: float
+
+
+class Placed(Heat):
+    """A solver with a setting that has parts and is no model of pydantic's."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+
+
+def test_an_unknown_part_of_a_setting_is_refused() -> None:
+    settings = {"name": f"{__name__}:Placed", "place": {"x": 1, "y": 2}}
+    with pytest.raises(ValueError, match=r"^solver\.place\.y is not a setting$"):
+        factory(Component.model_validate(settings), "solver", {}, Solver)
