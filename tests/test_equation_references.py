@@ -81,7 +81,7 @@ def test_gray_scott_agrees_with_exponax() -> None:
     stepper = ex.stepper.reaction.GrayScott(
         2, 0.5, 96, 1.5, feed_rate=feed, kill_rate=kill, order=4, dealiasing_fraction=2 / 3
     )
-    # It keeps one mode less, and has feed and removal outside the exponential.
+    # It keeps one mode less.
     assert relative(fields[-1], peer(stepper, fields[0], 80)) < 2e-5
 
 
