@@ -4,6 +4,7 @@ Shapes: T stored times, K of them drawn, C fields, p parameters, `*grid` the gri
 three).
 """
 
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +47,12 @@ class Comparison:
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
-    """A column for each time, and for each field some rows; of a 3-D field the middle slice."""
+    """A column for each time, and for each field some rows; of a 3-D field the middle slice.
+
+    On a grid of one point, each field over time.
+    """
+    if math.prod(comparison.grid.shape) == 1:
+        return _draw_courses(comparison)
     times = np.unique(np.linspace(0, len(comparison.times) - 1, _TIMES).round().astype(int))
     panels = _Panels(comparison, len(times))
     errors = comparison.relative_l2()[times]
@@ -60,6 +66,24 @@ def draw_comparison(comparison: Comparison) -> Figure:
         else:
             _draw_images(panels, channel, truth, predicted)
     return panels.figure
+
+
+def _draw_courses(comparison: Comparison) -> Figure:
+    fields = comparison.fields[:_FIELDS]
+    figure = Figure(figsize=(9.0, 1.9 * len(fields) + 0.8), layout="constrained")
+    panels = figure.subplots(len(fields), 1, sharex=True, squeeze=False)[:, 0]
+    for channel, (axes, field) in enumerate(zip(panels, fields, strict=True)):
+        truth = comparison.truth[:, channel].reshape(-1)
+        predicted = comparison.predicted[:, channel].reshape(-1)
+        axes.plot(comparison.times, truth, color=GREY, linewidth=3, alpha=0.6, label="truth")
+        axes.plot(comparison.times, predicted, color=VERMILLION, linewidth=1.3, label="prediction")
+        axes.set_ylabel(_named(field))
+        axes.grid(True)
+        axes.margins(x=0)
+    panels[0].legend(loc="best", ncols=2)
+    panels[-1].set_xlabel("time")
+    figure.suptitle("\n".join(_heading(comparison, 110)), x=0.01, ha="left", fontsize=10)
+    return figure
 
 
 class _Panels:

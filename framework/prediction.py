@@ -3,6 +3,7 @@
 Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,12 +109,22 @@ def predict(
 
 
 def draw(prediction: Prediction, path: Path) -> None:
-    """Draw each field at a few of the stored times; of a 3-D field the middle slice."""
+    """Draw each field at a few of the stored times; of a 3-D field the middle slice.
+
+    On a grid of one point, each field over time.
+    """
+    course = math.prod(prediction.grid.shape) == 1
     chosen = np.unique(np.linspace(0, len(prediction.t) - 1, _PANELS).round().astype(int))
-    rows, columns = len(prediction.fields), len(chosen)
-    figure = Figure(figsize=(2.4 * columns + 1, 2.5 * rows + 0.7), layout="constrained", dpi=130)
+    rows, columns = len(prediction.fields), 1 if course else len(chosen)
+    width = 7.0 if course else 2.4 * columns + 1
+    figure = Figure(figsize=(width, 2.5 * rows + 0.7), layout="constrained", dpi=130)
     axes = figure.subplots(rows, columns, squeeze=False)
     for channel, field in enumerate(prediction.fields):
+        if course:
+            (axis,) = axes[channel]
+            axis.plot(prediction.t, prediction.field[:, channel].reshape(-1))
+            axis.set(xlabel="t", ylabel=field.name)
+            continue
         values = prediction.field[chosen, channel]
         limits = {"vmin": values.min(), "vmax": values.max()}
         for axis, step, image in zip(axes[channel], chosen, values, strict=True):

@@ -292,3 +292,13 @@ def test_many_points_are_drawn_as_densities(tmp_path: Path) -> None:
     assert sum(image.get_array().sum() for image in figure.axes[0].images) == 28 * 100_000
     drawn = draw_pictures(tmp_path, [], None, many, {})
     assert os.path.getsize(drawn[0]) < 450_000
+
+
+def test_on_a_grid_of_one_point_fields_are_drawn_over_time() -> None:
+    comparison = fields(1, channels=2)
+    axes = draw_comparison(comparison).axes
+    assert len(axes) == 2
+    for channel, panel in enumerate(axes):
+        truth, predicted = (line.get_ydata() for line in panel.lines)
+        np.testing.assert_array_equal(truth, comparison.truth[:, channel, 0])
+        np.testing.assert_array_equal(predicted, comparison.predicted[:, channel, 0])

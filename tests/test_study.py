@@ -166,17 +166,6 @@ def test_the_readme_explains_the_quickstart_as_it_is() -> None:
     assert f"```yaml\n{QUICKSTART.read_text().rstrip()}\n```" in readme
 
 
-STUDIES = [path for path in QUICKSTART.parent.glob("*.yaml") if "external" not in path.name]
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
-def test_the_studies_that_come_with_it_are_sound(path: Path) -> None:
-    study = Study.load(path)
-    assert study.name == path.stem
-    problem = study.surrogate_factory()().problem
-    assert problem.grid == study.solver_factory()().grid.shape
-
-
 class Place(TypedDict):
     x: float
 
