@@ -82,6 +82,12 @@ def identity(study: "Study", config: StoreConfig) -> dict[str, Any]:
         "seed": study.seed,
         "store": {"keep": config.keep, "dtype": config.dtype},
     }
+    if solver.static_fields:
+        # They may come from files, whose names say nothing of what is in them.
+        content["static_fields"] = {
+            name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+            for name, values in solver.static_fields.items()
+        }
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
 

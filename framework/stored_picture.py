@@ -3,7 +3,7 @@
 one point    every field over time
 1-D          each field over space and time
 2-D          each field at several times
-3-D          three planes through where the last field is highest, with the outlines of what would
+3-D          three planes through where the first field is highest, with the outlines of what would
              be observed of it, if that is masks, over the static fields, if there are any
 
 Shapes: K kept times, C fields, p parameters, `*grid` the grid's axes.
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from framework.errors import writing
+from framework.errors import RunError, writing
 from framework.palette import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
 from framework.store_reader import StoreReader
 from solvers.base import Field, ParameterSpace, Solver
@@ -48,6 +48,8 @@ def draw_store(path: str, solver: Solver, space: ParameterSpace, picture: Path) 
     """Draw some of the simulations of a store into a PNG. Raises RunError."""
     reader = StoreReader(path)
     ids = reader.complete[:_SIMULATIONS]
+    if not len(ids):
+        raise RunError(f"no simulation is complete in {path}: there is nothing to draw")
     simulations = [
         StoredSimulation(id, reader.parameters[id], reader.t[id], reader.fields(id))
         for id in ids.tolist()
@@ -84,7 +86,8 @@ def _draw_course(part: Any, simulation: StoredSimulation, solver: Solver, column
     axes = part.subplots(1, 1)
     courses = simulation.fields.reshape(len(simulation.times), -1).T
     for field, values, colour in zip(solver.fields, courses, _COLOURS, strict=False):
-        axes.plot(simulation.times, values, color=colour, label=_named(field))
+        marker = "o" if len(values) == 1 else ""
+        axes.plot(simulation.times, values, color=colour, marker=marker, label=_named(field))
     axes.legend(loc="upper right", ncols=3, fontsize=8.5)
     axes.margins(x=0)
     axes.grid(True)
@@ -97,9 +100,13 @@ def _draw_space_time(part: Any, simulation: StoredSimulation, solver: Solver, co
     x = np.arange(n) * spacing
     for channel, axes in enumerate(row):
         values = simulation.fields[:, channel]
+        axes.set_xlabel("axis 0" + _units(solver.grid.units))
+        if len(values) == 1:
+            axes.plot(x, values[0], color=BLUE)
+            axes.set_ylabel(_named(solver.fields[channel]))
+            continue
         image = axes.pcolormesh(x, simulation.times, values, cmap="viridis", shading="nearest")
         part.colorbar(image, ax=axes, label=_named(solver.fields[channel]))
-        axes.set_xlabel("axis 0" + _units(solver.grid.units))
         axes.set_ylabel("time" + _units(solver.time_units))
 
 
@@ -147,7 +154,7 @@ def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, column
             axes.imshow(_plane(ground, axis, index), cmap="gray", **look)
         for _, mask, colour in outlines:
             plane = _plane(mask, axis, index)
-            if plane.any() and not plane.all():
+            if plane.any() and not plane.all() and min(plane.shape) > 1:
                 axes.contour(plane, levels=[0.5], colors=[colour], linewidths=1.2)
         values = _plane(fields[0], axis, index)
         # Over the static fields a density shows as far as there is some.

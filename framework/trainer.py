@@ -174,7 +174,7 @@ class Trainer:
 
     def _close_buffer_in_time(self) -> threading.Timer:
         """So that a stop after some seconds is kept even while the loop waits for samples."""
-        left = max((self._stop.seconds or 0) - self.seconds, 0)
+        left = min(max((self._stop.seconds or 0) - self.seconds, 0), threading.TIMEOUT_MAX)
         timer = threading.Timer(left, self._buffer.close)
         timer.daemon = True
         if self._stop.seconds:

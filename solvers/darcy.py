@@ -81,7 +81,7 @@ def pressure(permeability: Tensor, source: Tensor) -> Tensor:
     """The pressure [B, n, n] at the inner nodes, for a permeability [B, n + 2, n + 2] and a source
     [B, n, n], in float64. Raises ArithmeticError if the iteration does not converge."""
     n = source.shape[-1]
-    laplacian = SineTransform(2, n, source.device.type)
+    laplacian = SineTransform(2, n, str(source.device))
     scale = permeability[:, 1:-1, 1:-1].rsqrt()
     down, right = (_between(permeability, axis) * (n + 1) ** 2 for axis in (1, 2))
 

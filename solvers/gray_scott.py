@@ -39,7 +39,8 @@ class GrayScott(BatchSolver):
     Scheme: Fourier pseudo-spectral with the 2/3 rule, and ETDRK4 with the diffusion in the
     exponential, fourth order in time. Of the product of three the rule leaves the aliases
     in which high modes meet high modes; where the grid resolves the patterns they are as small as
-    what is truncated. Stable for steps up to 2.78 / 0.25 = 11. Computes in `precision`.
+    what is truncated. Stable for steps up to 2.78 / 0.25 = 11 within these bounds. Computes in
+    `precision`.
     """
 
     parameters = ParameterSpace(
@@ -68,7 +69,7 @@ class GrayScott(BatchSolver):
         self.substeps = substeps
         self.precision = precision
         self._interval = final_time / (stored_steps - 1)
-        require_stable(_RATE, self._interval, substeps)
+        self._require_stable(self.parameters.high[None])
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0.0, self.final_time, self.stored_steps)
@@ -76,6 +77,7 @@ class GrayScott(BatchSolver):
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
+        self._require_stable(parameters)
         box = Box(2, self.grid.shape[0], self.length, self.precision, device)
         values = torch.tensor(parameters, dtype=torch.float64, device=device)
         feed, kill = values[:, :, None, None].unbind(1)  # [B, 1, 1] each
@@ -107,3 +109,11 @@ class GrayScott(BatchSolver):
             concentrations = box.to_grid(state)
             concentrations[:, 0] += 1
             yield concentrations.cpu().numpy().astype(np.float32)
+
+    def _require_stable(self, parameters: NDArray[np.float64]) -> None:
+        feed, kill = parameters.T
+        removal = feed + kill
+        # Where v is as high as all the feed can keep it, substrate is consumed at this rate.
+        consumed = feed + np.divide(feed, removal, where=removal > 0, out=np.zeros_like(feed)) ** 2
+        rate = max(_RATE, float(removal.max()), float(consumed.max()))
+        require_stable(rate, self._interval, self.substeps)

@@ -20,6 +20,10 @@ _MODES = 8
 _GREATEST = 3.5
 
 
+# The least highest wave number, in those at which growth turns into decay.
+_RESOLVED = 2.0
+
+
 class KuramotoSivashinsky(BatchSolver):
     """du/dt + u du/dx + d2u/dx2 + hyperviscosity d4u/dx4 = 0 on [0, length), periodic.
 
@@ -91,5 +95,15 @@ class KuramotoSivashinsky(BatchSolver):
     def _require_stable(self, hyperviscosity: float, amplitude: float) -> None:
         greatest = max(_GREATEST / math.sqrt(hyperviscosity), amplitude * math.sqrt(2 * _MODES))
         k = kept_wavenumbers(self.grid.shape[0], self.length)
+        points = self.grid.shape[0]
+        # What grows is between 0 and hyperviscosity^-1/2; twice that has to be resolved, or nothing
+        # takes up the energy.
+        needed = _RESOLVED / math.sqrt(hyperviscosity)
+        if k[-1] < needed:
+            modes = math.ceil(needed * self.length / (2 * math.pi))
+            raise ValueError(
+                f"points is {points}: on a length of {self.length:g} it leaves out modes that grow "
+                f"or hardly decay; it has to be at least {3 * modes + 1}"
+            )
         rate = advective_rate(k, greatest, damping=hyperviscosity * k**4 - k**2)
         require_stable(rate, self._interval, self.substeps)

@@ -13,12 +13,12 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
     """Raise ValueError if `substeps` steps of a fourth-order Runge-Kutta method are too few for an
     `interval` between stored times in which things change at most at `rate` (the largest
     eigenvalue's modulus of what is integrated explicitly)."""
-    needed = math.ceil(rate * interval / RUNGE_KUTTA_4)
+    needed = max(rate * interval / RUNGE_KUTTA_4, 1.0)
     if substeps < needed:
         raise ValueError(
             f"substeps is {substeps}: its time steps of {interval / substeps:.3g} would be "
             f"unstable, as they are longer than {RUNGE_KUTTA_4 / rate:.3g}; it has to be at least "
-            f"{needed}"
+            f"{math.ceil(needed) if math.isfinite(needed) else 'more than can be counted'}"
         )
 
 

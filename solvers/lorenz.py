@@ -84,9 +84,9 @@ class Lorenz(BatchSolver):
             yield _stored(state)
 
     def _require_stable(self, parameters: NDArray[np.float64]) -> None:
-        sigma, rho, _ = parameters.tolist()
+        sigma, rho, beta = parameters.tolist()
         fastest = (sigma + 1 + math.sqrt((sigma - 1) ** 2 + 4 * sigma * rho)) / 2
-        require_stable(fastest, self._interval, self.substeps)
+        require_stable(max(fastest, beta), self._interval, self.substeps)
 
 
 def _stored(state: Tensor) -> NDArray[np.float32]:

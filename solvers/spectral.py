@@ -60,6 +60,7 @@ class Box:
         if dimensions == 2:
             along_x = along_x[: self.highest + 1, None]
             along_y = torch.fft.fftfreq(points, 1 / points, dtype=torch.float64, device=device)
+            along_y = along_y.round()  # the quotient is not always exact
         self.inside = torch.maximum(along_x, along_y.abs()).le(self.highest).double()
         unit = 2 * math.pi / length
         self.kx, self.ky = unit * along_x, unit * along_y

@@ -109,6 +109,23 @@ def test_a_step_that_only_the_parameters_make_unstable_is_refused() -> None:
         run(Burgers(), faster)
 
 
+def test_a_grid_that_leaves_out_what_grows_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"points is 32: on a length of 100 .* at least 118$"):
+        KuramotoSivashinsky(32, length=100.0)
+    KuramotoSivashinsky(118, length=100.0, substeps=8)
+
+
+@pytest.mark.parametrize("parameters", [[0.3, 0.3], [0.045, 0.0]])
+def test_gray_scott_beyond_its_bounds_takes_shorter_steps(parameters: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"substeps is 10: .* unstable"):
+        run(GrayScott(32), parameters)
+
+
+def test_lorenz_with_a_fast_decay_takes_shorter_steps() -> None:
+    with pytest.raises(ValueError, match=r"substeps is 4: .* unstable"):
+        run(Lorenz(), [10.0, 28.0, 600.0])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -128,7 +145,7 @@ def test_a_grid_too_large_for_memory_is_refused(make: Any, message: str) -> None
 
 
 def test_an_initial_state_finer_than_the_grid_is_refused() -> None:
-    solver = KuramotoSivashinsky(128)
+    solver = KuramotoSivashinsky(128, length=10.0)
     solver.grid = type(solver.grid)((24,), (1.0,))
     with pytest.raises(ValueError, match=r"24 points is too coarse .* needs at least 25 points"):
         run(solver, [1.0, 0.5])

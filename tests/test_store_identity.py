@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from framework.component import explain
 from framework.store_identity import StoreConfig, identity, study_hash
 from framework.study import Study
+from solvers.heat import Heat
 
 
 def study(**values: Any) -> Study:
@@ -46,6 +48,16 @@ def test_what_decides_the_content_is_the_identity_of_a_study() -> None:
         identity(study(), StoreConfig(dtype="float16")),
     ]
     assert len({study_hash(other) for other in [base, *differing]}) == 1 + len(differing)
+
+
+def test_static_fields_are_part_of_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may come from a file whose name stays while its content changes."""
+    hashes = set()
+    for value in (0.0, 1.0, 1.0):
+        fields = {"map": np.full((16, 16), value, dtype=np.float32)}
+        monkeypatch.setattr(Heat, "static_fields", fields)
+        hashes.add(study_hash(identity(study(), StoreConfig())))
+    assert len(hashes) == 2
 
 
 @pytest.mark.parametrize("keep", ["all", "last", "none", 1, 7])

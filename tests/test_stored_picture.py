@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from framework.errors import RunError
 from framework.store import Store
 from framework.store_identity import StoreConfig
 from framework.stored_picture import StoredSimulation, draw_simulations, draw_store
@@ -99,6 +100,8 @@ def test_the_first_simulations_of_a_store_are_drawn(tmp_path: Path) -> None:
         "grid": {"shape": [12, 12], "spacing": [0.5, 0.5], "units": "m"},
     }
     store = Store.open(str(tmp_path / "a.zarr"), StoreConfig(), identity, solver, 5)
+    with pytest.raises(RunError, match="no simulation is complete"):
+        draw_store(store.path, solver, SPACE, tmp_path / "a.png")
     writer = store.writer()
     for id in (1, 2, 3, 4):
         point = np.array([id / 10, 0.5])

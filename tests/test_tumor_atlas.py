@@ -136,6 +136,37 @@ def test_a_file_that_is_no_nifti_is_refused(tmp_path: Path) -> None:
         load_tissue(str(path), str(path), None)
 
 
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    for name in ("w.nii", "w.nii.gz"):
+        path = tmp_path / name
+        save(path, random_shares((20, 20, 20)))
+        path.write_bytes(path.read_bytes()[:-4000])
+        with pytest.raises(ValueError, match=rf"{name} (is damaged|cannot be read)"):
+            load_tissue(str(path), str(path), None)
+
+
+def test_axes_that_are_not_perpendicular_are_refused(tmp_path: Path) -> None:
+    sheared = np.diag([8.0, 8.0, 8.0, 1.0])
+    sheared[0, 1] = 4.0
+    flat = np.diag([8.0, 8.0, 0.0, 1.0])
+    for affine in (sheared, flat):
+        path = tmp_path / "w.nii"
+        image = nibabel.Nifti1Image(random_shares((5, 6, 7)), None)
+        image.header.set_sform(affine, code=1)
+        nibabel.save(image, path)
+        with pytest.raises(ValueError, match=r"w\.nii has the affine .* not perpendicular"):
+            load_tissue(str(path), str(path), None)
+
+
+def test_a_map_in_micrometres_is_refused(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(random_shares((5, 6, 7)), np.eye(4))
+    image.header.set_xyzt_units("micron")
+    path = tmp_path / "w.nii"
+    nibabel.save(image, path)
+    with pytest.raises(ValueError, match=r"w\.nii has its positions in micron"):
+        load_tissue(str(path), str(path), None)
+
+
 def test_one_map_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="grey is missing"):
         load_tissue("white.nii", None, None)

@@ -5,6 +5,7 @@ Axes are those of the maps' files; positions in mm follow from the affine.
 
 import importlib.util
 import os
+import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -69,8 +70,10 @@ def _load(maps: tuple[tuple[str, int], ...], grid_size: int | None) -> Tissue:
 def _changed(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: it has to be a tissue map in NIfTI") from None
+    except OSError as error:
+        raise ValueError(
+            f"{path} does not exist: it has to be a tissue map in NIfTI ({error.strerror})"
+        ) from None
 
 
 def refuse_too_large(shape: tuple[int, ...]) -> None:
@@ -140,10 +143,12 @@ def _read_maps(white: str, grey: str) -> Tissue:
             f"{images[1].affine.tolist()}: resample one of them to the grid of the other"
         )
     refuse_too_large(shapes[0])
+    units, _ = images[0].header.get_xyzt_units()  # type: ignore[no-untyped-call]
+    _check_axes(white, affine, units)
     spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))
     shares = []
     for path, image in zip((white, grey), images, strict=True):
-        values = np.asarray(image.dataobj, dtype=np.float32)
+        values = _values(path, image)
         if not (values.min() >= -1e-3 and values.max() <= 1 + 1e-3):  # nor with a NaN
             raise ValueError(
                 f"{path} has values from {values.min():g} to {values.max():g}: a tissue map has "
@@ -153,10 +158,39 @@ def _read_maps(white: str, grey: str) -> Tissue:
     return Tissue(shares[0], shares[1], (spacing[0], spacing[1], spacing[2]), affine)
 
 
+def _check_axes(path: str, affine: NDArray[np.float64], units: str) -> None:
+    """Raise ValueError unless the axes are perpendicular, and their lengths in mm."""
+    if units not in ("mm", "unknown"):
+        raise ValueError(f"{path} has its positions in {units}: they have to be in mm")
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    axes = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
+    if not (np.isfinite(affine).all() and np.allclose(axes.T @ axes, np.eye(3), atol=1e-3)):
+        raise ValueError(
+            f"{path} has the affine {affine.tolist()}, whose axes are not perpendicular: resample "
+            "the map to a grid whose axes are"
+        )
+
+
+def _values(path: str, image: nibabel.Nifti1Image) -> NDArray[np.float32]:
+    dtype = image.get_data_dtype()  # type: ignore[no-untyped-call]
+    if dtype.kind not in "iufb":
+        raise ValueError(f"{path} holds {dtype}: a tissue map has to hold numbers")
+    try:
+        return np.asarray(image.dataobj, dtype=np.float32)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
 def _open(path: str) -> nibabel.Nifti1Image:
     try:
         image = nibabel.load(path)
-    except nibabel.filebasedimages.ImageFileError as error:
+    except (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path} cannot be read as NIfTI: {error}") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise ValueError(f"{path} is not NIfTI: a tissue map has to be")

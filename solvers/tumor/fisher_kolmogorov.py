@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from solvers.base import Field, ParameterSpace
@@ -53,7 +53,7 @@ class FisherKolmogorov(TumorGrowth):
         grey: str | None = None,
         prior: Literal["filtered", "published"] = "filtered",
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.75,
+        step: Annotated[float, Ge(1e-3)] = 0.75,
     ) -> None:
         """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
         of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from solvers.base import Field, Parameter, ParameterSpace
@@ -62,7 +62,7 @@ class TwoSpecies(TumorGrowth):
         white: str | None = None,
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
-        step: Annotated[float, Gt(0)] = 0.75,
+        step: Annotated[float, Ge(1e-3)] = 0.75,
     ) -> None:
         """Settings as those of `FisherKolmogorov`; `step` limits death and uptake too."""
         super().__init__(grid_size, white, grey, stored_steps, step)
