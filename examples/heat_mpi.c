@@ -20,6 +20,10 @@ int main(int count, char **argument) {
         MPI_Abort(MPI_COMM_WORLD, 2);
     }
     const int n = atoi(argument[1]), stored_steps = atoi(argument[2]);
+    if (ranks > n) {
+        fprintf(stderr, "heat_mpi: %d ranks cannot share %d rows\n", ranks, n);
+        MPI_Abort(MPI_COMM_WORLD, 2);
+    }
     const double final_time = atof(argument[3]), initial = atof(argument[4]);
     const double left = atof(argument[5]), right = atof(argument[6]);
     const double bottom = atof(argument[7]), top = atof(argument[8]);

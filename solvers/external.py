@@ -5,6 +5,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from solvers.external_settings import (
     Template,
     Word,
     absolute,
+    check_arguments,
     check_environment,
     check_texts,
     checked_grid,
@@ -73,10 +75,10 @@ class External(Solver):
         time_limit: Annotated[float, Gt(0)] = 600.0,
     ) -> None:
         """`command`: the program and its arguments; words that begin with ./ or ../ are files,
-        relative to where Millstream was started. `fields`: name and units. The stored times are
-        `stored_steps` from 0 to `final_time`, or the list `times`. `env` is added to the
-        environment. `time_limit`: the seconds that Millstream waits for a step, the first with the
-        program's start, and for its end after the last."""
+        relative to where Millstream was started, and so is a program with a / in its name.
+        `fields`: name and units. The stored times are `stored_steps` from 0 to `final_time`, or the
+        list `times`. `env` is added to the environment. `time_limit`: the seconds that Millstream
+        waits for a step, the first with the program's start, and for its end after the last."""
         self.parameters = ParameterSpace(
             *(make_parameter(name, bounds) for name, bounds in parameters.items())
         )
@@ -92,6 +94,8 @@ class External(Solver):
         self._time_limit = time_limit
         self._guards: list[Guard] = []  # idle ones
         check_environment(self._env)
+        if template is not None:
+            check_arguments(words, template)
         texts = {f"env.{name}": [value] for name, value in self._env.items()}
         texts["command"] = self._command
         if self._template is not None:
@@ -117,8 +121,7 @@ class External(Solver):
                 self.stored_steps,
                 self._time_limit,
             )
-            guard = self._guards.pop() if self._guards else Guard()
-            try:
+            with closing(receiver), self._guard() as guard:
                 program = self._start(directory, token, self._values(parameters, seed))
                 try:
                     guard.watch(program.group, directory)
@@ -133,10 +136,16 @@ class External(Solver):
                     raise ProgramError(f"{self._program} {error}{said}") from None
                 finally:
                     program.end()
-                    guard.release()
-                    self._guards.append(guard)
-            finally:
-                receiver.close()
+
+    @contextmanager
+    def _guard(self) -> Iterator[Guard]:
+        """A guard for one program."""
+        guard = self._guards.pop() if self._guards else Guard()
+        try:
+            yield guard
+        finally:
+            guard.release()
+            self._guards.append(guard)
 
     def _start(self, directory: Path, token: str, values: Mapping[str, str]) -> Program:
         work = directory / "work"

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-# Seconds between the request to end and the end.
-GRACE = 1.0
+# Seconds between the request to end and the end, waited only while something still runs.
+GRACE = 5.0
 # How much of the end of what a program wrote to standard error is told.
 _TAIL_BYTES = 600
 
@@ -24,7 +25,11 @@ exec 3<&0
     group=${{last%% *}}
     if [ "$group" != 0 ]; then
         kill -s TERM -- "-$group"
-        sleep {GRACE:g}
+        tries=0
+        while [ $tries -lt {GRACE:.0f} ] && kill -s 0 -- "-$group"; do
+            sleep 1
+            tries=$((tries + 1))
+        done
         kill -s KILL -- "-$group"
         rm -rf -- "${{last#* }}"
     fi
@@ -116,18 +121,40 @@ class Program:
 
     def end(self) -> None:
         """End the command and all of its group, and take its last words."""
-        if self._process.returncode is not None:
+        assert self._process.stderr is not None
+        if self._process.stderr.closed:
             return
-        if self.status() is None:
-            os.killpg(self.group, signal.SIGTERM)
-            deadline = time.monotonic() + GRACE
-            while self.status() is None and time.monotonic() < deadline:
-                self.read_errors()
-                time.sleep(0.005)
-        os.killpg(self.group, signal.SIGKILL)
-        self._process.wait()
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        while self._runs() and time.monotonic() < deadline:
+            self.read_errors()
+            time.sleep(0.01)
+        self._signal(signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):  # which another user's process may ignore
+            self._process.wait(timeout=GRACE)
         for _ in range(16):  # a pipe holds no more; who has left the group may write for ever
             if not self.read_errors():
                 break
-        assert self._process.stderr is not None
         self._process.stderr.close()
+
+    def _signal(self, number: int) -> None:
+        """Signal the group, and the command, which may have left it. It is not collected yet."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.group, number)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._process.pid, number)
+
+    def _runs(self) -> bool:
+        """Whether the command, or anything else of its group, has not ended."""
+        return self.status() is None or _group_runs(self.group)
+
+
+def _group_runs(group: int) -> bool:
+    """Whether a process of the group has not ended; those that are only not collected have."""
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:
+                state, _, its_group = stat.read().rpartition(b")")[2].split()[:3]
+                if int(its_group) == group and state not in (b"Z", b"X"):
+                    return True
+    return False

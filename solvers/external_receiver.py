@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,12 @@ class Receiver:
             self._selector.unregister(self._program.errors)
 
     def _accept(self) -> None:
-        peer, _ = self._listener.accept()
+        try:
+            peer, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # too many open files
+            raise WireError(f"cannot connect to Millstream: {error.strerror}") from None
         peer.setblocking(False)
         connection = _Connection(peer)
         self._open.add(connection)
@@ -217,6 +223,8 @@ class Receiver:
             return False
         header = read_header(line)
         if header == {"end": True}:
+            if connection.decoder.held:
+                raise WireError('sent something after {"end": true}')
             self._finalized += 1
             self._drop(connection)
             return False
@@ -242,7 +250,8 @@ class Receiver:
             return False
         if header.get("millstream") != VERSION:
             raise WireError(
-                f"speaks version {header.get('millstream')!r} of the format: it has to be {VERSION}"
+                f"speaks version {short(header.get('millstream'))} of the format: it has to be "
+                f"{VERSION}"
             )
         connection.greeted = True
         return True
@@ -255,7 +264,7 @@ class Receiver:
         step, last = piece.step, connection.step
         if step >= self._steps:
             raise WireError(
-                f"sent step {step}, but the study has {self._steps} steps, from 0 to "
+                f"sent step {short(step)}, but the study has {self._steps} steps, from 0 to "
                 f"{self._steps - 1}"
             )
         complete = step < self._step or (step == self._step and not self._frame.missing)
@@ -263,4 +272,4 @@ class Receiver:
             raise WireError(f"sent a part of step {step} when it was complete")
         if step > self._step + 1 or (last is not None and step not in (last, last + 1)):
             expected = self._step if last is None else last + 1
-            raise WireError(f"sent step {step} when step {expected} was to come")
+            raise WireError(f"sent step {short(step)} when step {expected} was to come")

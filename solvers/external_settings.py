@@ -47,7 +47,17 @@ Word = str | int | float
 
 def absolute(command: Sequence[Word]) -> list[Word]:
     """The command for a process that is elsewhere: files named from here by their whole path."""
-    return [_located(word) if isinstance(word, str) else word for word in command]
+    first, *others = command
+    # A program with a / in its name is a file, too; `executable` looks at all else about it.
+    if isinstance(first, str) and os.sep in first and not _PLACEHOLDER.search(first):
+        first = first if os.path.isabs(first) else _located(first)
+    return [
+        first,
+        *(
+            _located(word) if isinstance(word, str) and word.startswith(("./", "../")) else word
+            for word in others
+        ),
+    ]
 
 
 def _as_written(command: Sequence[Word]) -> list[Word]:
@@ -117,9 +127,7 @@ def stored_times(
 
 
 def _located(word: str) -> str:
-    """A word of a command; a file that is named from here becomes an absolute path."""
-    if not word.startswith(("./", "../")):
-        return word
+    """The absolute path of a file that is named from here."""
     path = Path(os.path.abspath(word))
     if not path.exists():
         raise ValueError(f"there is no {word} in {Path.cwd()}")
@@ -178,6 +186,16 @@ def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -
             f"the program is not told the parameter {unused[0]}: {{{unused[0]}}} has to be in "
             "command, env or the template"
         )
+
+
+def check_arguments(words: Sequence[str], template: Path) -> None:
+    """That the program is not told of the template where it should be told of the filled one."""
+    for word in words:
+        if os.sep in word and os.path.abspath(word) == os.path.abspath(template):
+            raise ValueError(
+                f"command has the template {template} itself: write {template.name}, the filled "
+                "one lies in the program's directory"
+            )
 
 
 def check_environment(names: Iterable[str]) -> None:

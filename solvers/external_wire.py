@@ -75,6 +75,11 @@ class Decoder:
         self._drop(end + 1)
         return line
 
+    @property
+    def held(self) -> int:
+        """How many bytes have come of which no line was made yet."""
+        return self._used
+
     def expect(self, size: int) -> None:
         """What comes next is a payload of this many bytes."""
         self._payload = np.empty(size, dtype=np.uint8)

@@ -1,9 +1,11 @@
 """Programs that do what they are to do, and what becomes of all others."""
 
+import errno
 import gc
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ import numpy as np
 import pytest
 from programs import ROOT, STEPS, WELL, descriptors, expected, noted, program, runs, until
 
+from solvers import external_program
 from solvers.base import Grid
 from solvers.external import External, ProgramError
 from solvers.external_settings import Bounds
@@ -27,6 +30,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Where the programs' directories lie (and not where pytest keeps `tmp_path`)."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as directory:
         monkeypatch.setattr(tempfile, "tempdir", directory)
+        monkeypatch.setattr(external_program, "GRACE", 1.0)
         yield Path(directory)
 
 
@@ -281,6 +285,21 @@ FAILURES = {
         "millstream.init()\nwhile True: raw(b'x' * 9999)",
         "sent a header of more than 4096 bytes",
     ),
+    "something after the end": (
+        WELL.replace("millstream.finalize()", "raw(b'{\"end\": true}\\n{')"),
+        'sent something after {"end": true}',
+    ),
+    "a huge step": (
+        f"millstream.init()\nline({PIECE} | {{'step': 10**99}})\ntime.sleep(600)",
+        r"sent step 10+\.\.\.0+, but the study has 4 steps",
+    ),
+    "a huge version": (
+        "import os, socket\nit = socket.socket(socket.AF_UNIX)\n"
+        "it.connect(os.environ['MILLSTREAM_ADDRESS'])\n"
+        'it.sendall(b\'{"millstream": "%s", "token": "%s"}\\n\' % '
+        "(b'x' * 999, os.environ['MILLSTREAM_TOKEN'].encode()))\ntime.sleep(600)",
+        r"speaks version 'x+\.\.\.x+' of the format",
+    ),
     "a wrong token": (
         "os.environ['MILLSTREAM_TOKEN'] = '0' * 32" + WELL,
         r"showing the token in MILLSTREAM_TOKEN on its 1 connections|BrokenPipeError",
@@ -355,6 +374,68 @@ def test_all_processes_end_when_nobody_wants_more(
         del simulation
     until(lambda: not any(map(runs, noted(tmp_path / "pids"))))
     assert list(temporary.iterdir()) == []
+
+
+# Has joined the group of Millstream's process, so that its own group is gone.
+LEAVER = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.setpgid(0, os.getpgid(os.getppid()))
+print(os.getpid(), file=open(sys.argv[2] + "/pids", "a"), flush=True)
+millstream.init()
+millstream.send(0, "u", frame(0))
+time.sleep(600)
+"""
+
+
+def test_a_program_that_has_left_its_group_is_ended(tmp_path: Path) -> None:
+    simulation = program(tmp_path, LEAVER).solve(A, seed=0)
+    next(simulation)
+    simulation.close()
+    (pid,) = noted(tmp_path / "pids")
+    assert not runs(pid)
+
+
+# The command ends at once; what it has started needs a while to end, and then says so.
+BEHIND = """
+def end(*_):
+    time.sleep(0.3)
+    print(1, file=open(sys.argv[2] + "/ended", "a"), flush=True)
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+if os.fork():
+    os._exit(3)
+os.close(2)
+while True:
+    time.sleep(600)
+"""
+
+
+def test_what_a_command_leaves_behind_is_given_time_to_end(tmp_path: Path) -> None:
+    assert "ended with status 3" in failure(program(tmp_path, BEHIND))
+    assert noted(tmp_path / "ended") == [1]
+
+
+def test_a_guard_is_used_again_after_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "data").chmod(0o755)
+    solver = program(tmp_path, WELL, command=[str(tmp_path / "data"), "{a}"])
+    with pytest.raises(ProgramError):
+        list(solver.solve(A, seed=0))
+    before = descriptors()
+    with pytest.raises(ProgramError):
+        list(solver.solve(A, seed=0))
+    assert descriptors() == before
+    assert len(solver._guards) == 1
+
+
+def test_no_more_open_files_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    said = failure(program(tmp_path, WELL))
+    assert said.startswith("cannot connect to Millstream: Too many open files")
 
 
 DRIVER = """

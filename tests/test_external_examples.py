@@ -166,6 +166,11 @@ def test_the_header_is_also_cpp_and_can_be_an_object_of_its_own(tmp_path: Path) 
     assert (fields[0] == 10).all()
     assert (fields[1, ..., :2] == [1, 2]).all()
     assert (fields[1, ..., 2:] == 10).all()
+    (tmp_path / "twice.c").write_text(
+        '#define MILLSTREAM_IMPLEMENTATION\n#include "millstream.h"\n#include "millstream.h"\n'
+    )
+    twice = [tool("cc"), "-c", "-std=c99", *STRICT, str(tmp_path / "twice.c"), "-o", "/dev/null"]
+    subprocess.run(twice, check=True)
     inline = ["-x", "c++", "-c", "-DMILLSTREAM_IMPLEMENTATION", header, "-o", "/dev/null"]
     for dialect in ("c++11", "c++20"):
         subprocess.run([compiler, f"-std={dialect}", *STRICT, *inline], check=True)
@@ -180,6 +185,18 @@ def test_the_mpi_example_on_a_stand_in_for_mpi(ranks: int, tmp_path: Path, compi
     environment = {"FAKE_MPI_RANKS": ranks}
     solver = heat(14, 6, command=[str(program), *arguments(14, 6)], env=environment)
     np.testing.assert_array_equal(run(solver), c_example(compiled))
+
+
+def test_the_mpi_example_refuses_more_ranks_than_rows(tmp_path: Path) -> None:
+    example, stand_in = str(ROOT / "examples/heat_mpi.c"), f"-I{ROOT / 'tests' / 'mpi'}"
+    program = build(
+        tmp_path, tool("cc"), "-std=gnu99", *STRICT[:1], *STRICT[-1:], stand_in, example, "-lm"
+    )
+    command = [str(program), "4", "2", "0.1", *["300"] * 5]
+    environment = os.environ | {"FAKE_MPI_RANKS": "5"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "heat_mpi: 5 ranks cannot share 4 rows\n" in ran.stderr
 
 
 def test_the_mpi_example(tmp_path: Path, compiled: Path) -> None:
@@ -220,6 +237,8 @@ program parts
    if (status == 0) error stop 1
    u = reshape([(real(i), i=1, 24)], [4, 3, 2])
    call millstream_init()
+   call millstream_send(0, "u", u, offset=[0], status=status)
+   if (status == 0) error stop 2
    call millstream_send(0, "u ", u(1:2, :, :), offset=[0, 0, 0])
    call millstream_send(0, "u", u(3:4, 2:3, :), offset=[2, 1, 0])
    call millstream_send(0, "u", u(3:4, 1:1, :), offset=[2, 0, 0])

@@ -110,7 +110,13 @@ def test_a_program_is_found_from_where_millstream_was_started(name: str, here: P
             "which is in none of the directories of PATH: ./no-such-program is a file in /",
         ),
         ({"command": ["./modle", "{rate}"]}, "solver.command: there is no ./modle in /"),
-        ({"command": ["bin/model"]}, "command begins with bin/model, which does not exist"),
+        ({"command": ["bin/model"]}, "solver.command: there is no bin/model in /"),
+        ({"command": ["/no/model"]}, "command begins with /no/model, which does not exist"),
+        ({"command": ["./{rate}"]}, "the program itself can have no placeholder"),
+        (
+            {"command": ["sh", "./in.txt", "{rate}"], "template": "in.txt"},
+            "/in.txt itself: write in.txt, the filled one lies in the program's directory",
+        ),
         ({"command": ["./plain"]}, "/plain, which is not executable: chmod +x /"),
         ({"command": ["./build"]}, "/build, which is a directory"),
         ({"command": ["{rate}"]}, "the program itself can have no placeholder"),
@@ -214,7 +220,7 @@ def test_a_solver_is_made_alike_where_another_process_was_started(
 ) -> None:
     (here / "words").write_text("#!/bin/sh\nexit 3")
     component = Component.model_validate(
-        settings(command=["./build/model", "./words"], template="in.txt")
+        settings(command=["build/model", "./words"], template="in.txt")
     )
     make = factory(component, "solver", solvers.base.REGISTERED, Solver)
     monkeypatch.chdir("/")
@@ -228,11 +234,11 @@ def test_what_is_stored_does_not_depend_on_where_millstream_was_started(
     stored = []
     for directory in (here, here / "copy"):
         monkeypatch.chdir(directory)
-        values = settings(command=["./build/model", "./in.txt", "{rate}", 5], template="in.txt")
+        values = settings(command=["build/model", "./plain", "{rate}", 5], template="in.txt")
         study = Study.model_validate(yaml.safe_load(STUDY) | {"solver": values})
         stored.append(identity(study, study.store))
     assert stored[0] == stored[1]
-    assert stored[0]["solver"]["command"] == ["./build/model", "./in.txt", "{rate}", 5]
+    assert stored[0]["solver"]["command"] == ["./build/model", "./plain", "{rate}", 5]
 
 
 @pytest.mark.parametrize("setting", ["parameters", "fields"])

@@ -140,4 +140,5 @@ int millstream_finalize(void) {
     return failed;
 }
 
+#undef MILLSTREAM_IMPLEMENTATION /* so that the header can be included again */
 #endif

@@ -18,7 +18,7 @@
 ! has asked for `status`, which is then not 0.
 module millstream
    use, intrinsic :: iso_c_binding, only: c_char, c_int, c_loc, c_null_char, c_ptr, c_size_t
-   use, intrinsic :: iso_fortran_env, only: real32, real64
+   use, intrinsic :: iso_fortran_env, only: error_unit, real32, real64
    implicit none
    private
    public :: millstream_init, millstream_send, millstream_finalize
@@ -84,7 +84,14 @@ contains
       integer, intent(out), optional :: status
       integer(c_size_t) :: from(size(extent))
       from = 0
-      if (present(offset)) from = int(offset, c_size_t)
+      if (present(offset)) then
+         if (size(offset) /= size(extent)) then
+            write (error_unit, "(a)") "millstream: send: offset has to have a number for each axis"
+            call report(-1_c_int, status)
+            return
+         end if
+         from = int(offset, c_size_t)
+      end if
       call report(c_send(int(step, c_int), trim(field) // c_null_char, data, bytes, &
          size(extent, kind=c_int), reversed(int(extent, c_size_t)), reversed(from)), status)
    end subroutine
