@@ -40,8 +40,9 @@ TITLE = "runs/quickstart: heat into fno, training on cpu"
 
 # Shows a run of which nothing changes, until a line comes on standard input.
 SCRIPT = f"""
-import sys
+import signal, sys
 from framework.display import Display
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or whoever runs the tests may ignore it
 counts, rows = {COUNTS!r}, [{ {**COUNTS, **WAITS, **SCORE}!r}]
 try:
     with Display({TITLE!r}, lambda: counts, rows):
