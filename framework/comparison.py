@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from framework.palette import BLUE, GREY, VERMILLION
+from framework.palette import BLUE, GREY, VERMILLION, in_units, named, point
 from framework.validation import measure
 from solvers.base import Field, Grid, ParameterSpace
 
@@ -77,7 +77,7 @@ def _draw_courses(comparison: Comparison) -> Figure:
         predicted = comparison.predicted[:, channel].reshape(-1)
         axes.plot(comparison.times, truth, color=GREY, linewidth=3, alpha=0.6, label="truth")
         axes.plot(comparison.times, predicted, color=VERMILLION, linewidth=1.3, label="prediction")
-        axes.set_ylabel(_named(field))
+        axes.set_ylabel(named(field))
         axes.grid(True)
         axes.margins(x=0)
     panels[0].legend(loc="best", ncols=2)
@@ -139,7 +139,7 @@ class _Panels:
         if lowest and column == 0:
             last, units = len(self.comparison.grid.shape) - 1, self.comparison.grid.units
             label = "axis 0" if self.lines else f"axis {last} across, axis {last - 1} up"
-            axes.set_xlabel(label + _units(units), loc="left", labelpad=2)
+            axes.set_xlabel(label + in_units(units), loc="left", labelpad=2)
         return axes
 
     def _bottom(self, channel: int, row: int) -> float:
@@ -176,8 +176,8 @@ def _draw_lines(
             axes.set_xticks(_ticks(x[-1]))
             axes.yaxis.set_major_locator(MaxNLocator(4))
     field = panels.comparison.fields[channel]
-    upper[0].set_ylabel(_named(field))
-    lower[0].set_ylabel("error" + _units(field.units))
+    upper[0].set_ylabel(named(field))
+    lower[0].set_ylabel("error" + in_units(field.units))
     if channel == 0:
         upper[0].legend(loc="best", fontsize=8, handlelength=1.2, borderpad=0.1)
 
@@ -210,7 +210,7 @@ def _draw_images(
         row[0].set_ylabel(name, fontsize=10.5)
         if name != "truth":
             first = 2 if name == "error" else 0
-            label = _named(field) if name == "prediction" else "error" + _units(field.units)
+            label = named(field) if name == "prediction" else "error" + in_units(field.units)
             panels.colour_bar(drawn, channel, first, max(first, 1), label)
 
 
@@ -226,10 +226,7 @@ def _heading(comparison: Comparison, width: int) -> list[str]:
         what += "; middle slice of axis 0"
     if len(comparison.fields) > _FIELDS:
         what += f"; the first {_FIELDS} of {len(comparison.fields)} fields"
-    values = ", ".join(
-        f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
-        for item, value in zip(comparison.space.items, comparison.parameters, strict=True)
-    )
+    values = point(comparison.space, comparison.parameters)
     return [
         textwrap.shorten(what, width, placeholder=" ..."),
         *textwrap.wrap(values, width, max_lines=3, placeholder=" ..."),
@@ -283,11 +280,3 @@ def _span(*arrays: NDArray[np.float32], margin: float = 0.05) -> tuple[float, fl
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         room = max(abs(low), abs(high), 1.0) / 2
     return low - room, high + room
-
-
-def _named(field: Field) -> str:
-    return field.name + _units(field.units)
-
-
-def _units(units: str) -> str:
-    return "" if units == "1" else f" [{units}]"

@@ -1,4 +1,4 @@
-"""How all pictures of a run look.
+"""How all pictures look, and what is called how in them.
 
 The colours are those of Okabe and Ito, which the colour-blind can tell apart.
 """
@@ -6,6 +6,10 @@ The colours are those of Okabe and Ito, which the colour-blind can tell apart.
 from typing import Any
 
 import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.base import Field, ParameterSpace
 
 matplotlib.use("agg")
 
@@ -25,3 +29,21 @@ STYLE: Any = {  # matplotlib's settings
     "legend.frameon": False,
     "lines.linewidth": 1.5,
 }
+
+
+def in_units(units: str) -> str:
+    """To follow the name of an axis."""
+    return "" if units == "1" else f" [{units}]"
+
+
+def named(field: Field) -> str:
+    """A field with its units."""
+    return field.name + in_units(field.units)
+
+
+def point(space: ParameterSpace, parameters: NDArray[np.floating[Any]]) -> str:
+    """Parameters [p] with their units."""
+    return ", ".join(
+        f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
+        for item, value in zip(space.items, parameters, strict=True)
+    )

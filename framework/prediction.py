@@ -3,7 +3,6 @@
 Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,16 @@ from tempfile import TemporaryDirectory
 import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
+from framework.field_picture import Trajectory, draw_trajectories
 from framework.model import load_model
+from framework.palette import STYLE
 from framework.study import Study
 from framework.tracking import download
-from solvers.base import Field, Grid
+from solvers.base import ParameterSpace, Solver
 from surrogates.base import Problem, Surrogate
-
-matplotlib.use("agg")
-# How many of the stored times are drawn.
-_PANELS = 5
 
 
 @dataclass(frozen=True)
@@ -34,8 +30,8 @@ class Prediction:
     parameters: dict[str, float]
     t: NDArray[np.float64]  # [T]
     field: NDArray[np.float32]  # [T, C, *grid], in the fields' units
-    fields: tuple[Field, ...]
-    grid: Grid
+    solver: Solver  # whose fields they are
+    space: ParameterSpace  # the parameters, in this order
 
     def save(self, path: Path) -> None:
         """Write `field`, `t`, the fields' names and the parameters as a numpy .npz file."""
@@ -43,7 +39,7 @@ class Prediction:
             path,
             field=self.field,
             t=self.t,
-            channels=np.array([field.name for field in self.fields]),
+            channels=np.array([field.name for field in self.solver.fields]),
             parameter_names=np.array(list(self.parameters)),
             parameters=np.array(list(self.parameters.values())),
         )
@@ -105,44 +101,17 @@ def predict(
         raise StudyError(
             f"the surrogate of {run_or_model} predicts NaN or infinity: its training diverged"
         )
-    return Prediction(dict(parameters), t, field, solver.fields, solver.grid)
+    space = study.make_design().space
+    ordered = {name: parameters[name] for name in problem.names}
+    return Prediction(ordered, t, field, solver, space)
 
 
 def draw(prediction: Prediction, path: Path) -> None:
-    """Draw each field at a few of the stored times; of a 3-D field the middle slice.
-
-    On a grid of one point, each field over time.
-    """
-    course = math.prod(prediction.grid.shape) == 1
-    chosen = np.unique(np.linspace(0, len(prediction.t) - 1, _PANELS).round().astype(int))
-    rows, columns = len(prediction.fields), 1 if course else len(chosen)
-    width = 7.0 if course else 2.4 * columns + 1
-    figure = Figure(figsize=(width, 2.5 * rows + 0.7), layout="constrained", dpi=130)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for channel, field in enumerate(prediction.fields):
-        if course:
-            (axis,) = axes[channel]
-            axis.plot(prediction.t, prediction.field[:, channel].reshape(-1))
-            axis.set(xlabel="t", ylabel=field.name)
-            continue
-        values = prediction.field[chosen, channel]
-        limits = {"vmin": values.min(), "vmax": values.max()}
-        for axis, step, image in zip(axes[channel], chosen, values, strict=True):
-            axis.set_title(f"t = {prediction.t[step]:.3g}", fontsize=10)
-            if image.ndim == 1:
-                axis.plot(image)
-                axis.set_ylim(limits["vmin"], limits["vmax"])
-                continue
-            plane = image if image.ndim == 2 else image[len(image) // 2]
-            drawn = axis.imshow(plane, origin="lower", cmap="inferno", **limits)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        if prediction.field.ndim > 3:
-            label = f"{field.name} [{field.units}]"
-            figure.colorbar(drawn, ax=axes[channel], label=label, shrink=0.9)
-    values = ", ".join(f"{name} = {value:g}" for name, value in prediction.parameters.items())
-    figure.suptitle(values, fontsize=10)
-    figure.savefig(path)
+    """Draw the fields, as `field_picture` does those of a simulation."""
+    values = np.array(list(prediction.parameters.values()))
+    trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
+    with matplotlib.rc_context(STYLE):
+        draw_trajectories([trajectory], prediction.solver, prediction.space).savefig(path)
 
 
 def _check(parameters: Mapping[str, float], problem: Problem) -> None:

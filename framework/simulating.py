@@ -16,11 +16,11 @@ from framework.block import Block
 from framework.cluster import ray_for
 from framework.display import Display
 from framework.errors import StudyError
+from framework.field_picture import draw_store
 from framework.history import Record
 from framework.interrupt import Interrupts
 from framework.ledger import Ledger, ReplayMismatchError
 from framework.parts import make_ensemble, open_store
-from framework.stored_picture import draw_store
 from framework.study import Study
 
 

@@ -39,6 +39,7 @@ from zarr.errors import GroupNotFoundError
 from framework.errors import RunError, StudyError
 from framework.store_identity import StoreConfig, attributes, first_difference, kept_steps
 from framework.store_layout import (
+    OF_SIMULATIONS,
     absolute,
     array_of,
     attributes_of,
@@ -54,9 +55,6 @@ from framework.store_layout import (
 from framework.store_writer import StoreWriter
 from solvers.base import Solver
 
-# What the owner writes of every simulation; the last one says that the others are there.
-_OF_SIMULATIONS = ("parameters", "t", "resolved", "complete")
-
 
 class Store:
     """The owner of a store; at any time there is one. Its methods may be called from any thread."""
@@ -70,7 +68,7 @@ class Store:
         self._solver = solver
         self._lock = lock or ExitStack()
         self._steps = read(group, "time")
-        self._arrays = {name: array_of(group, name) for name in _OF_SIMULATIONS}
+        self._arrays = {name: array_of(group, name) for name in OF_SIMULATIONS}
         self._complete: NDArray[np.bool_] = read(group, "complete")  # [S], as on disk
         self._changed = threading.Condition()
         self._waiting: dict[int, NDArray[np.float64]] = {}  # simulation -> its parameters

@@ -34,7 +34,9 @@ CHUNK_BYTES = 4 * 2**20
 _ROWS_BYTES, _ROWS = 2**18, 8192
 # All chunks of an array in one directory: else every simulation makes several.
 _CHUNK_KEYS: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
-_OWN_ARRAYS = ("parameters", "parameter", "time", "t", "resolved", "complete", "simulation")
+# What the owner writes of every simulation; the last one says that the others are there.
+OF_SIMULATIONS = ("parameters", "t", "resolved", "complete")
+_OWN_ARRAYS = (*OF_SIMULATIONS, "parameter", "time", "simulation")
 
 
 def create(
@@ -122,7 +124,7 @@ def _create_array(
 
 def resize(group: zarr.Group, simulations: int) -> None:
     """Make room for this many simulations; nothing shrinks."""
-    for name in (*attributes_of(group)["fields"], "parameters", "t", "resolved", "complete"):
+    for name in (*attributes_of(group)["fields"], *OF_SIMULATIONS):
         array = array_of(group, name)
         if array.shape[0] < simulations:
             array.resize((simulations, *array.shape[1:]))

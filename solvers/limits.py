@@ -24,11 +24,11 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
 
 def require_memory(setting: str, shape: tuple[int, ...], numbers: int) -> None:
     """Raise ValueError if the `numbers` of double precision that one simulation keeps at a time are
-    more than the machine's memory. `setting` is the one that made the grid's `shape`."""
+    more than the machine's memory. `setting` is the one by which the grid's `shape` can shrink."""
     needed, present = 8 * numbers, psutil.virtual_memory().total
     if needed > present:
         raise ValueError(
-            f"{setting} is {shape[0]}: one simulation on {' x '.join(map(str, shape))} points "
-            f"would take {needed / 2**30:,.1f} GiB of memory, and this machine has "
-            f"{present / 2**30:,.1f} GiB; choose a smaller one"
+            f"one simulation on {' x '.join(map(str, shape))} points would take "
+            f"{needed / 2**30:,.1f} GiB of memory, and this machine has "
+            f"{present / 2**30:,.1f} GiB; choose a smaller {setting}"
         )

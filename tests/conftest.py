@@ -33,11 +33,18 @@ def module_on_cluster(cluster: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def threads_switch_often() -> Iterator[None]:
-    """Python's threads take turns 50 times as often, and so interleave in more ways."""
-    interval, threads = sys.getswitchinterval(), torch.get_num_threads()
-    sys.setswitchinterval(1e-4)
+def one_thread() -> Iterator[None]:
+    """Of torch's."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
-    sys.setswitchinterval(interval)
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def threads_switch_often(one_thread: None) -> Iterator[None]:
+    """Python's threads take turns 50 times as often, and so interleave in more ways."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-4)
+    yield
+    sys.setswitchinterval(interval)

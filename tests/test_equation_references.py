@@ -3,7 +3,6 @@
 exponax (https://github.com/Ceyron/exponax) is another implementation, on JAX, in float64 here.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import exponax as ex  # type: ignore[import-untyped]
@@ -26,12 +25,7 @@ from solvers.navier_stokes import NavierStokes
 jax.config.update("jax_enable_x64", True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def peer(stepper: Any, initial: Array, steps: int) -> Array:

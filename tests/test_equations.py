@@ -1,6 +1,5 @@
 """What holds for all of the standard equations, and the mistakes that their solvers refuse."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,7 @@ from solvers.kuramoto_sivashinsky import KuramotoSivashinsky
 from solvers.lorenz import Lorenz
 from solvers.navier_stokes import NavierStokes
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("solver", SMALL, ids=name)
@@ -129,18 +122,18 @@ def test_lorenz_with_a_fast_decay_takes_shorter_steps() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Burgers(10**12), r"points is 1000000000000: .* 178,\d+\.\d GiB"),
-        (lambda: KuramotoSivashinsky(10**12), "points is 1000000000000: "),
-        (lambda: GrayScott(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
-        (lambda: NavierStokes(10**6), "points is 1000000: .* 1000000 x 1000000 points"),
-        (lambda: Darcy(10**6), "grid_size is 1000000: .* 1000000 x 1000000 points"),
+        (lambda: Burgers(10**12), r"1000000000000 points .* 178,\d+\.\d GiB .* smaller points$"),
+        (lambda: KuramotoSivashinsky(10**12), "1000000000000 points .* smaller points$"),
+        (lambda: GrayScott(10**6), "1000000 x 1000000 points .* smaller points$"),
+        (lambda: NavierStokes(10**6), "1000000 x 1000000 points .* smaller points$"),
+        (lambda: Darcy(10**6), "1000000 x 1000000 points .* smaller grid_size$"),
         # The transform of a line is a matrix.
-        (lambda: Heat(10**6, dimensions=1), r"grid_size is 1000000: .* on 1000000 points"),
-        (lambda: Heat(10**4, dimensions=3), "grid_size is 10000: .* 10000 x 10000 x 10000 points"),
+        (lambda: Heat(10**6, dimensions=1), "1000000 points .* smaller grid_size$"),
+        (lambda: Heat(10**4, dimensions=3), "10000 x 10000 x 10000 points .* smaller grid_size$"),
     ],
 )
 def test_a_grid_too_large_for_memory_is_refused(make: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=f"{message}.*this machine has .* choose a smaller one"):
+    with pytest.raises(ValueError, match=f"^one simulation on .*{message}"):
         make()
 
 

@@ -192,8 +192,10 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
     assert "\n" not in said
 
 
-def test_a_long_path_of_temporary_files_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", "/tmp/" + 80 * "x")
+def test_a_long_path_of_temporary_files_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / (80 * "x")))
     with pytest.raises(ValueError, match="set TMPDIR to a shorter one"):
         made()
 

@@ -1,13 +1,12 @@
 """The heat solver against an analytic solution, an exact one in time, and its own symmetries."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import scipy  # type: ignore[import-untyped]
-import torch
 from hypothesis import example, given, settings
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,12 +20,7 @@ PARAMETERS = (150.0, 420.0, 230.0, 310.0, 480.0)
 ROUNDING = 6e-5
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(solver: Heat, parameters: ArrayLike = PARAMETERS) -> Array:

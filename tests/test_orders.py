@@ -5,14 +5,13 @@ A solver is added with a line for time and a line for space.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from solvers.base import Solver
@@ -70,12 +69,7 @@ CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def last_field(case: Case, refinement: int) -> NDArray[np.float64]:

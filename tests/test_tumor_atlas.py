@@ -173,5 +173,7 @@ def test_one_map_alone_is_refused() -> None:
 
 
 def test_a_grid_too_large_for_memory_is_refused_before_anything_is_made() -> None:
-    with pytest.raises(ValueError, match=r"20000 x 20000 x 20000 .* 357,\d+ GiB"):
+    with pytest.raises(
+        ValueError, match=r"20000 x 20000 x 20000 .* 745,\d+\.\d GiB .* smaller grid_size$"
+    ):
         load_tissue(None, None, 20000)

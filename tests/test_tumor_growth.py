@@ -23,9 +23,7 @@ DATA = Path(__file__).parents[1].parent / "shared" / "data" / "fisher_kolmogorov
 PARAMETERS = np.array([12.0, 7.0, 0.38, 0.5, 0.52])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def solver_on(

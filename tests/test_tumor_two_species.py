@@ -17,9 +17,7 @@ Array = NDArray[np.float64]
 PARAMETERS = np.array([12.0, 10.0, 1.0, 0.5, 1.0, 0.5, 0.38, 0.5, 0.52])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(solver: TwoSpecies, parameters: Array) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ Axes are those of the maps' files; positions in mm follow from the affine.
 """
 
 import importlib.util
+import math
 import os
 import zlib
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import psutil
 from numpy.typing import NDArray
+
+from solvers.limits import require_memory
 
 # Where white and grey matter make up less than this of a voxel, it is no tissue.
 LEAST_TISSUE = 0.1
-# How many arrays of the grid's size a simulation of one field needs at once, about.
-_ARRAYS = 12
+# How many arrays of the grid's size, in single precision, a simulation of three fields needs at
+# once, about.
+_ARRAYS = 25
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> T
         missing = "white" if white is None else "grey"
         raise ValueError(f"{missing} is missing: give maps of both white and grey matter, or none")
     if grid_size is not None:
-        refuse_too_large((grid_size,) * 3)
+        _require_memory((grid_size,) * 3)
     maps = tuple((path, _changed(path)) for path in (white, grey) if path is not None)
     return _load(maps, grid_size)
 
@@ -76,14 +79,8 @@ def _changed(path: str) -> int:
         ) from None
 
 
-def refuse_too_large(shape: tuple[int, ...]) -> None:
-    """Raise ValueError if a simulation on a grid of this shape cannot fit into memory."""
-    need, have = _ARRAYS * 4 * np.prod(shape, dtype=float), psutil.virtual_memory().total
-    if need > have:
-        raise ValueError(
-            f"a grid of {' x '.join(map(str, shape))} voxels would need about {need / 2**30:,.0f} "
-            f"GiB of memory, and this machine has {have / 2**30:,.0f} GiB: use a smaller grid_size"
-        )
+def _require_memory(shape: tuple[int, ...]) -> None:
+    require_memory("grid_size", shape, _ARRAYS * math.prod(shape) // 2)
 
 
 def resample(tissue: Tissue, grid_size: int) -> Tissue:
@@ -142,7 +139,7 @@ def _read_maps(white: str, grey: str) -> Tissue:
             f"{white} and {grey} have different affines, {affine.tolist()} and "
             f"{images[1].affine.tolist()}: resample one of them to the grid of the other"
         )
-    refuse_too_large(shapes[0])
+    _require_memory(shapes[0])
     units, _ = images[0].header.get_xyzt_units()  # type: ignore[no-untyped-call]
     _check_axes(white, affine, units)
     spacing = tuple(float(length) for length in np.linalg.norm(affine[:3, :3], axis=0))

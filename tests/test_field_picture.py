@@ -1,4 +1,4 @@
-"""Pictures of stored simulations, whatever the dimension of the grid."""
+"""Pictures of simulations, whatever the dimension of the grid."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from framework.errors import RunError
+from framework.field_picture import Trajectory, draw_store, draw_trajectories
 from framework.store import Store
 from framework.store_identity import StoreConfig
-from framework.stored_picture import StoredSimulation, draw_simulations, draw_store
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 SPACE = ParameterSpace(Parameter("speed", 0.0, 1.0, "m/s"), Parameter("rate", 0.0, 1.0))
@@ -57,8 +57,8 @@ class Observed(Bump):
 def drawn(solver: Solver, count: int = 1) -> Figure:
     point = np.array([0.25, 0.5])
     fields = np.stack(list(solver.solve(point, 0)))
-    one = StoredSimulation(7, point, solver.times(point), fields)
-    return draw_simulations([one] * count, solver, SPACE)
+    one = Trajectory("Simulation 7", point, solver.times(point), fields)
+    return draw_trajectories([one] * count, solver, SPACE)
 
 
 def titles(figure: Figure) -> list[str]:

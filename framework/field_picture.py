@@ -1,4 +1,4 @@
-"""What simulations in a store look like: a few of them, drawn as suits the dimension of the grid.
+"""What simulations look like, stored or predicted: drawn as suits the dimension of the grid.
 
 one point    every field over time
 1-D          each field over space and time
@@ -24,9 +24,19 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from framework.errors import RunError, writing
-from framework.palette import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
+from framework.palette import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    VERMILLION,
+    in_units,
+    named,
+    point,
+)
 from framework.store_reader import StoreReader
-from solvers.base import Field, ParameterSpace, Solver
+from solvers.base import ParameterSpace, Solver
 
 _SIMULATIONS, _TIMES, _FIELDS = 3, 5, 2
 _COLOURS = (VERMILLION, BLUE, ORANGE, GREEN, GREY)
@@ -35,10 +45,10 @@ _PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)
-class StoredSimulation:
-    """One simulation as it is in a store."""
+class Trajectory:
+    """The fields of one trajectory."""
 
-    id: int
+    name: str
     parameters: NDArray[np.float64]  # [p]
     times: NDArray[np.float64]  # [K]
     fields: NDArray[np.float32]  # [K, C, *grid]
@@ -50,72 +60,72 @@ def draw_store(path: str, solver: Solver, space: ParameterSpace, picture: Path) 
     ids = reader.complete[:_SIMULATIONS]
     if not len(ids):
         raise RunError(f"no simulation is complete in {path}: there is nothing to draw")
-    simulations = [
-        StoredSimulation(id, reader.parameters[id], reader.t[id], reader.fields(id))
+    trajectories = [
+        Trajectory(f"Simulation {id}", reader.parameters[id], reader.t[id], reader.fields(id))
         for id in ids.tolist()
     ]
     with matplotlib.rc_context(STYLE), writing(picture):
-        draw_simulations(simulations, solver, space).savefig(picture)
+        draw_trajectories(trajectories, solver, space).savefig(picture)
 
 
-def draw_simulations(
-    simulations: Sequence[StoredSimulation], solver: Solver, space: ParameterSpace
+def draw_trajectories(
+    trajectories: Sequence[Trajectory], solver: Solver, space: ParameterSpace
 ) -> Figure:
-    """A picture of one or more simulations, one below the other."""
+    """A picture of one or more trajectories, one below the other."""
     shape = solver.grid.shape
     if math.prod(shape) == 1:
-        draw, columns, height = _draw_course, 1, 1.9
+        draw, height = _draw_course, 1.9
     elif len(shape) == 1:
-        draw, columns, height = _draw_space_time, min(len(solver.fields), _FIELDS), 2.4
+        draw, height = _draw_space_time, 2.4
     elif len(shape) == 2:
-        draw, columns, height = _draw_times, _TIMES, 2.1 * min(len(solver.fields), _FIELDS)
+        draw, height = _draw_times, 2.1 * min(len(solver.fields), _FIELDS)
     else:
-        draw, columns, height = _draw_planes, 3, 3.1
-    width = 9.0
-    figure = Figure(figsize=(width, (height + 0.45) * len(simulations) + 0.2), layout="constrained")
-    parts = figure.subfigures(len(simulations), 1, squeeze=False)[:, 0]
-    for part, simulation in zip(parts, simulations, strict=True):
-        title = f"Simulation {simulation.id}: {_values(space, simulation.parameters)}"
+        draw, height = _draw_planes, 3.1
+    size = (9.0, (height + 0.45) * len(trajectories) + 0.2)
+    figure = Figure(figsize=size, layout="constrained")
+    parts = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
+    for part, trajectory in zip(parts, trajectories, strict=True):
+        title = f"{trajectory.name}: {point(space, trajectory.parameters)}"
         lines = textwrap.wrap(title, 120, max_lines=2, placeholder=" ...")
         part.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=9.5)
-        draw(part, simulation, solver, columns)
+        draw(part, trajectory, solver)
     return figure
 
 
-def _draw_course(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+def _draw_course(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     axes = part.subplots(1, 1)
-    courses = simulation.fields.reshape(len(simulation.times), -1).T
+    courses = trajectory.fields.reshape(len(trajectory.times), -1).T
     for field, values, colour in zip(solver.fields, courses, _COLOURS, strict=False):
         marker = "o" if len(values) == 1 else ""
-        axes.plot(simulation.times, values, color=colour, marker=marker, label=_named(field))
+        axes.plot(trajectory.times, values, color=colour, marker=marker, label=named(field))
     axes.legend(loc="upper right", ncols=3, fontsize=8.5)
     axes.margins(x=0)
     axes.grid(True)
-    axes.set_xlabel("time" + _units(solver.time_units))
+    axes.set_xlabel("time" + in_units(solver.time_units))
 
 
-def _draw_space_time(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+def _draw_space_time(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     (n,), (spacing,) = solver.grid.shape, solver.grid.spacing
-    row = part.subplots(1, columns, squeeze=False)[0]
+    row = part.subplots(1, min(len(solver.fields), _FIELDS), squeeze=False)[0]
     x = np.arange(n) * spacing
     for channel, axes in enumerate(row):
-        values = simulation.fields[:, channel]
-        axes.set_xlabel("axis 0" + _units(solver.grid.units))
+        values = trajectory.fields[:, channel]
+        axes.set_xlabel("axis 0" + in_units(solver.grid.units))
         if len(values) == 1:
             axes.plot(x, values[0], color=BLUE)
-            axes.set_ylabel(_named(solver.fields[channel]))
+            axes.set_ylabel(named(solver.fields[channel]))
             continue
-        image = axes.pcolormesh(x, simulation.times, values, cmap="viridis", shading="nearest")
-        part.colorbar(image, ax=axes, label=_named(solver.fields[channel]))
-        axes.set_ylabel("time" + _units(solver.time_units))
+        image = axes.pcolormesh(x, trajectory.times, values, cmap="viridis", shading="nearest")
+        part.colorbar(image, ax=axes, label=named(solver.fields[channel]))
+        axes.set_ylabel("time" + in_units(solver.time_units))
 
 
-def _draw_times(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
+def _draw_times(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     fields = solver.fields[:_FIELDS]
-    chosen = np.unique(np.linspace(0, len(simulation.times) - 1, columns).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, _TIMES).round().astype(int))
     panels = part.subplots(len(fields), len(chosen), squeeze=False)
     for channel, (field, row) in enumerate(zip(fields, panels, strict=True)):
-        values = simulation.fields[chosen, channel]
+        values = trajectory.fields[chosen, channel]
         for axes, step, image in zip(row, chosen, values, strict=True):
             drawn = axes.imshow(
                 image,
@@ -127,12 +137,12 @@ def _draw_times(part: Any, simulation: StoredSimulation, solver: Solver, columns
             )
             _empty(axes)
             if channel == 0:
-                axes.set_title(_at(simulation.times[step], solver), fontsize=9, loc="center")
-        part.colorbar(drawn, ax=row, label=_named(field), shrink=0.9)
+                axes.set_title(_at(trajectory.times[step], solver), fontsize=9, loc="center")
+        part.colorbar(drawn, ax=row, label=named(field), shrink=0.9)
 
 
-def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, columns: int) -> None:
-    fields = simulation.fields[-1]
+def _draw_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
+    fields = trajectory.fields[-1]
     centre = map(int, np.unravel_index(int(fields[0].argmax()), fields[0].shape))
     observed = solver.observe(fields).items()
     masks = [(name, image) for name, image in observed if image.dtype == np.bool_]
@@ -145,7 +155,7 @@ def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, column
     for static in solver.static_fields.values():
         # Later fields count for less, so that two that share a voxel differ in shade.
         ground = static if ground is None else ground + np.float32(0.5) * static
-    row = part.subplots(1, columns)
+    row = part.subplots(1, 3)
     for axis, (axes, index) in enumerate(zip(row, centre, strict=True)):
         first, second = _others(axis)
         aspect = solver.grid.spacing[second] / solver.grid.spacing[first]
@@ -167,8 +177,8 @@ def _draw_planes(part: Any, simulation: StoredSimulation, solver: Solver, column
             axes.set_ylim(up[0] - 1.5, up[-1] + 1.5)
         _empty(axes)
         name = f"{_PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
-        axes.set_title(f"{name}, {_at(simulation.times[-1], solver)}", fontsize=9, loc="center")
-    part.colorbar(drawn, ax=row, label=_named(solver.fields[0]), shrink=0.8)
+        axes.set_title(f"{name}, {_at(trajectory.times[-1], solver)}", fontsize=9, loc="center")
+    part.colorbar(drawn, ax=row, label=named(solver.fields[0]), shrink=0.8)
     handles = [Line2D([], [], color=colour, label=name) for name, _, colour in outlines]
     if handles:
         row[0].legend(handles=handles, loc="lower left", fontsize=8, labelcolor="white")
@@ -194,18 +204,3 @@ def _empty(axes: Axes) -> None:
 def _at(time: float, solver: Solver) -> str:
     units = "" if solver.time_units == "1" else f" {solver.time_units}"
     return f"t = {time:.3g}{units}"
-
-
-def _values(space: ParameterSpace, parameters: NDArray[np.float64]) -> str:
-    return ", ".join(
-        f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
-        for item, value in zip(space.items, parameters, strict=True)
-    )
-
-
-def _named(field: Field) -> str:
-    return field.name + _units(field.units)
-
-
-def _units(units: str) -> str:
-    return "" if units == "1" else f" [{units}]"
