@@ -299,5 +299,5 @@ def test_a_step_too_long_is_refused() -> None:
 
 
 def test_a_grid_too_large_is_refused() -> None:
-    with pytest.raises(ValueError, match="20000 x 20000 x 20000 voxels would need about"):
+    with pytest.raises(ValueError, match="20000 x 20000 x 20000 points would take"):
         FisherKolmogorov(20000)
