@@ -129,6 +129,25 @@ class Order:
     time: float
 
 
+@dataclass(frozen=True)
+class Quantity:
+    """Values [n] of a quantity, and their units."""
+
+    values: NDArray[np.float64]
+    units: str = "1"
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What the labels of a segmentation stand for: region -> labels; 0 is the background.
+
+    `space` names the space that such images lie in, one of `Solver.spaces`; None: any.
+    """
+
+    labels: Mapping[str, tuple[int, ...]]
+    space: str | None = None
+
+
 class Solver(ABC):
     """Runs one simulation at a time. Subclasses set the attributes and write two methods.
 
@@ -147,6 +166,14 @@ class Solver(ABC):
     affine: NDArray[np.float64] | None = None
     # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    # For inverse questions. Masks of `observe` that a segmentation is compared with, each moved by
+    # the setting of its own name: the values of it that are tried, ascending.
+    masks: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    # Which regions of a segmentation make up each of the masks, and how labels name the regions.
+    regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    conventions: Mapping[str, Convention] = MappingProxyType({})
+    # Spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
+    spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
     @abstractmethod
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,6 +192,7 @@ class Solver(ABC):
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
         """What would be measured of the fields [C, *grid]: images [*grid] by name, masks or values.
 
+        Every point is observed by itself, so a part of the grid gives that part of the images.
         The fields themselves, unless overridden. Raises ValueError on a setting that is not one.
         """
         if settings:
@@ -172,6 +200,26 @@ class Solver(ABC):
                 f"{', '.join(settings)}: what is observed of this solver has no setting"
             )
         return {field.name: values for field, values in zip(self.fields, fields, strict=True)}
+
+    def identifiable(
+        self, parameters: NDArray[np.float64], t: NDArray[np.float64]
+    ) -> Mapping[str, Quantity]:
+        """What observing fields once can tell, of parameters [n, p] and stored times [n].
+
+        The parameters and the time, unless overridden: some only show in combination.
+        """
+        quantities = {
+            item.name: Quantity(parameters[:, i], item.units)
+            for i, item in enumerate(self.parameters.items)
+        }
+        return {**quantities, "time": Quantity(t, self.time_units)}
+
+    def plans(
+        self, observed: Mapping[str, NDArray[np.bool_]], fields: NDArray[np.float32]
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """Regions [*grid] to treat, of equal volume, by name: from what was observed, and from the
+        fields [C, *grid] that were found for it. None, unless overridden."""
+        return {}
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
         """Whether the grid and the step resolve what these parameters [p] ask for.
