@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints, field_validator
 
 import solvers.base
-from framework.component import find, settings_of
+from framework.component import Component, factory, find, settings_of
+from framework.errors import StudyError
 from framework.section import Section
 from framework.store_layout import FORMAT, absolute
 from solvers.base import Solver
 
 if TYPE_CHECKING:  # it imports this file
+    from framework.store_reader import StoreReader
     from framework.study import Study
 
 Keep = Literal["all", "last", "none"] | Annotated[int, Field(strict=True, ge=1)]
@@ -84,12 +86,36 @@ def identity(study: "Study", config: StoreConfig) -> dict[str, Any]:
     }
     if solver.static_fields:
         # They may come from files, whose names say nothing of what is in them.
-        content["static_fields"] = {
-            name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
-            for name, values in solver.static_fields.items()
-        }
+        content["static_fields"] = _hashes(solver)
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
+
+
+def _hashes(solver: Solver) -> dict[str, str]:
+    """Short names for what is in the static fields."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+        for name, values in solver.static_fields.items()
+    }
+
+
+def solver_of(reader: "StoreReader") -> Solver:
+    """The solver that a store's simulations were made by, made anew.
+
+    Raises StudyError if it cannot be, or is another one now.
+    """
+    try:
+        component = Component.model_validate(reader.study["solver"])
+        solver: Solver = factory(component, "solver", solvers.base.REGISTERED, Solver)()
+    except (ValueError, OSError) as error:
+        raise StudyError(f"the solver of the store {reader.path} cannot be made: {error}") from None
+    for name, hash in reader.study.get("static_fields", {}).items():
+        if _hashes(solver).get(name) != hash:
+            raise StudyError(
+                f"{name} is not what it was when the store {reader.path} was made: restore the "
+                "files that the solver's settings name"
+            )
+    return solver
 
 
 def study_hash(identity: dict[str, Any]) -> str:

@@ -144,8 +144,12 @@ def _codecs(name: str, size: int) -> list[Any]:
 
 
 @contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Keep other runs from the store at a local path; a killed run keeps nobody."""
+def locked(
+    path: str,
+    doing: str = "writing the store",
+    remedy: str = "wait for its end, or set store.path to another place",
+) -> Iterator[None]:
+    """Keep other runs from what is at a local path; a killed run keeps nobody. Raises RunError."""
     if "://" in path:
         yield
         return
@@ -155,10 +159,7 @@ def locked(path: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunError(
-                f"another run is writing the store {path} and holds {name}: wait for its end, or "
-                "set store.path to another place"
-            ) from None
+            raise RunError(f"another run is {doing} {path} and holds {name}: {remedy}") from None
         yield
 
 

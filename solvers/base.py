@@ -167,7 +167,8 @@ class Solver(ABC):
     # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
     # For inverse questions. Masks of `observe` that a segmentation is compared with, each moved by
-    # the setting of its own name: the values of it that are tried, ascending.
+    # the setting of its own name: the values of it that are tried, ascending. At a higher value a
+    # mask is a part of what it was.
     masks: Mapping[str, tuple[float, ...]] = MappingProxyType({})
     # Which regions of a segmentation make up each of the masks, and how labels name the regions.
     regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})

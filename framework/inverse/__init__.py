@@ -1,0 +1,1 @@
+"""Inverse questions: which of the stored simulations explains what was observed."""
