@@ -120,10 +120,12 @@ class IndexWriter:
 
     def commit(self) -> None:
         """Make what was added part of the index. Raises RunError if it cannot be written."""
+        tables = self._manifest["tables"]
+        if self._rows.first + len(self._rows) == sum(table["entries"] for table in tables):
+            return  # else the last table would be overwritten in its place
         with writing(self.folder):
             self._voxels.flush()
             os.fsync(self._voxels.fileno())
-            tables = self._manifest["tables"]
             if tables and tables[-1]["first"] == self._rows.first:
                 tables = tables[:-1]
             described = self._write_table()

@@ -286,7 +286,7 @@ def _normalised(weights: Mapping[str, float] | None, names: list[str]) -> NDArra
 
 def _parts(count: int) -> list[slice]:
     """Small parts of so many entries, as some take much longer than others."""
-    size = max(_BATCH // 8, count // 64)
+    size = max(16, count // 64)
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
