@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from solvers.base import BatchSolver, Grid, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
+from solvers.tumor.patients import CONVENTIONS, REGIONS
 from solvers.tumor.seed import VARIANCE, seed
 from solvers.tumor.window import Windows, windows_around
 
@@ -49,6 +50,8 @@ class TumorGrowth(BatchSolver):
     """
 
     order = Order(space=2, time=2)
+    regions = REGIONS
+    conventions = CONVENTIONS
     # Which fields diffuse; cells come first.
     diffusing: tuple[int, ...] = (0,)
     # Which fields fill the tissue where there is no tumour: computed is what is missing of them.
