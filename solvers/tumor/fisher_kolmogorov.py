@@ -98,10 +98,13 @@ class FisherKolmogorov(TumorGrowth):
         return identifiable(self.tissue, spread, growth, grown, parameters[:, -3:])
 
     def plans(
-        self, observed: Mapping[str, NDArray[np.bool_]], fields: NDArray[np.float32]
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
         """See `radiotherapy.plans`."""
-        return plans(self.tissue, observed, fields[0])
+        return plans(self.tissue.mask, observed, fields[0], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._published:

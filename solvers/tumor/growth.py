@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from solvers.base import BatchSolver, Grid, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
-from solvers.tumor.patients import CONVENTIONS, REGIONS
+from solvers.tumor.patients import CONVENTIONS, REGIONS, SRI24_TO_MNI152
 from solvers.tumor.seed import VARIANCE, seed
 from solvers.tumor.window import Windows, windows_around
 
@@ -75,6 +75,8 @@ class TumorGrowth(BatchSolver):
         self.tissue: Tissue = load_tissue(white, grey, grid_size)
         self.grid = Grid(self.tissue.mask.shape, self.tissue.spacing, "mm")
         self.affine = self.tissue.affine
+        # Of maps that a user gives it is not known where they lie in an atlas.
+        self.spaces = {"sri24": SRI24_TO_MNI152} if white is None else {}
         self.static_fields = {
             "white_matter": self.tissue.white,
             "grey_matter": self.tissue.grey,

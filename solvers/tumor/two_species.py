@@ -96,10 +96,13 @@ class TwoSpecies(TumorGrowth):
         return identifiable(self.tissue, spread, growth, t, parameters[:, -3:])
 
     def plans(
-        self, observed: Mapping[str, NDArray[np.bool_]], fields: NDArray[np.float32]
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
         """See `radiotherapy.plans`; of all cells, proliferating and necrotic."""
-        return plans(self.tissue, observed, fields[0] + fields[1])
+        return plans(self.tissue.mask, observed, fields[0] + fields[1], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         spread = parameters[:, 0] ** 2
