@@ -74,7 +74,7 @@ def mask_of(volume: Volume) -> NDArray[np.bool_]:
 
 def labels_of(volume: Volume) -> NDArray[np.int64]:
     """Whole numbers [*image]. Raises StudyError if they are not."""
-    labels = np.rint(volume.values).astype(np.int64)
+    labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
     off = np.abs(volume.values - labels) > _EXACT
     if off.any():
         raise StudyError(
@@ -82,6 +82,21 @@ def labels_of(volume: Volume) -> NDArray[np.int64]:
             "was it resampled other than by the nearest neighbour?"
         )
     return labels
+
+
+def image_of(
+    values: NDArray[np.generic], affine: NDArray[np.float64], code: int
+) -> nibabel.Nifti1Image:
+    """An image of values or of a mask [*image], its positions as those of a `Volume`."""
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    header = nibabel.Nifti1Header()  # type: ignore[no-untyped-call]
+    header.set_data_dtype(values.dtype)  # type: ignore[no-untyped-call]
+    header.set_xyzt_units("mm")  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(values, affine, header)  # type: ignore[no-untyped-call]
+    image.set_sform(affine, code)  # type: ignore[no-untyped-call]
+    image.set_qform(affine, code)  # type: ignore[no-untyped-call]
+    return image
 
 
 def read_affine(path: Path) -> NDArray[np.float64]:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
-from framework.inverse.nifti import Volume, labels_of, mask_of, read_affine, read_volume
-from framework.inverse.patient_space import Affine, from_grid, to_grid
+from framework.inverse.nifti import Volume, image_of, labels_of, mask_of, read_affine, read_volume
+from framework.inverse.patient_space import Affine, apply, from_grid, inverse, to_grid
 from solvers.base import Solver
 
 # The name of the space of the solver's own positions.
@@ -41,7 +41,7 @@ class Observation:
     def volumes(self) -> dict[str, float]:
         """Of every mask in the patient's image, in ml."""
         voxel = float(abs(np.linalg.det(self.image_affine[:3, :3]))) / 1000
-        return {name: np.count_nonzero(mask) * voxel for name, mask in self.images.items()}
+        return {name: int(mask.sum()) * voxel for name, mask in self.images.items()}
 
 
 def read_masks(
@@ -73,7 +73,7 @@ def read_masks(
                 f"{first.affine.tolist()}: resample one of them to the grid of the other"
             )
     images = {name: mask_of(volume) for name, volume in volumes.items()}
-    return _observation(solver, first, images, _to_solver(solver, space, affine), ())
+    return _observation(solver, first, images, _affine(solver, space, affine), ())
 
 
 def read_labels(
@@ -86,9 +86,9 @@ def read_labels(
     """One file of labels, which `labels` says the meaning of.
 
     It is the name of a convention, one of `solver.conventions`, or the labels of each region, some
-    of those in `solver.regions`: then there are the masks that all regions are known of, or whose
-    remaining regions no label stands for. Positions as in `read_masks`, but with neither `space`
-    nor `affine` they lie in the convention's space. Raises StudyError.
+    of those in `solver.regions`: there are the masks whose regions are all known. Positions as in
+    `read_masks`, but with neither `space` nor `affine` they lie in the convention's space. Raises
+    StudyError.
     """
     warnings: tuple[str, ...] = ()
     if isinstance(labels, str):
@@ -126,10 +126,10 @@ def read_labels(
         images[name] = np.isin(values, [label for region in regions for label in named[region]])
         if not images[name].any():
             raise StudyError(
-                f"{file} shows no {name}: it has {_listed(present) or 'no label'}, and {source} has "
-                f"{_regions(named)}; a mask alone can be given as a file of its own"
+                f"{file} is empty of {name}: it has the labels {_listed(present) or '0'}, and "
+                f"{source} has {_regions(named)}; a mask alone can be given as a file of its own"
             )
-    return _observation(solver, volume, images, _to_solver(solver, space, affine), warnings)
+    return _observation(solver, volume, images, _affine(solver, space, affine), warnings)
 
 
 def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
@@ -138,7 +138,7 @@ def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
     Its image may have a grid of its own. Raises StudyError.
     """
     volume = read_volume(file)
-    to_image = np.linalg.inv(volume.affine) @ observation.affine
+    to_image = inverse(volume.affine) @ observation.affine
     region = to_grid(mask_of(volume), to_image, solver.grid.shape)
     if not region.any():
         raise StudyError(f"{file} leaves no voxel on the solver's grid: is it in the same space?")
@@ -147,16 +147,11 @@ def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
 
 def to_patient(observation: Observation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
     """Values [*grid] or a mask [*grid] as an image on the patient's grid (see `from_grid`)."""
-    to_solver = np.linalg.inv(observation.affine) @ observation.image_affine
+    to_grid = inverse(observation.affine) @ observation.image_affine
     shape = next(iter(observation.images.values())).shape
-    result = from_grid(values, to_solver, shape)
-    if result.dtype == np.bool_:
-        result = result.astype(np.uint8)
-    image = nibabel.Nifti1Image(result, observation.image_affine)
-    for put in (image.set_sform, image.set_qform):
-        put(observation.image_affine, code=observation.image_code)
-    image.header.set_xyzt_units("mm")
-    return image
+    return image_of(
+        from_grid(values, to_grid, shape), observation.image_affine, observation.image_code
+    )
 
 
 def _checked(
@@ -184,8 +179,8 @@ def _checked(
     return labels
 
 
-def _to_solver(solver: Solver, space: str | None, file: Path | None) -> Affine:
-    """From the patient's positions to those of the solver."""
+def _affine(solver: Solver, space: str | None, file: Path | None) -> Affine:
+    """From indices of the solver's grid to the patient's positions."""
     if solver.affine is None:
         raise StudyError(
             "this solver's grid does not lie in a scanner's space: it cannot be compared with "
@@ -194,29 +189,28 @@ def _to_solver(solver: Solver, space: str | None, file: Path | None) -> Affine:
     if file is not None:
         if space is not None:
             raise StudyError(f"both the space {space} and the affine {file} are given: give one")
-        return read_affine(file)
+        return inverse(read_affine(file)) @ solver.affine
     if space is None or space == OWN:
-        return np.eye(4)
+        return solver.affine
     if space not in solver.spaces:
         raise StudyError(
             f"{space} is not a space that this solver knows, which are "
             f"{', '.join([*solver.spaces, OWN])}; any other needs an affine"
         )
-    return solver.spaces[space]
+    return inverse(solver.spaces[space]) @ solver.affine
 
 
 def _observation(
     solver: Solver,
     volume: Volume,
     images: Mapping[str, Mask],
-    to_solver: Affine,
+    affine: Affine,
     warnings: tuple[str, ...],
 ) -> Observation:
-    affine = np.linalg.inv(to_solver) @ solver.affine
-    to_image = np.linalg.inv(volume.affine) @ affine
+    to_image = inverse(volume.affine) @ affine
     masks = {}
     for name, image in images.items():
-        warnings += _outside(solver, name, image, np.linalg.inv(to_image))
+        warnings += _outside(solver, name, image, inverse(to_image))
         masks[name] = to_grid(image, to_image, solver.grid.shape)
         if not masks[name].any():
             raise StudyError(
@@ -228,14 +222,12 @@ def _observation(
 
 
 def _outside(solver: Solver, name: str, image: Mask, to_grid: Affine) -> tuple[str, ...]:
-    """A warning if much of a mask lies where nothing can be simulated; a StudyError if most does."""
+    """A warning if much of a mask lies where nothing is simulated; a StudyError if most does."""
     shape = solver.grid.shape
-    voxels = np.rint(np.argwhere(image) @ to_grid[:3, :3].T + to_grid[:3, 3]).astype(np.intp)
-    inside = ((voxels >= 0) & (voxels < shape)).all(1)
+    voxels = np.rint(apply(to_grid, np.argwhere(image))).astype(np.intp)
+    inside = np.all((voxels >= 0) & (voxels < shape), axis=1)
     if solver.static_fields:
-        covered = np.zeros(shape, dtype=np.bool_)
-        for field in solver.static_fields.values():
-            covered |= field != 0
+        covered = np.any([field != 0 for field in solver.static_fields.values()], axis=0)
         inside[inside] = covered[tuple(voxels[inside].T)]
     share = 1 - float(inside.mean())
     if share <= _OUTSIDE:

@@ -4,6 +4,8 @@
 positions as columns (i, j, k, 1); index i is the middle of a voxel.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -13,6 +15,18 @@ Affine = NDArray[np.float64]
 # A voxel is looked at in this many points along each axis, or in as many as make them closer than
 # half a voxel of the image, up to the second number.
 _POINTS = (4, 8)
+
+
+def apply(affine: Affine, points: NDArray[Any]) -> Affine:
+    """An affine on points [..., 3]."""
+    result: Affine = points @ affine[:3, :3].T + affine[:3, 3]
+    return result
+
+
+def inverse(affine: Affine) -> Affine:
+    """The affine that undoes this one."""
+    result = np.linalg.inv(affine).astype(np.float64)
+    return result
 
 
 def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -26,7 +40,7 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
     where = np.argwhere(mask)
     low, high = where.min(0), where.max(0) + 1
     corners = np.stack(np.meshgrid(*zip(low - 0.5, high - 0.5, strict=True), indexing="ij"), -1)
-    reached = _apply(np.linalg.inv(to_image), corners.reshape(-1, 3))
+    reached = apply(inverse(to_image), corners.reshape(-1, 3))
     first = np.clip(np.floor(reached.min(0)), 0, shape).astype(int)
     last = np.clip(np.ceil(reached.max(0)) + 1, 0, shape).astype(int)
     if not (first < last).all():
@@ -42,7 +56,7 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
         np.meshgrid(*(np.arange(a, b) for a, b in zip(first, last, strict=True)), indexing="ij"), -1
     )
     # Just off the boundaries between voxels, lest rounding decide on which side a point is.
-    middles = _apply(to_image, grid) - low + 1.5 + 1e-6
+    middles = apply(to_image, grid) - low + 1.5 + 1e-6
     count = np.zeros(grid.shape[:3], dtype=np.int64)
     for offset in np.stack(np.meshgrid(offsets, offsets, offsets), -1).reshape(-1, 3):
         at = np.floor(middles + to_image[:3, :3] @ offset).astype(np.intp)
@@ -69,9 +83,3 @@ def from_grid(
         mode="grid-constant",
     )
     return image >= 0.5 if values.dtype == np.bool_ else image
-
-
-def _apply(affine: Affine, points: NDArray[np.floating]) -> Affine:
-    """An affine on points [..., 3]."""
-    result: Affine = points @ affine[:3, :3].T + affine[:3, 3]
-    return result
