@@ -216,10 +216,16 @@ class Solver(ABC):
         return {**quantities, "time": Quantity(t, self.time_units)}
 
     def plans(
-        self, observed: Mapping[str, NDArray[np.bool_]], fields: NDArray[np.float32]
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
         """Regions [*grid] to treat, of equal volume, by name: from what was observed, and from the
-        fields [C, *grid] that were found for it. None, unless overridden."""
+        fields [C, *grid] that were found for it. None, unless overridden.
+
+        `affine` maps grid indices to positions in mm where it was observed [4, 4]: a patient's
+        lengths are not those of an atlas."""
         return {}
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:

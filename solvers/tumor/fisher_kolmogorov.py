@@ -8,15 +8,18 @@ import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from solvers.base import Field, ParameterSpace
+from solvers.base import Field, ParameterSpace, Quantity
 from solvers.tumor.growth import TumorGrowth
-from solvers.tumor.imaging import images
+from solvers.tumor.imaging import identifiable, images
 from solvers.tumor.prior import FILTERED, PUBLISHED, SEED, FilteredSpace, SeededSpace
+from solvers.tumor.radiotherapy import plans
 
 # Cells move ten times more slowly in grey matter than in white.
 GREY_MOBILITY = 0.1
 # Of the images: defaults, and the ranges in which t1c and flair are published.
 THRESHOLDS = {"t1c": (0.6, 0.5, 0.85), "flair": (0.2, 0.05, 0.5), "necrosis": (0.95, 0.85, 1.0)}
+# Those that a look-up tries.
+TRIED = {"t1c": (0.5, 0.6, 0.7, 0.8, 0.85), "flair": (0.05, 0.1, 0.2, 0.35, 0.5)}
 
 
 class FisherKolmogorov(TumorGrowth):
@@ -45,6 +48,7 @@ class FisherKolmogorov(TumorGrowth):
 
     parameters: ParameterSpace = ParameterSpace(*FILTERED, *SEED)
     fields = (Field("cells"),)
+    masks = TRIED
 
     def __init__(
         self,
@@ -84,6 +88,23 @@ class FisherKolmogorov(TumorGrowth):
         """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.6 (published 0.5-0.85),
         `flair` 0.2 (0.05-0.5); cells above `necrosis` 0.95 count as dead."""
         return images(fields[0], fields[0], THRESHOLDS, settings)
+
+    def identifiable(
+        self, parameters: NDArray[np.float64], t: NDArray[np.float64]
+    ) -> Mapping[str, Quantity]:
+        """See `imaging.identifiable`: sqrt_DT, rho_T, width, and the seed x, y, z in mm."""
+        grown = t / parameters[:, 2] if self._published else t
+        spread, growth = self.spreads(parameters)[:, 0], self.growths(parameters)
+        return identifiable(self.tissue, spread, growth, grown, parameters[:, -3:])
+
+    def plans(
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """See `radiotherapy.plans`."""
+        return plans(self.tissue.mask, observed, fields[0], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._published:

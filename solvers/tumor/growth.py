@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from solvers.base import BatchSolver, Grid, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
+from solvers.tumor.patients import CONVENTIONS, REGIONS, SRI24_TO_MNI152
 from solvers.tumor.seed import VARIANCE, seed
 from solvers.tumor.window import Windows, windows_around
 
@@ -49,6 +50,8 @@ class TumorGrowth(BatchSolver):
     """
 
     order = Order(space=2, time=2)
+    regions = REGIONS
+    conventions = CONVENTIONS
     # Which fields diffuse; cells come first.
     diffusing: tuple[int, ...] = (0,)
     # Which fields fill the tissue where there is no tumour: computed is what is missing of them.
@@ -72,6 +75,8 @@ class TumorGrowth(BatchSolver):
         self.tissue: Tissue = load_tissue(white, grey, grid_size)
         self.grid = Grid(self.tissue.mask.shape, self.tissue.spacing, "mm")
         self.affine = self.tissue.affine
+        # Of maps that a user gives it is not known where they lie in an atlas.
+        self.spaces = {"sri24": SRI24_TO_MNI152} if white is None else {}
         self.static_fields = {
             "white_matter": self.tissue.white,
             "grey_matter": self.tissue.grey,

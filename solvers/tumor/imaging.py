@@ -1,9 +1,15 @@
-"""What a scan would show of a tumour: masks of the cell density, and a PET image."""
+"""What a scan would show of a tumour, masks of the cell density and a PET image, and would tell.
+
+n: tumours.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+
+from solvers.base import Quantity
+from solvers.tumor.atlas import Tissue
 
 # Threshold -> its default, and between which values it may lie.
 Thresholds = Mapping[str, tuple[float, float, float]]
@@ -31,6 +37,31 @@ def images(
     flair = (living >= limit["flair"]) | core
     pet = np.where(flair & ~necrosis, living, np.float32(0))
     return {"t1c": core, "flair": flair, "necrosis": necrosis, "pet": pet}
+
+
+def identifiable(
+    tissue: Tissue,
+    spread: NDArray[np.float64],
+    growth: NDArray[np.float64],
+    grown: NDArray[np.float64],
+    seeds: NDArray[np.float64],
+) -> dict[str, Quantity]:
+    """What one scan can tell of diffusivity, growth rate, time and seed.
+
+    `spread` Dw T in mm2 and `growth` rho T [n] over the whole duration, of which the part `grown`
+    [n] is over, and `seeds` [n, 3] as shares of the grid's sides. A growing tumour looks the same
+    at half the rates after twice the time, so what shows is sqrt(Dw t), rho t and the infiltration
+    length sqrt(Dw / rho), which does not depend on the time. The seed is in the scanner's axes:
+    x, y, z in mm, to the right, to the front and up where these are RAS, as in NIfTI.
+    """
+    voxels = seeds * tissue.white.shape - 0.5
+    positions = voxels @ tissue.affine[:3, :3].T + tissue.affine[:3, 3]
+    return {
+        "sqrt_DT": Quantity(np.sqrt(spread * grown), "mm"),
+        "rho_T": Quantity(growth * grown),
+        "width": Quantity(np.sqrt(spread / growth), "mm"),
+        **{name: Quantity(place, "mm") for name, place in zip("xyz", positions.T, strict=True)},
+    }
 
 
 def _limits(thresholds: Thresholds, settings: Mapping[str, float]) -> dict[str, np.float32]:

@@ -8,11 +8,12 @@ import torch
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from solvers.base import Field, Parameter, ParameterSpace
+from solvers.base import Field, Parameter, ParameterSpace, Quantity
 from solvers.tumor.fisher_kolmogorov import GREY_MOBILITY
 from solvers.tumor.growth import TumorGrowth
-from solvers.tumor.imaging import images
+from solvers.tumor.imaging import identifiable, images
 from solvers.tumor.prior import FILTERED, SEED, FilteredSpace
+from solvers.tumor.radiotherapy import plans
 
 NUTRIENT = (
     Parameter("death", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
@@ -22,6 +23,8 @@ NUTRIENT = (
 )
 # Of the images: defaults, and the ranges from which TumorGrowthToolkit draws them.
 THRESHOLDS = {"t1c": (0.4, 0.25, 0.6), "flair": (0.15, 0.12, 0.2), "necrosis": (0.1, 0.05, 0.2)}
+# Those that a look-up tries.
+TRIED = {"t1c": (0.25, 0.3, 0.4, 0.5, 0.6), "flair": (0.12, 0.15, 0.2)}
 # How sharply cells begin to die as the nutrient falls below the threshold.
 _SHARPNESS = 50.0
 
@@ -53,6 +56,7 @@ class TwoSpecies(TumorGrowth):
     parameters: ParameterSpace = ParameterSpace(*FILTERED, *NUTRIENT, *SEED)
     fields = (Field("proliferating"), Field("necrotic"), Field("nutrient"))
     time_units = "T"
+    masks = TRIED
     diffusing = (0, 2)
     filling = (2,)
 
@@ -82,6 +86,23 @@ class TwoSpecies(TumorGrowth):
         """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.4 (0.25-0.6) and
         `flair` 0.15 (0.12-0.2) of p, `necrosis` 0.1 (0.05-0.2) of n."""
         return images(fields[0], fields[1], THRESHOLDS, settings)
+
+    def identifiable(
+        self, parameters: NDArray[np.float64], t: NDArray[np.float64]
+    ) -> Mapping[str, Quantity]:
+        """See `imaging.identifiable`: sqrt_DT, rho_T, width, and the seed x, y, z in mm; death,
+        hypoxia, supply and uptake hardly show in two masks."""
+        spread, growth = self.spreads(parameters)[:, 0], parameters[:, 1]
+        return identifiable(self.tissue, spread, growth, t, parameters[:, -3:])
+
+    def plans(
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """See `radiotherapy.plans`; of all cells, proliferating and necrotic."""
+        return plans(self.tissue.mask, observed, fields[0] + fields[1], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         spread = parameters[:, 0] ** 2
