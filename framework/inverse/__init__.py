@@ -1,0 +1,1 @@
+"""Inverse questions: which simulation explains what was observed."""
