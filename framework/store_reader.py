@@ -58,13 +58,25 @@ class StoreReader:
     def fields(self, simulation: int) -> NDArray[np.float32]:
         """The fields [K, C, *grid] of a complete simulation. Raises RunError if damaged."""
         fields = np.empty((len(self.steps), *self.field_shape), dtype=np.float32)
-        for channel, array in enumerate(self._arrays):
-            what = f"{self.field_names[channel]} of simulation {simulation}"
-            with self._reading(what):
-                fields[:, channel] = array[simulation]
-                if not np.isfinite(fields[:, channel]).all():
-                    raise ValueError("a chunk is missing")
+        for channel in range(len(self._arrays)):
+            fields[:, channel] = self.values(simulation, channel)
         return fields
+
+    def chunks(self) -> list[slice]:
+        """Which of the kept steps lie in one chunk, and so are read together."""
+        count, length = len(self.steps), self._arrays[0].chunks[1]
+        return [slice(first, min(first + length, count)) for first in range(0, count, length)]
+
+    def values(
+        self, simulation: int, channel: int, steps: slice = slice(None)
+    ) -> NDArray[np.floating]:
+        """One field [k, *grid] of a complete simulation at `steps` of those kept, in the store's
+        type. May be called from any thread. Raises RunError if damaged."""
+        with self._reading(f"{self.field_names[channel]} of simulation {simulation}"):
+            values: NDArray[np.floating] = np.asarray(self._arrays[channel][simulation, steps])
+            if not np.isfinite(values).all():
+                raise ValueError("a chunk is missing")
+        return values
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
