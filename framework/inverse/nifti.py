@@ -102,7 +102,8 @@ def image_of(
 def read_affine(path: Path) -> NDArray[np.float64]:
     """A text file with the four rows of an affine [4, 4]. Raises StudyError."""
     try:
-        affine = np.loadtxt(path, dtype=np.float64)
+        affine = np.array([line.split() for line in path.read_text().splitlines() if line.strip()])
+        affine = affine.astype(np.float64)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read as an affine: {reason(error)}") from None
     right = affine.shape == (4, 4) and np.array_equal(affine[3], [0, 0, 0, 1])

@@ -4,6 +4,7 @@
 positions as columns (i, j, k, 1); index i is the middle of a voxel.
 """
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from scipy import ndimage
 
 Affine = NDArray[np.float64]
 
-# A voxel is looked at in this many points along each axis, or in as many as make them closer than
-# half a voxel of the image, up to the second number.
+# A voxel is looked at in this many points along each axis, or in as many as come to two a voxel of
+# the image, up to the second number; even numbers, as the middle often lies on a boundary.
 _POINTS = (4, 8)
 
 
@@ -25,44 +26,34 @@ def apply(affine: Affine, points: NDArray[Any]) -> Affine:
 
 def inverse(affine: Affine) -> Affine:
     """The affine that undoes this one."""
-    result = np.linalg.inv(affine).astype(np.float64)
-    return result
+    return np.linalg.inv(affine).astype(np.float64)
 
 
 def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The voxels of a grid of this shape of which at least half lies in a mask [*image].
 
     `to_image` maps the grid's indices to the image's. Voxels are boxes and the mask is made of
-    whole ones: a voxel of the grid is cut into small boxes, 4 to 8 along each axis, and the share
-    of those is counted whose middle lies in the mask.
+    whole ones: a voxel of the grid is cut into small boxes, 4 to 8 along each axis, and those are
+    counted whose middle lies in the mask.
     """
-    result = np.zeros(shape, dtype=np.bool_)
     where = np.argwhere(mask)
-    low, high = where.min(0), where.max(0) + 1
-    corners = np.stack(np.meshgrid(*zip(low - 0.5, high - 0.5, strict=True), indexing="ij"), -1)
-    reached = apply(inverse(to_image), corners.reshape(-1, 3))
-    first = np.clip(np.floor(reached.min(0)), 0, shape).astype(int)
-    last = np.clip(np.ceil(reached.max(0)) + 1, 0, shape).astype(int)
+    low, high = where.min(0), where.max(0)
+    first, last = _box(low, high, inverse(to_image), shape)
+    result = np.zeros(shape, dtype=np.bool_)
     if not (first < last).all():
         return result
-    box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-    # The part of the mask that is not empty, within a rim that is, where all that lies outside is
-    # looked up.
-    part = np.pad(mask[tuple(slice(a, b) for a, b in zip(low, high, strict=True))], 1)
+    # The part of the mask that is not empty within a rim that is: further out is looked up there.
+    part = np.pad(mask[_slices(low, high + 1)], 1)
+    voxels = np.moveaxis(np.indices(tuple(last - first)), 0, -1) + first
+    # Just off the boundaries between voxels, lest rounding decide on which side a point lies.
+    middles = apply(to_image, voxels) - low + 1.5 + 1e-4
     steps = np.linalg.norm(to_image[:3, :3], axis=0).max()
-    points = int(np.clip(np.ceil(2 * steps), *_POINTS))
-    offsets = (np.arange(points) + 0.5) / points - 0.5
-    grid = np.stack(
-        np.meshgrid(*(np.arange(a, b) for a, b in zip(first, last, strict=True)), indexing="ij"), -1
-    )
-    # Just off the boundaries between voxels, lest rounding decide on which side a point is.
-    middles = apply(to_image, grid) - low + 1.5 + 1e-6
-    count = np.zeros(grid.shape[:3], dtype=np.int64)
-    for offset in np.stack(np.meshgrid(offsets, offsets, offsets), -1).reshape(-1, 3):
+    points = int(np.clip(2 * np.ceil(steps - 1e-3), *_POINTS))
+    count = np.zeros(voxels.shape[:3], dtype=np.int64)
+    for offset in product((np.arange(points) + 0.5) / points - 0.5, repeat=3):
         at = np.floor(middles + to_image[:3, :3] @ offset).astype(np.intp)
-        x, y, z = (at[..., n].clip(0, part.shape[n] - 1) for n in range(3))
-        count += part[x, y, z]
-    result[box] = 2 * count >= points**3
+        count += part[tuple(np.moveaxis(at.clip(0, np.array(part.shape) - 1), -1, 0))]
+    result[_slices(first, last)] = 2 * count >= points**3
     return result
 
 
@@ -83,3 +74,17 @@ def from_grid(
         mode="grid-constant",
     )
     return image >= 0.5 if values.dtype == np.bool_ else image
+
+
+def _box(
+    low: NDArray[np.intp], high: NDArray[np.intp], to_grid: Affine, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """From which voxel of the grid to which those from `low` to `high` in an image reach [3]."""
+    corners = apply(to_grid, np.array(list(product(*zip(low - 0.5, high + 0.5, strict=True)))))
+    first = np.clip(np.floor(corners.min(0)), 0, shape).astype(np.intp)
+    last = np.clip(np.ceil(corners.max(0)) + 1, 0, shape).astype(np.intp)
+    return first, last
+
+
+def _slices(first: NDArray[np.intp], last: NDArray[np.intp]) -> tuple[slice, ...]:
+    return tuple(slice(a, b) for a, b in zip(first, last, strict=True))
