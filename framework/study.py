@@ -127,7 +127,10 @@ class Study(Section):
         with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
             solver = make_solver()
         with _said_of("design.bounds"):
-            solver.parameters.with_bounds(self.design.bounds)
+            space = solver.parameters.with_bounds(self.design.bounds)
+        within = "solver, within design.bounds" if self.design.bounds else "solver"
+        with _said_of(within), their_mistakes("checking its bounds failed", plain=ValueError):
+            solver.check(space)
         with _said_of("solver"), their_mistakes("its times failed", plain=ValueError):
             self._times(solver, self.make_design())
         if self.ensemble.group_size > 1 and not isinstance(solver, BatchSolver):

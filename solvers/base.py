@@ -175,6 +175,13 @@ class Solver(ABC):
     # Spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
     spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
+    def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
+        """Raise ValueError if the settings cannot simulate all that lies between these bounds, as
+        a step is unstable there or the grid too coarse. Refuses nothing, unless overridden.
+
+        A study calls it with its own bounds, which may be wider or narrower than the solver's.
+        """
+
     @abstractmethod
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """The stored times [T] of the simulation with these parameters [p], ascending."""

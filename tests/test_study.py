@@ -85,6 +85,18 @@ def test_refusals_say_what_is_allowed(overrides: list[str], message: str) -> Non
     assert message in refusal(*overrides)
 
 
+def test_bounds_that_the_solvers_step_cannot_follow_are_refused() -> None:
+    burgers = "solver={name: burgers, points: 64, stored_steps: 6, substeps: 9}"
+    surrogate = "surrogate={name: mlp, hidden: [8]}"
+    message = refusal(burgers, surrogate, "design.bounds={amplitude: [0.2, 5.0]}")
+    assert "solver, within design.bounds: substeps is 9: its time steps of 0.0222 wou" in message
+    message = refusal(burgers.replace("9", "1"), surrogate, "design.bounds={}")
+    assert "solver: substeps is 1: " in message
+    Study.load(
+        QUICKSTART, [burgers.replace("9", "1"), surrogate, "design.bounds={amplitude: [0, 0.1]}"]
+    )
+
+
 def test_every_mistake_is_named_at_once() -> None:
     message = refusal("training.batch_size=-3", "seed=-1")
     assert "training.batch_size is -3" in message
