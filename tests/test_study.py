@@ -93,7 +93,7 @@ def test_bounds_that_the_solvers_step_cannot_follow_are_refused() -> None:
     message = refusal(burgers.replace("9", "1"), surrogate, "design.bounds={}")
     assert "solver: substeps is 1: " in message
     Study.load(
-        QUICKSTART, [burgers.replace("9", "1"), surrogate, "design.bounds={amplitude: [0, 0.1]}"]
+        QUICKSTART, [burgers.replace("9", "1"), surrogate, "design.bounds={amplitude: [0, 0.05]}"]
     )
 
 
