@@ -178,12 +178,13 @@ def _quantiles(space: ParameterSpace, index: int) -> NDArray[np.float64] | None:
 
 def _ticks(item: Parameter, quantiles: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
     """Places from 0 to 1 of round values between a parameter's bounds, and these values."""
+    low, high = quantiles[[0, -1]]
     locator: Locator
-    if item.prior == "log_uniform":
-        locator = LogLocator(subs=(1.0,) if item.high / item.low >= 30 else (1.0, 2.0, 5.0))
+    if item.prior == "log_uniform" and high > 4 * low:
+        locator = LogLocator(subs=(1.0,) if high >= 30 * low else (1.0, 2.0, 5.0))
     else:
         locator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
-    values = np.asarray(locator.tick_values(item.low, item.high), dtype=np.float64)
+    values = np.asarray(locator.tick_values(low, high), dtype=np.float64)
     places = np.interp(values, quantiles, _PLACES)
     inside = (places > 0.04) & (places < 0.96)  # or they run into the next panel's
     step = max(-(-int(inside.sum()) // (most + 1)), 1)
