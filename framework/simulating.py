@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.block import Block
-from framework.cluster import ray_for
+from framework.cluster import check_gpus, ray_for
 from framework.display import Display
 from framework.errors import StudyError
 from framework.field_picture import draw_store
@@ -38,6 +38,7 @@ class Simulating:
     """One such run."""
 
     def __init__(self, study: Study) -> None:
+        check_gpus(study.ensemble)
         store = open_store(study)
         if store is None:
             raise StudyError(

@@ -138,6 +138,11 @@ class Study(Section):
                 f"ensemble.group_size is {self.ensemble.group_size}, but the solver "
                 f"{self.solver.name} runs one simulation at a time: it has to be 1"
             )
+        if self.ensemble.gpus_per_actor and not isinstance(solver, BatchSolver):
+            raise ValueError(
+                f"ensemble.gpus_per_actor is {self.ensemble.gpus_per_actor:g}, but the solver "
+                f"{self.solver.name} has no solve_batch, which could use a GPU: it has to be 0"
+            )
         if self.deterministic and self.ensemble.actors > 1:
             raise ValueError(
                 f"deterministic is true, but ensemble.actors is {self.ensemble.actors}: samples "

@@ -253,7 +253,11 @@ class BatchSolver(Solver):
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B]."""
+        """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B].
+
+        `device`, in torch's words, is where to compute: cuda where a study gives the solver's
+        processes GPUs (`ensemble.gpus_per_actor`). Fields are yielded as arrays all the same.
+        """
 
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
         """A batch of one."""

@@ -3,12 +3,14 @@
 import copy
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from framework import Study
@@ -180,6 +182,33 @@ def test_the_readme_explains_the_quickstart_as_it_is() -> None:
 
 class Place(TypedDict):
     x: float
+
+
+class Single(Solver):
+    """Heat without `solve_batch`."""
+
+    heat = Heat(8, stored_steps=5)
+    parameters, fields, grid, stored_steps = heat.parameters, heat.fields, heat.grid, 5
+
+    def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.heat.times(parameters)
+
+    def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
+        return self.heat.solve(parameters, seed)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ensemble.gpus_per_actor=0.5", "ensemble.gpus_per_actor is 0.5, but the solver test_stu"),
+        ("ensemble.group_size=2", "ensemble.group_size is 2, but the solver test_study:Single"),
+    ],
+)
+def test_what_asks_for_batches_is_refused_of_another_solver(override: str, message: str) -> None:
+    single = ["solver={name: 'test_study:Single'}", "surrogate={name: mlp, hidden: [8]}"]
+    assert message in refusal(*single, "ensemble.group_size=1", override)
+    assert Study.load(QUICKSTART, ["ensemble.gpus_per_actor=0.5"]).ensemble.gpus_per_actor == 0.5
+    assert "ensemble.gpus_per_actor is 2" in refusal("ensemble.gpus_per_actor=2")
 
 
 class Placed(Heat):
