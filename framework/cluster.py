@@ -8,9 +8,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import torch
 
 from framework.ensemble import EnsembleConfig
-from framework.errors import RunError
+from framework.errors import RunError, StudyError
+
+
+def check_gpus(config: EnsembleConfig) -> None:
+    """Raise StudyError if the solvers are to have GPUs of this machine, and it has none.
+
+    Ray would wait for one for ever. A cluster may add machines that have some.
+    """
+    here = _address(config) == "local" and not ray.is_initialized()
+    if here and config.gpus_per_actor and not torch.cuda.is_available():
+        raise StudyError(
+            f"ensemble.gpus_per_actor is {config.gpus_per_actor:g}, but there is no GPU here: set "
+            "it to 0, or join a cluster that has GPUs (ensemble.address)"
+        )
 
 
 @contextmanager
@@ -28,7 +42,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
     # Ray frees objects by the hundred: our large messages would wander through gigabytes of shared
     # memory, and every page of it is cleared when it is first written.
     os.environ.setdefault("RAY_free_objects_batch_size", "1")
-    address = config.address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(config)
     # Standard output belongs to the caller, so the workers' output stays in Ray's logs.
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
@@ -46,3 +60,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _address(config: EnsembleConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"

@@ -2,7 +2,8 @@
 
 All panels are drawn in one pair of axes, each in a square of side 1 of its own: dozens of pairs
 would take many seconds. A panel's coordinates are those of the prior, from 0 to 1, so that what
-covers the space evenly looks even.
+covers the space evenly looks even. Where the prior of a parameter depends on other parameters, no
+value of it has a place of its own, and what is told along its axis is the quantile.
 
 Shapes: p parameters, n simulations.
 """
@@ -25,6 +26,7 @@ from solvers.base import Parameter, ParameterSpace
 _SHOWN = 8  # parameters
 _STEP = 1.08  # from one panel to the next
 _DOTS = 3000  # points; more of them are drawn as densities
+_PLACES = np.linspace(0.0, 1.0, 201)  # at which a parameter's values are looked up for its ticks
 _LEFT, _RIGHT, _BOTTOM, _TOP = 1.0, 0.25, 0.85, 0.75  # inches around the panels
 
 
@@ -41,9 +43,8 @@ class DesignPoints:
 def draw_coverage(points: DesignPoints) -> Figure:
     """Histograms on the diagonal, below it every two parameters against each other."""
     count = min(len(points.space), _SHOWN)
-    space = ParameterSpace(*points.space.items[:count])
     completed, quarantined, held_out = (
-        _to_unit(space, values[:, :count])
+        points.space.to_unit(values)[:, :count]
         for values in (points.completed, points.quarantined, points.held_out)
     )
     figure, axes, inches = _empty(count)
@@ -60,7 +61,7 @@ def draw_coverage(points: DesignPoints) -> Figure:
     if count == 1:
         axes.plot(held_out[:, 0], np.full(len(held_out), 0.04), **_HELD_OUT)
         axes.plot(quarantined[:, 0], np.full(len(quarantined), 0.04), **_QUARANTINED)
-    _name_axes(axes, space, inches)
+    _name_axes(axes, points.space, count, inches)
     title = "Coverage of the parameter space"
     if len(points.space) > count:
         title += f": the first {count} of {len(points.space)} parameters"
@@ -109,14 +110,6 @@ def _corner(row: int, column: int, count: int) -> tuple[float, float]:
     return column * _STEP, (count - 1 - row) * _STEP
 
 
-def _to_unit(space: ParameterSpace, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Parameters [n, p] as points of the unit cube [n, p]: the inverse of `space.from_unit`."""
-    low, high = np.where(space.log, space.low, 1.0), np.where(space.log, space.high, 1.0)
-    positive = np.where(space.log, values, 1.0)
-    ratio = np.log(positive / low) / np.where(space.log, np.log(high / low), 1.0)
-    return np.where(space.log, ratio, (values - space.low) / (space.high - space.low))
-
-
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> None:
     """Of values [n], and how it would be if they were even."""
     bins = int(np.clip(np.sqrt(len(values)), 4, 25))
@@ -146,21 +139,24 @@ def _draw_cloud(axes: Axes, pairs: NDArray[np.float64], x: float, y: float, inch
     )
 
 
-def _name_axes(axes: Axes, space: ParameterSpace, inches: float) -> None:
-    """Names, units and ticks, at the left and below."""
-    count = len(space)
+def _name_axes(axes: Axes, space: ParameterSpace, count: int, inches: float) -> None:
+    """Names, units and ticks of the first parameters, at the left and below."""
     across: list[tuple[float, str]] = []
     upwards: list[tuple[float, str]] = []
-    for index, item in enumerate(space.items):
-        at = _ticks(item, 4 if inches > 1.8 else 2)
-        unit = _to_unit(ParameterSpace(item), at[:, None])[:, 0]
+    for index, item in enumerate(space.items[:count]):
         x, y = _corner(index, index, count)
-        across += [(x + u, f"{value:g}") for u, value in zip(unit, at, strict=True)]
         name = item.name.replace("_", " ") + ("" if item.units == "1" else f" [{item.units}]")
+        quantiles = _quantiles(space, index)
+        if quantiles is None:
+            name += ", quantile"
+            ticks = [(0.25, "0.25"), (0.75, "0.75")]
+        else:
+            ticks = _ticks(item, quantiles, 4 if inches > 1.8 else 2)
+        across += [(x + place, text) for place, text in ticks]
         text = textwrap.fill(name, int(11 * inches), break_long_words=False)
         axes.text(x + 0.5, -0.36 / inches, text, ha="center", va="top", fontsize=9.5)
         if index:
-            upwards += [(y + u, f"{value:g}") for u, value in zip(unit, at, strict=True)]
+            upwards += [(y + place, text) for place, text in ticks]
             place = (-0.62 / inches, y + 0.5)
             axes.text(*place, text, ha="center", va="center", rotation=90, fontsize=9.5)
     axes.set_xticks(*zip(*across, strict=True))
@@ -172,18 +168,28 @@ def _name_axes(axes: Axes, space: ParameterSpace, inches: float) -> None:
     axes.tick_params(length=2.5, labelsize=8)
 
 
-def _ticks(item: Parameter, most: int) -> NDArray[np.float64]:
-    """Round values between a parameter's bounds."""
+def _quantiles(space: ParameterSpace, index: int) -> NDArray[np.float64] | None:
+    """A parameter's values at `_PLACES`; None if they depend on the other parameters."""
+    unit = np.random.default_rng(0).random((8, 1, len(space))).repeat(len(_PLACES), 1)
+    unit[..., index] = _PLACES
+    values = space.from_unit(unit)[..., index]
+    return values[0] if np.allclose(values, values[0], rtol=1e-9, atol=0) else None
+
+
+def _ticks(item: Parameter, quantiles: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
+    """Places from 0 to 1 of round values between a parameter's bounds, and these values."""
+    low, high = quantiles[[0, -1]]
     locator: Locator
-    if item.prior == "log_uniform":
-        locator = LogLocator(subs=(1.0,) if item.high / item.low >= 30 else (1.0, 2.0, 5.0))
+    if item.prior == "log_uniform" and high > 4 * low:
+        locator = LogLocator(subs=(1.0,) if high >= 30 * low else (1.0, 2.0, 5.0))
     else:
         locator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
-    values = np.asarray(locator.tick_values(item.low, item.high), dtype=np.float64)
-    unit = _to_unit(ParameterSpace(item), values[:, None])[:, 0]
-    inside = values[(unit > 0.04) & (unit < 0.96)]  # or they run into the next panel's
-    thinned: NDArray[np.float64] = inside[:: max(-(-len(inside) // (most + 1)), 1)]
-    return thinned
+    values = np.asarray(locator.tick_values(low, high), dtype=np.float64)
+    places = np.interp(values, quantiles, _PLACES)
+    inside = (places > 0.04) & (places < 0.96)  # or they run into the next panel's
+    step = max(-(-int(inside.sum()) // (most + 1)), 1)
+    ticks = zip(places[inside][::step].tolist(), values[inside][::step].tolist(), strict=True)
+    return [(place, f"{value:g}") for place, value in ticks]
 
 
 def _add_legend(axes: Axes, counts: dict[str, int]) -> None:

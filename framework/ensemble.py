@@ -59,6 +59,10 @@ class EnsembleConfig(Section):
 
     actors: PositiveInt = 1
     cpus_per_actor: PositiveFloat = 1.0
+    # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
+    # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
+    # one.
+    gpus_per_actor: Annotated[NonNegativeFloat, Le(1)] = 0.0
     # Simulations that a solver with `solve_batch` runs at once.
     group_size: PositiveInt = 1
     # The longest that one call of the solver may compute, in seconds.
@@ -156,7 +160,12 @@ class Ensemble:
         self._stop = threading.Event()
         self._make_actor = (
             ray.remote(SolverActor)
-            .options(num_cpus=config.cpus_per_actor, max_restarts=0, max_task_retries=0)
+            .options(
+                num_cpus=config.cpus_per_actor,
+                num_gpus=config.gpus_per_actor,
+                max_restarts=0,
+                max_task_retries=0,
+            )
             .remote
         )
         self._make_solver = make_solver
@@ -242,7 +251,10 @@ class Ensemble:
         """Give a worker a new process, in place of the one that it has."""
         if worker.actor is not None:
             ray.kill(worker.actor)
-        worker.actor = self._make_actor(self._make_solver, self._config.time_limit, self._writer)
+        device = "cuda" if self._config.gpus_per_actor else "cpu"
+        worker.actor = self._make_actor(
+            self._make_solver, self._config.time_limit, self._writer, device
+        )
         worker.ping = worker.actor.ping.remote()
         worker.call = worker.stream = None
 

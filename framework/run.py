@@ -38,7 +38,7 @@ import torch
 
 from framework.block import Block
 from framework.checkpoint import Checkpoints
-from framework.cluster import ray_for
+from framework.cluster import check_gpus, ray_for
 from framework.comparison import Comparison
 from framework.display import Display
 from framework.ensemble import Quarantined
@@ -110,6 +110,7 @@ class Run:
         self._interrupted = False
         self._resumed = folder is not None
         check(study.tracking)
+        check_gpus(study.ensemble)
         if study.deterministic:
             _be_deterministic()
         torch.manual_seed(study.seed)

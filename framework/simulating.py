@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from framework.cluster import ray_for
+from framework.cluster import check_gpus, ray_for
 from framework.display import Display
 from framework.ensemble import Ensemble
 from framework.errors import StudyError
@@ -39,6 +39,7 @@ class Simulating:
     """One such run."""
 
     def __init__(self, study: Study) -> None:
+        check_gpus(study.ensemble)
         store = open_store(study)
         if store is None:
             raise StudyError(

@@ -31,12 +31,20 @@ class Writer(Protocol):
 
 
 class SolverActor:
-    """Runs one group after the other. `ensemble.py` makes it a Ray actor and calls it."""
+    """Runs one group after the other. `ensemble.py` makes it a Ray actor and calls it.
+
+    A solver with `solve_batch` computes on the `device`: cuda, where Ray gave the process a GPU.
+    """
 
     def __init__(
-        self, make_solver: Callable[[], Solver], time_limit: float, writer: Writer | None = None
+        self,
+        make_solver: Callable[[], Solver],
+        time_limit: float,
+        writer: Writer | None = None,
+        device: str = "cpu",
     ) -> None:
         self._solver = make_solver()
+        self._device = device
         self._time_limit = time_limit
         self._writer = writer
         self._rooms = _Rooms()
@@ -102,7 +110,7 @@ class SolverActor:
         if isinstance(solver, BatchSolver):
             parameters = np.stack([simulation.parameters for simulation in group])
             seeds = np.array([simulation.seed for simulation in group], dtype=np.uint64)
-            yield from map(_as_float32, solver.solve_batch(parameters, seeds))
+            yield from map(_as_float32, solver.solve_batch(parameters, seeds, self._device))
         else:
             (simulation,) = group
             for fields in solver.solve(simulation.parameters, simulation.seed):

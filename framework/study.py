@@ -127,13 +127,21 @@ class Study(Section):
         with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
             solver = make_solver()
         with _said_of("design.bounds"):
-            solver.parameters.with_bounds(self.design.bounds)
+            space = solver.parameters.with_bounds(self.design.bounds)
+        within = "solver, within design.bounds" if self.design.bounds else "solver"
+        with _said_of(within), their_mistakes("checking its bounds failed", plain=ValueError):
+            solver.check(space)
         with _said_of("solver"), their_mistakes("its times failed", plain=ValueError):
             self._times(solver, self.make_design())
         if self.ensemble.group_size > 1 and not isinstance(solver, BatchSolver):
             raise ValueError(
                 f"ensemble.group_size is {self.ensemble.group_size}, but the solver "
                 f"{self.solver.name} runs one simulation at a time: it has to be 1"
+            )
+        if self.ensemble.gpus_per_actor and not isinstance(solver, BatchSolver):
+            raise ValueError(
+                f"ensemble.gpus_per_actor is {self.ensemble.gpus_per_actor:g}, but the solver "
+                f"{self.solver.name} has no solve_batch, which could use a GPU: it has to be 0"
             )
         if self.deterministic and self.ensemble.actors > 1:
             raise ValueError(

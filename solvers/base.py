@@ -103,6 +103,16 @@ class ParameterSpace:
         logarithmic = low * (high / low) ** unit
         return np.where(self.log, logarithmic, self.low + (self.high - self.low) * unit)
 
+    def to_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Parameter values [..., p] to points of the unit cube [..., p]: `from_unit` undone.
+
+        A subclass that overrides one of the two overrides both.
+        """
+        low, high = np.where(self.log, self.low, 1.0), np.where(self.log, self.high, 1.0)
+        ratio = np.where(self.log, high / low, math.e)
+        logarithmic = np.log(np.where(self.log, values, 1.0) / low) / np.log(ratio)
+        return np.where(self.log, logarithmic, (values - self.low) / (self.high - self.low))
+
 
 @dataclass(frozen=True)
 class Field:
@@ -176,6 +186,13 @@ class Solver(ABC):
     # Spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
     spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
+    def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
+        """Raise ValueError if the settings cannot simulate all that lies between these bounds, as
+        a step is unstable there or the grid too coarse. Refuses nothing, unless overridden.
+
+        A study calls it with its own bounds, which may be wider or narrower than the solver's.
+        """
+
     @abstractmethod
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """The stored times [T] of the simulation with these parameters [p], ascending."""
@@ -243,7 +260,11 @@ class BatchSolver(Solver):
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B]."""
+        """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B].
+
+        `device`, in torch's words, is where to compute: cuda where a study gives the solver's
+        processes GPUs (`ensemble.gpus_per_actor`). Fields are yielded as arrays all the same.
+        """
 
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
         """A batch of one."""

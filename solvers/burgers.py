@@ -62,7 +62,9 @@ class Burgers(BatchSolver):
         self.substeps = substeps
         self._interval = final_time / (stored_steps - 1)
         self.precision = precision
-        self._require_stable(self.parameters.low[0], self.parameters.high[2])
+
+    def check(self, parameters: ParameterSpace) -> None:
+        self._require_stable(parameters.low[0], parameters.high[2])
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0.0, self.final_time, self.stored_steps)

@@ -69,7 +69,11 @@ class GrayScott(BatchSolver):
         self.substeps = substeps
         self.precision = precision
         self._interval = final_time / (stored_steps - 1)
-        self._require_stable(self.parameters.high[None])
+
+    def check(self, parameters: ParameterSpace) -> None:
+        # Removal is the fastest with both rates high, consumption with a low kill rate.
+        (feed, high_kill), (_, low_kill) = parameters.high, parameters.low
+        self._require_stable(np.array([[feed, high_kill], [feed, low_kill]]))
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0.0, self.final_time, self.stored_steps)

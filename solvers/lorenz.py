@@ -53,7 +53,9 @@ class Lorenz(BatchSolver):
         self.final_time = final_time
         self.substeps = substeps
         self._interval = final_time / (stored_steps - 1)
-        self._require_stable(self.parameters.high)
+
+    def check(self, parameters: ParameterSpace) -> None:
+        self._require_stable(parameters.high)
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0.0, self.final_time, self.stored_steps)

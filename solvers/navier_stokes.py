@@ -73,7 +73,9 @@ class NavierStokes(BatchSolver):
         self.substeps = substeps
         self.precision = precision
         self._interval = final_time / (stored_steps - 1)
-        self._require_stable(self.parameters.low[0], *self.parameters.high[1:])
+
+    def check(self, parameters: ParameterSpace) -> None:
+        self._require_stable(parameters.low[0], *parameters.high[1:])
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.linspace(0.0, self.final_time, self.stored_steps)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from commands import QUICKSTART, SMALL
 from typer.testing import CliRunner
@@ -72,6 +73,17 @@ def test_a_wrong_study_names_the_key_the_value_and_what_is_allowed(
 ) -> None:
     assert message in train(override)
     assert not (directory / "runs").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_solvers_cannot_have_gpus_where_there_is_none(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for command in "train", "simulate":
+        message = said(2, command, str(QUICKSTART), *SMALL, "ensemble.gpus_per_actor=0.5")
+        assert "ensemble.gpus_per_actor is 0.5, but there is no GPU here: set it to 0" in message
+    assert list(directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(

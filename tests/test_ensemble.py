@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import ray
 from noted_solver import BOUND, STEPS, Log, Mishap, NotedRamp, expected_fields, simulation, until
+from numpy.typing import NDArray
 
 from framework.block import Block
 from framework.ensemble import CREDIT, MESSAGE_BYTES, Ensemble, EnsembleConfig, steps_per_block
@@ -34,6 +35,7 @@ def _ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=4,
+        num_gpus=1,  # pretended: who gets it is told so, and nothing computes on it
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -137,6 +139,24 @@ def test_every_simulation_arrives_once_and_in_order(
         assert {block.parameters.item() for block in blocks} == {start}
     assert ensemble.completed == set(sent)
     assert ensemble.quarantined == []
+
+
+class Whereabouts(NotedRamp):
+    """u = 10 on device cuda, and 1 more for each GPU that Ray gave to the process."""
+
+    def solve_batch(
+        self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
+    ) -> Iterator[NDArray[np.float32]]:
+        u = 10 * (device == "cuda") + len(ray.get_gpu_ids())
+        for _ in range(STEPS):
+            yield np.full((len(parameters), 1, 3), u, np.float32)
+
+
+@pytest.mark.parametrize(("gpus", "u"), [(0, 0), (0.5, 11), (1, 11)])
+def test_an_actor_that_has_a_gpu_computes_on_it(make: Make, gpus: float, u: float) -> None:
+    ensemble = make([4, 5, 6], make_solver=Whereabouts, group_size=2, gpus_per_actor=gpus)
+    received = receive(ensemble)
+    assert received == {start: [[u] * 3] * STEPS for start in (4, 5, 6)}
 
 
 def nan_four_times(log: Log, start: int, step: int) -> float:

@@ -83,9 +83,10 @@ def test_the_mean_is_conserved(solver: BatchSolver) -> None:
     [(Burgers, 3), (KuramotoSivashinsky, 2), (GrayScott, 5), (NavierStokes, 7)],
 )
 def test_an_unstable_step_is_refused(kind: type[BatchSolver], least: int) -> None:
+    unstable, stable = kind(substeps=1), kind(substeps=least)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=rf"substeps is 1: .* has to be at least {least}$"):
-        kind(substeps=1)  # type: ignore[call-arg]
-    stable = kind(substeps=least)  # type: ignore[call-arg]
+        unstable.check(unstable.parameters)
+    stable.check(stable.parameters)
     fields = batch(stable, corners(stable))
     assert np.isfinite(fields).all()
     assert np.abs(fields).max() < 50
@@ -93,7 +94,35 @@ def test_an_unstable_step_is_refused(kind: type[BatchSolver], least: int) -> Non
 
 def test_an_unstable_step_of_lorenz_is_refused() -> None:
     with pytest.raises(ValueError, match=r"substeps is 1: .* of 0.2 .* has to be at least 3$"):
-        Lorenz(11, 2.0, substeps=1)
+        Lorenz(11, 2.0, substeps=1).check(Lorenz.parameters)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wider", "narrower"),
+    [
+        (Burgers, {"amplitude": (0.2, 5.0)}, {"amplitude": (0.1, 0.2)}),
+        (KuramotoSivashinsky, {"amplitude": (0.1, 5.0)}, {"hyperviscosity": (1.9, 2.0)}),
+        (GrayScott, {"kill": (0.0, 0.06)}, {"feed": (0.025, 0.03)}),
+        (NavierStokes, {"vorticity": (1.0, 40.0)}, {"vorticity": (1.0, 1.2)}),
+        (Lorenz, {"rho": (25.0, 2e5)}, {"rho": (1.0, 2.0)}),
+    ],
+)
+def test_a_step_that_wider_bounds_make_unstable_is_refused(
+    kind: type[BatchSolver],
+    wider: dict[str, tuple[float, float]],
+    narrower: dict[str, tuple[float, float]],
+) -> None:
+    solver = kind()
+    with pytest.raises(ValueError, match=r"^substeps is \d+: .* would be unstable"):
+        solver.check(solver.parameters.with_bounds(wider))
+    solver.check(solver.parameters.with_bounds(narrower))
+
+
+def test_narrower_bounds_permit_longer_steps() -> None:
+    solver = Burgers(substeps=1)
+    with pytest.raises(ValueError, match="unstable"):
+        solver.check(solver.parameters)
+    solver.check(solver.parameters.with_bounds({"amplitude": (0.1, 0.15)}))
 
 
 def test_a_step_that_only_the_parameters_make_unstable_is_refused() -> None:
@@ -104,8 +133,8 @@ def test_a_step_that_only_the_parameters_make_unstable_is_refused() -> None:
 
 def test_a_grid_that_leaves_out_what_grows_is_refused() -> None:
     with pytest.raises(ValueError, match=r"points is 32: on a length of 100 .* at least 118$"):
-        KuramotoSivashinsky(32, length=100.0)
-    KuramotoSivashinsky(118, length=100.0, substeps=8)
+        KuramotoSivashinsky(32, length=100.0).check(KuramotoSivashinsky.parameters)
+    KuramotoSivashinsky(118, length=100.0, substeps=8).check(KuramotoSivashinsky.parameters)
 
 
 @pytest.mark.parametrize("parameters", [[0.3, 0.3], [0.045, 0.0]])

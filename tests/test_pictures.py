@@ -285,6 +285,32 @@ def test_points_lie_where_the_prior_has_them() -> None:
     np.testing.assert_allclose(dots[0].get_xydata(), unit)
 
 
+class Triangle(ParameterSpace):
+    """b lies evenly between 0 and a."""
+
+    def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = super().from_unit(unit)
+        values[..., 1] *= unit[..., 0]
+        return values
+
+    def to_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        unit = super().to_unit(values)
+        unit[..., 1] /= unit[..., 0]
+        return unit
+
+
+def test_what_is_even_given_the_other_parameters_is_drawn_evenly() -> None:
+    triangle = Triangle(Parameter("a", 0.0, 1.0), Parameter("b", 0.0, 1.0))
+    unit = np.random.default_rng(0).random((50, 2))
+    none = np.empty((0, 2))
+    figure = draw_coverage(DesignPoints(triangle, triangle.from_unit(unit), none, none))
+    (axes,) = figure.axes
+    dots = next(line for line in axes.lines if len(line.get_xdata()) == 50)
+    np.testing.assert_allclose(dots.get_xydata(), unit)
+    names = {text.get_text() for text in axes.texts}
+    assert {"a", "b, quantile"} <= names
+
+
 def test_many_points_are_drawn_as_densities(tmp_path: Path) -> None:
     many = points(8, 100_000)
     figure = draw_coverage(many)

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from solvers.base import (
@@ -125,6 +126,18 @@ def test_from_unit_is_monotone_and_within_the_bounds(
     assert values[-1] <= bounds[1] * (1 + 1e-12)
 
 
+@settings(derandomize=True, deadline=None)
+@given(unit=arrays(np.float64, (3, 2), elements=st.floats(0, 1)))
+def test_to_unit_undoes_from_unit(unit: NDArray[np.float64]) -> None:
+    values = SPACE.from_unit(unit)
+    np.testing.assert_allclose(SPACE.to_unit(values), unit, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(SPACE.to_unit(values[1]), SPACE.to_unit(values)[1])
+
+
+def test_to_unit_goes_on_beyond_the_bounds() -> None:
+    np.testing.assert_allclose(SPACE.to_unit(np.array([-10.0, 1e4])), [-1.0, 1.5])
+
+
 def test_one_simulation_of_a_batch_solver_is_a_batch_of_one() -> None:
     fields = list(Growth().solve(np.array([2.0]), seed=5))
     assert [field.shape for field in fields] == [(1, 3)] * 4
@@ -162,6 +175,9 @@ def test_with_bounds_keeps_the_kind_of_space() -> None:
 
         def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
             return super().from_unit(1 - unit)
+
+        def to_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return 1 - super().to_unit(values)
 
     space = Reversed(Parameter("a", 0.0, 1.0)).with_bounds({"a": (0.0, 4.0)})
     assert space.from_unit(np.array([0.25])) == 3.0

@@ -3,12 +3,14 @@
 import copy
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from framework import Study
@@ -83,6 +85,18 @@ def test_the_quickstart_has_numbers_in_every_section_that_has_any() -> None:
 )
 def test_refusals_say_what_is_allowed(overrides: list[str], message: str) -> None:
     assert message in refusal(*overrides)
+
+
+def test_bounds_that_the_solvers_step_cannot_follow_are_refused() -> None:
+    burgers = "solver={name: burgers, points: 64, stored_steps: 6, substeps: 9}"
+    surrogate = "surrogate={name: mlp, hidden: [8]}"
+    message = refusal(burgers, surrogate, "design.bounds={amplitude: [0.2, 5.0]}")
+    assert "solver, within design.bounds: substeps is 9: its time steps of 0.0222 wou" in message
+    message = refusal(burgers.replace("9", "1"), surrogate, "design.bounds={}")
+    assert "solver: substeps is 1: " in message
+    Study.load(
+        QUICKSTART, [burgers.replace("9", "1"), surrogate, "design.bounds={amplitude: [0, 0.05]}"]
+    )
 
 
 def test_every_mistake_is_named_at_once() -> None:
@@ -168,6 +182,33 @@ def test_the_readme_explains_the_quickstart_as_it_is() -> None:
 
 class Place(TypedDict):
     x: float
+
+
+class Single(Solver):
+    """Heat without `solve_batch`."""
+
+    heat = Heat(8, stored_steps=5)
+    parameters, fields, grid, stored_steps = heat.parameters, heat.fields, heat.grid, 5
+
+    def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.heat.times(parameters)
+
+    def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
+        return self.heat.solve(parameters, seed)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ensemble.gpus_per_actor=0.5", "ensemble.gpus_per_actor is 0.5, but the solver test_stu"),
+        ("ensemble.group_size=2", "ensemble.group_size is 2, but the solver test_study:Single"),
+    ],
+)
+def test_what_asks_for_batches_is_refused_of_another_solver(override: str, message: str) -> None:
+    single = ["solver={name: 'test_study:Single'}", "surrogate={name: mlp, hidden: [8]}"]
+    assert message in refusal(*single, "ensemble.group_size=1", override)
+    assert Study.load(QUICKSTART, ["ensemble.gpus_per_actor=0.5"]).ensemble.gpus_per_actor == 0.5
+    assert "ensemble.gpus_per_actor is 2" in refusal("ensemble.gpus_per_actor=2")
 
 
 class Placed(Heat):

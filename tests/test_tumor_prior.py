@@ -5,12 +5,16 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from solvers.base import ParameterSpace
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.prior import FILTERED, PUBLISHED, SEED, FilteredSpace, SeededSpace
+from solvers.tumor.two_species import NUTRIENT
 
 
 def draw(space: ParameterSpace, count: int = 4096) -> NDArray[np.float64]:
@@ -109,6 +113,25 @@ def test_moved_bounds_are_kept_by_the_filtered_prior() -> None:
     assert spread.max() <= 9 * (1 + 1e-9)
     assert growth.min() >= 6 * (1 - 1e-9)
     assert growth.max() <= 8 * (1 + 1e-9)
+
+
+SPACES = [
+    SeededSpace(blob(), *PUBLISHED, *SEED),
+    SeededSpace(blob(7), *PUBLISHED, *SEED).with_bounds({"x": (0.31, 0.52), "z": (0.4, 0.41)}),
+    FilteredSpace(blob(49), 2.0, *FILTERED, *SEED),
+    # Of sqrt_DT a third is left: elsewhere no growth between these bounds is allowed.
+    FilteredSpace(blob(13), 2.9, *FILTERED, *SEED).with_bounds({"rho_T": (8.0, 9.0)}),
+    FilteredSpace(blob(13), 2.0, *FILTERED, *NUTRIENT, *SEED),
+]
+
+
+@pytest.mark.parametrize("space", SPACES)
+@settings(derandomize=True, deadline=None)
+@given(data=st.data())
+def test_to_unit_undoes_from_unit(space: ParameterSpace, data: st.DataObject) -> None:
+    unit = data.draw(arrays(np.float64, (2, 3, len(space)), elements=st.floats(0, 1)))
+    back = space.to_unit(space.from_unit(unit))
+    np.testing.assert_allclose(back, unit, rtol=0, atol=2e-9)
 
 
 def test_bounds_that_leave_no_plausible_tumour_are_refused() -> None:

@@ -62,20 +62,41 @@ class SeededSpace(ParameterSpace):
 
     def from_unit(self, unit: Floats) -> Floats:
         values = super().from_unit(unit)
-        values[..., -3:] = self._seeds(unit[..., -3:])
+        points, voxels = unit[..., -3:].reshape(-1, 3), np.empty((unit[..., 0].size, 3), np.intp)
+        places = np.empty(points.shape)
+        for axis in range(3):
+            weights = self._weights_along(axis, voxels)
+            places[:, axis], voxels[:, axis] = self._place(weights, points[:, axis], axis)
+        values[..., -3:] = places.reshape(values[..., -3:].shape)
         return values
+
+    def to_unit(self, values: Floats) -> Floats:
+        unit = super().to_unit(values)
+        places = values[..., -3:].reshape(-1, 3)
+        # Where a voxel begins, the product may be the last number before it.
+        voxels = np.floor(places * self.tissue.shape + 1e-12).astype(np.intp)
+        shares = [
+            self._share(self._weights_along(axis, voxels), voxels, places, axis)
+            for axis in range(3)
+        ]
+        unit[..., -3:] = np.stack(shares, -1).reshape(unit[..., -3:].shape)
+        return unit
 
     def _by_x(self) -> Floats:
         by_x: Floats = self._weights[0] * (self._tissue_along_z @ self._weights[1])
         return by_x
 
-    def _seeds(self, unit: Floats) -> Floats:
-        wx, wy, wz = self._weights
-        points = unit.reshape(-1, 3)
-        x, i = self._place(np.broadcast_to(self._by_x(), (len(points), len(wx))), points[:, 0], 0)
-        y, j = self._place(self._tissue_along_z[i] * wy, points[:, 1], 1)
-        z, _ = self._place(self.tissue[i, j] * wz, points[:, 2], 2)
-        return np.stack([x, y, z], -1).reshape(unit.shape)
+    def _weights_along(self, axis: int, voxels: NDArray[np.intp]) -> Floats:
+        """Of the voxels along an axis [P, n], given those along the axes before, of voxels [P, 3].
+
+        Voxels of the other axes are not looked at.
+        """
+        if axis == 0:
+            return np.broadcast_to(self._by_x(), (len(voxels), len(self._weights[0])))
+        i, j, _ = voxels.T
+        tissue = self._tissue_along_z[i] if axis == 1 else self.tissue[i, j]
+        weights: Floats = tissue * self._weights[axis]
+        return weights
 
     def _place(self, weights: Floats, unit: Floats, axis: int) -> tuple[Floats, NDArray[np.intp]]:
         """Where along an axis [P], by the weights [P, n] of its voxels; and in which voxels."""
@@ -86,12 +107,28 @@ class SeededSpace(ParameterSpace):
         last = n - 1 - np.argmax(weights[:, ::-1] > 0, 1)
         voxel = np.minimum((below <= aim[:, None]).sum(1), last)
         row = np.arange(len(voxel))
-        weight = weights[row, voxel]
-        inside = np.clip(1 - (below[row, voxel] - aim) / weight, 0, 1 - 1e-9)
-        # Of a voxel that a bound cuts, only the part between the bounds.
-        start = np.maximum(voxel, self.low[axis - 3] * n)
-        end = np.minimum(voxel + 1, self.high[axis - 3] * n)
+        inside = np.clip(1 - (below[row, voxel] - aim) / weights[row, voxel], 0, 1 - 1e-9)
+        start, end = self._ends(voxel, axis)
         return (start + (end - start) * inside) / n, voxel
+
+    def _share(
+        self, weights: Floats, voxels: NDArray[np.intp], places: Floats, axis: int
+    ) -> Floats:
+        """How much of the weights [P, n] along an axis lies before the places: `_place` undone."""
+        voxel, row = voxels[:, axis], np.arange(len(voxels))
+        start, end = self._ends(voxel, axis)
+        place = places[:, axis] * weights.shape[1]
+        inside = np.clip((place - start) / (end - start), 0, 1)
+        below = np.cumsum(weights, 1)
+        share: Floats = (below[row, voxel] - (1 - inside) * weights[row, voxel]) / below[:, -1]
+        return share
+
+    def _ends(self, voxel: NDArray[np.intp], axis: int) -> tuple[Floats, Floats]:
+        """Where voxels along an axis [P] begin and end, in voxels; of one that a bound cuts, the
+        part between the bounds."""
+        n = self.tissue.shape[axis]
+        start = np.maximum(voxel, self.low[axis - 3] * n)
+        return start, np.minimum(voxel + 1, self.high[axis - 3] * n)
 
 
 class FilteredSpace(SeededSpace):
@@ -130,6 +167,16 @@ class FilteredSpace(SeededSpace):
         low, high = self._growth(values[..., 0])
         values[..., 1] = low * (high / low) ** unit[..., 1]
         return values
+
+    def to_unit(self, values: Floats) -> Floats:
+        unit = super().to_unit(values)
+        interval = np.searchsorted(self._starts, values[..., 0], side="right") - 1
+        interval = np.maximum(interval, 0)  # the lowest value may be rounded to just below
+        inside = np.log(values[..., 0] / self._starts[interval]) / np.log(self._ratio)
+        unit[..., 0] = (interval + np.clip(inside, 0, 1)) / len(self._starts)
+        low, high = self._growth(values[..., 0])
+        unit[..., 1] = np.log(values[..., 1] / low) / np.log(high / low)
+        return unit
 
     def _growth(self, spread: Floats) -> tuple[Floats, Floats]:
         """The least and the largest rho_T that is allowed with sqrt_DT [P].
