@@ -153,6 +153,7 @@ class Index:
         self.masks = {name: tuple(values) for name, values in manifest["masks"].items()}
         starts = np.cumsum([0, *map(len, self.masks.values())]).tolist()
         self.first: dict[str, int] = dict(zip(self.masks, starts, strict=False))
+        self.thresholds: int = starts[-1]
         self.grid: tuple[int, ...] = tuple(manifest["grid"])
         self.cubes = Cubes(self.grid)
         self.voxels = _map_words(folder / VOXELS, manifest["voxels"])
