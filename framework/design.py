@@ -42,20 +42,18 @@ class Design:
         fixed by its size.
         """
         parameters = self.space.from_unit(self._point(id))
-        return Simulation(id, parameters, self._simulation_seed(0, id))
+        return Simulation(id, parameters, simulation_seed(self._seed, 0, id))
 
     def held_out(self, index: int) -> Simulation:
         """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
         point = np.random.default_rng([self._seed, 2, index]).random(len(self.space))
-        return Simulation(-1 - index, self.space.from_unit(point), self._simulation_seed(1, index))
+        return Simulation(
+            -1 - index, self.space.from_unit(point), simulation_seed(self._seed, 1, index)
+        )
 
     def simulation(self, id: int) -> Simulation:
         """A simulation of either kind: held-out ones have negative ids."""
         return self.training(id) if id >= 0 else self.held_out(-1 - id)
-
-    def _simulation_seed(self, stream: int, index: int) -> int:
-        sequence = np.random.SeedSequence([self._seed, stream, index])
-        return int(sequence.generate_state(1, np.uint64)[0])
 
     def _point(self, id: int) -> NDArray[np.float64]:
         """Point `id` of the design in the unit cube [p]."""
@@ -84,3 +82,9 @@ class Design:
         engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[self.config.sampler]
         points = engine(dimensions, rng=random).random(2 ** power.bit_length())
         return points
+
+
+def simulation_seed(seed: int, stream: int, index: int) -> int:
+    """Of a simulation, from the study's seed: `stream` 0 for training, 1 for those held out."""
+    sequence = np.random.SeedSequence([seed, stream, index])
+    return int(sequence.generate_state(1, np.uint64)[0])

@@ -12,15 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from framework.block import Block
 from framework.cluster import ray_for
 from framework.display import Display
+from framework.ensemble import Ensemble
 from framework.errors import StudyError
 from framework.field_picture import draw_store
 from framework.history import Record
 from framework.interrupt import Interrupts
 from framework.ledger import Ledger, ReplayMismatchError
 from framework.parts import make_ensemble, open_store
+from framework.store import Store
 from framework.study import Study
 
 
@@ -48,7 +49,7 @@ class Simulating:
         self._store = store
         self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
         self._ensemble.resume(store.completed, [])
-        self._ledger = Ledger(study.solver_factory()().stored_steps, window=1)
+        self._stored_steps = study.solver_factory()().stored_steps
         self._names = study.make_design().space.names
         self._interrupted = False
         self._seconds = 0.0
@@ -65,9 +66,7 @@ class Simulating:
             ):
                 interrupts.arm()
                 try:
-                    for block in self._ensemble.blocks():
-                        self._receive(block)
-                    self._store.flush()
+                    store_all(self._ensemble, self._store, self._stored_steps)
                 finally:
                     self._ensemble.close()
         finally:
@@ -98,16 +97,6 @@ class Simulating:
         draw_store(path, study.solver_factory()(), study.make_design().space, picture)
         return picture
 
-    def _receive(self, block: Block) -> None:
-        try:
-            self._ledger.receive(block)
-        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
-            self._ledger.forget(block.simulation)
-            self._ensemble.restart(block.simulation)
-            return
-        if self._ledger.complete(block.simulation):
-            self._store.commit(block.simulation, block.parameters)
-
     def _interrupt(self) -> None:
         self._interrupted = True
         self._ensemble.stop()
@@ -122,3 +111,21 @@ class Simulating:
             "simulations/requested": self._study.design.simulations,
             "simulations/quarantined": len(self._ensemble.quarantined),
         }
+
+
+def store_all(ensemble: Ensemble, store: Store, stored_steps: int) -> None:
+    """Run an ensemble to its end, whose actors write to the store, and mark complete what is.
+
+    Returns once that is on disk. Raises RunError.
+    """
+    ledger = Ledger(stored_steps, window=1)
+    for block in ensemble.blocks():
+        try:
+            ledger.receive(block)
+        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
+            ledger.forget(block.simulation)
+            ensemble.restart(block.simulation)
+            continue
+        if ledger.complete(block.simulation):
+            store.commit(block.simulation, block.parameters)
+    store.flush()

@@ -6,6 +6,7 @@ Studies of one identity compute the same simulations and store them alike, so th
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -99,14 +100,19 @@ def _hashes(solver: Solver) -> dict[str, str]:
     }
 
 
+def solver_factory(reader: "StoreReader") -> Callable[[], Solver]:
+    """Makes the solver of a store; can be sent to another process. Raises ValueError."""
+    component = Component.model_validate(reader.study["solver"])
+    return factory(component, "solver", solvers.base.REGISTERED, Solver)
+
+
 def solver_of(reader: "StoreReader") -> Solver:
     """The solver that a store's simulations were made by, made anew.
 
     Raises StudyError if it cannot be, or is another one now.
     """
     try:
-        component = Component.model_validate(reader.study["solver"])
-        solver: Solver = factory(component, "solver", solvers.base.REGISTERED, Solver)()
+        solver = solver_factory(reader)()
     except (ValueError, OSError) as error:
         raise StudyError(f"the solver of the store {reader.path} cannot be made: {error}") from None
     for name, hash in reader.study.get("static_fields", {}).items():
