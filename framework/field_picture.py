@@ -18,7 +18,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -35,13 +34,12 @@ from framework.palette import (
     named,
     point,
 )
+from framework.planes import PLANES, aspect, crop, empty, ground, outline, plane
 from framework.store_reader import StoreReader
 from solvers.base import ParameterSpace, Solver
 
 _SIMULATIONS, _TIMES, _FIELDS = 3, 5, 2
 _COLOURS = (VERMILLION, BLUE, ORANGE, GREEN, GREY)
-# Along the three axes of a grid that lies in a scanner's space, the planes across them.
-_PLANES = ("sagittal", "coronal", "axial")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _draw_times(part: Any, trajectory: Trajectory, solver: Solver) -> None:
                 vmax=values.max(),
                 aspect=solver.grid.spacing[0] / solver.grid.spacing[1],
             )
-            _empty(axes)
+            empty(axes)
             if channel == 0:
                 axes.set_title(_at(trajectory.times[step], solver), fontsize=9, loc="center")
         part.colorbar(drawn, ax=row, label=named(field), shrink=0.9)
@@ -151,54 +149,28 @@ def _draw_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
         for (name, image), colour in zip(masks, _COLOURS, strict=False)
         if image.any()
     ]
-    ground: NDArray[np.float32] | None = None
-    for static in solver.static_fields.values():
-        # Later fields count for less, so that two that share a voxel differ in shade.
-        ground = static if ground is None else ground + np.float32(0.5) * static
+    under = ground(solver)
     row = part.subplots(1, 3)
     for axis, (axes, index) in enumerate(zip(row, centre, strict=True)):
-        first, second = _others(axis)
-        aspect = solver.grid.spacing[second] / solver.grid.spacing[first]
-        look: dict[str, Any] = {"origin": "lower", "aspect": aspect}
-        if ground is not None:
-            axes.imshow(_plane(ground, axis, index), cmap="gray", **look)
+        look: dict[str, Any] = {"origin": "lower", "aspect": aspect(solver, axis)}
+        if under is not None:
+            axes.imshow(plane(under, axis, index), cmap="gray", **look)
         for _, mask, colour in outlines:
-            plane = _plane(mask, axis, index)
-            if plane.any() and not plane.all() and min(plane.shape) > 1:
-                axes.contour(plane, levels=[0.5], colors=[colour], linewidths=1.2)
-        values = _plane(fields[0], axis, index)
+            outline(axes, plane(mask, axis, index), colors=[colour], linewidths=1.2)
+        values = plane(fields[0], axis, index)
         # Over the static fields a density shows as far as there is some.
-        alpha = None if ground is None else np.clip(2 * values / fields[0].max(), 0, 0.7)
+        alpha = None if under is None else np.clip(2 * values / fields[0].max(), 0, 0.7)
         limits = {"vmin": fields[0].min(), "vmax": fields[0].max()}
         drawn = axes.imshow(values, cmap="inferno", alpha=alpha, zorder=0.5, **limits, **look)
-        if ground is not None:
-            across, up = (np.flatnonzero(ground.any(axis=_others(n))) for n in (first, second))
-            axes.set_xlim(across[0] - 1.5, across[-1] + 1.5)
-            axes.set_ylim(up[0] - 1.5, up[-1] + 1.5)
-        _empty(axes)
-        name = f"{_PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
+        if under is not None:
+            crop(axes, under, axis)
+        empty(axes)
+        name = f"{PLANES[axis]} plane" if solver.affine is not None else f"across axis {axis}"
         axes.set_title(f"{name}, {_at(trajectory.times[-1], solver)}", fontsize=9, loc="center")
     part.colorbar(drawn, ax=row, label=named(solver.fields[0]), shrink=0.8)
     handles = [Line2D([], [], color=colour, label=name) for name, _, colour in outlines]
     if handles:
         row[0].legend(handles=handles, loc="lower left", fontsize=8, labelcolor="white")
-
-
-def _plane(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """Across an axis, the first axis that is left to the right and the second one up."""
-    plane: NDArray[Any] = volume.take(index, axis).T
-    return plane
-
-
-def _others(axis: int) -> tuple[int, int]:
-    first, second = (n for n in range(3) if n != axis)
-    return first, second
-
-
-def _empty(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
 
 
 def _at(time: float, solver: Solver) -> str:

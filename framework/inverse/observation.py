@@ -61,7 +61,7 @@ def read_masks(
             f"masks are given for {', '.join(unknown) or 'nothing'}: this solver is compared with "
             f"{', '.join(solver.masks) or 'no mask'}"
         )
-    volumes = {name: read_volume(file) for name, file in files.items()}
+    volumes = {name: read_volume(files[name]) for name in solver.masks if name in files}
     first, *others = volumes.values()
     for other in others:
         if other.values.shape != first.values.shape or not np.allclose(
@@ -143,6 +143,11 @@ def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
     if not region.any():
         raise StudyError(f"{file} leaves no voxel on the solver's grid: is it in the same space?")
     return region
+
+
+def covered(plan: Mask, region: Mask) -> float:
+    """The share of a region that a plan covers, both [*grid] with some voxel in the region."""
+    return float((plan & region).sum() / region.sum())
 
 
 def to_patient(observation: Observation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
