@@ -199,10 +199,16 @@ def test_a_box_of_whole_voxels_is_kept_exactly() -> None:
 
 
 def test_a_mask_comes_back_as_it_was(tmp_path: Path) -> None:
-    observation = labelled(tmp_path)
+    scan = nibabel.Nifti1Image(patient(), oriented("LPS"))
+    scan.set_sform(oriented("LPS"), code="talairach")
+    nibabel.save(scan, tmp_path / "scan.nii")
+    observation = read_labels(Scanned(), tmp_path / "scan.nii", "plain")
     back = to_patient(observation, observation.masks["outer"])
     assert back.get_data_dtype() == np.uint8
-    assert int(back.header["sform_code"]) == observation.image_code
+    for name in ("sform", "qform"):
+        affine, code = getattr(back, f"get_{name}")(coded=True)
+        np.testing.assert_allclose(affine, oriented("LPS"), atol=1e-5)
+        assert code == 3
     values, image = np.asarray(back.dataobj) > 0, observation.images["outer"]
     assert 2 * np.sum(values & image) / (values.sum() + image.sum()) > 0.95
 

@@ -43,12 +43,17 @@ def pixels(path: Path, colour: tuple[int, int, int]) -> int:
 
 def test_outlines_of_the_patient_and_of_the_match_are_drawn(tmp_path: Path) -> None:
     observed = {"outer": ball(7, 10, 12, 14), "inner": ball(4, 10, 12, 14)}
-    matched = {"outer": ball(7, 9, 12, 14), "inner": ball(0, 9, 12, 14)}
+    none = dict.fromkeys(observed, np.zeros(Scanned.grid.shape, np.bool_))
     sizes = {}
-    for name, given in (("both", observed), ("outer", {"outer": observed["outer"]})):
+    for name, given, matched in (
+        ("both", observed, {"outer": ball(6, 10, 12, 14), "inner": ball(2, 10, 12, 14)}),
+        ("no match", observed, none),
+        ("outer", {"outer": observed["outer"]}, none),
+    ):
         path = tmp_path / f"{name}.png"
         draw_match(path, Scanned(), given, matched, "Simulation 3: score 0.9")
         sizes[name] = [pixels(path, colour) for colour in (YELLOW, BLUE)]
+    assert sizes["both"][1] > 1.3 * sizes["no match"][1]
     assert min(sizes["both"]) > 500
     assert sizes["outer"][0] == 0  # no mask changes its colour where another was not observed
     assert sizes["outer"][1] > 500

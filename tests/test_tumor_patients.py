@@ -115,15 +115,15 @@ def dice(one: NDArray[np.bool_], two: NDArray[np.bool_]) -> float:
 
 
 def test_a_synthetic_patient_in_sri24_is_found_where_it_grew(tmp_path: Path) -> None:
-    """A tumour of the solver's own, drawn into an image as BraTS has them, and back again."""
+    """A tumour of the solver's own, drawn into an image like BraTS's, of 1.5 mm, and back again."""
     solver = FisherKolmogorov(64)
     fields = list(solver.solve(np.array([12.0, 8.0, 0.38, 0.5, 0.52]), 0))[-1]
     images = solver.observe(fields)
-    brats = np.diag([-1.0, -1.0, 1.0, 1.0])
+    brats = np.diag([-1.5, -1.5, 1.5, 1.0])
     brats[1, 3] = 239
     assert solver.affine is not None
     to_grid = np.linalg.inv(solver.affine) @ SRI24_TO_MNI152 @ brats
-    labels = np.zeros((240, 240, 155), np.uint8)
+    labels = np.zeros((160, 160, 104), np.uint8)
     for name, label in (("flair", 2), ("t1c", 4)):
         shown = ndimage.affine_transform(
             images[name].astype(np.uint8), to_grid[:3, :3], to_grid[:3, 3], labels.shape, order=0
