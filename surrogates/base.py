@@ -149,6 +149,12 @@ class Surrogate(nn.Module, ABC):
             state = output
             yield self._physical(state)
 
+    def direct(self, parameters: Tensor, times: Tensor) -> Tensor:
+        """The fields [n, C, *grid] of parameters [n, p] at times [n], in physical units, with
+        gradients; of a surrogate in mode `direct`."""
+        unused = self.field_mean.new_zeros((len(parameters), 0, *self.problem.grid))
+        return self._physical(self._output(parameters, times[:, None], unused))
+
     def _output(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
         """What the network says of the last of the times [n, w], given the fields at the first."""
         n = len(parameters)

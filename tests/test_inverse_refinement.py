@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
 from framework.block import Simulation
 from framework.design import Design, DesignConfig
@@ -20,6 +22,7 @@ from framework.ensemble import EnsembleConfig
 from framework.errors import RunError, StudyError
 from framework.inverse.field_observation import FieldObservation, ObservedField
 from framework.inverse.field_query import search_fields
+from framework.inverse.gradient_refinement import descend, refine_by_gradient
 from framework.inverse.growing import Growth, grow, grown_path, merge
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
@@ -36,6 +39,7 @@ from framework.store import Store
 from framework.store_identity import StoreConfig, solver_of
 from framework.store_reader import StoreReader
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
+from surrogates.base import Problem, Surrogate
 
 pytestmark = pytest.mark.usefixtures("_ray")
 
@@ -239,6 +243,101 @@ def test_scaled_parameters_map_back(unit: tuple[float, float]) -> None:
     values = _from_unit(SPACE, np.array(unit))
     np.testing.assert_allclose(values, SPACE.from_unit(np.array(unit)), rtol=1e-12)
     np.testing.assert_allclose(_to_unit(SPACE, values), unit, atol=1e-12)
+
+
+# Refinement by gradients
+
+
+class Exact(Surrogate):
+    """Blob itself, as a function of conditions between -1 and 1."""
+
+    def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
+        parts = (conditions.T + 1) / 2
+        x, y, t = 12 * parts[0], 10 * parts[1], parts[3]
+        width = (5 ** parts[2] * (0.5 + t))[:, None, None]
+        rows, columns = map(torch.from_numpy, np.indices(POINTS))
+        across, along = rows - x[:, None, None], columns - y[:, None, None]
+        return torch.exp(-(across**2 + along**2) / width**2)[:, None]
+
+
+class Wrong(Exact):
+    """It is off by two points."""
+
+    def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
+        return super().forward(conditions, state).roll(2, 2)
+
+
+def surrogate(kind: type[Surrogate] = Exact, **changes: object) -> Surrogate:
+    space = Blob.parameters
+    problem = Problem(
+        names=space.names,
+        low=tuple(space.low.tolist()),
+        high=tuple(space.high.tolist()),
+        log=tuple(space.log.tolist()),
+        times=(0.0, 1.0),
+        steps=(1 / 3, 1 / 3),
+        channels=1,
+        grid=POINTS,
+        static=np.zeros((0, *POINTS), np.float32),
+    )
+    return kind(replace(problem, **changes), "direct")  # type: ignore[arg-type]
+
+
+SENSORS = ObservedField(
+    np.array([HIDDEN[0, 6, 4], HIDDEN[0, 4:6, 3].mean(), HIDDEN[0, 8, 6], HIDDEN[0, 2, 2]], float),
+    np.array([5.0, 10.0, 10.0, 20.0]),
+    np.array([[64, 64], [43, 53], [86, 86], [22, 22]]),
+    np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75]]),
+)
+MASKED = ObservedField(HIDDEN.ravel()[30:100].astype(float), np.full(70, 10.0), np.arange(30, 100))
+
+
+@pytest.mark.parametrize("seen", [SENSORS, MASKED, *BY_FIELD.observation.fields.values()])
+def test_gradients_of_a_surrogate_lead_to_better_parameters(seen: ObservedField) -> None:
+    starts = [(start, step) for start, step in zip(STARTS, (2, 1, 2), strict=True)]
+    observation = FieldObservation({0: seen})
+    found = refine_by_gradient(surrogate(), Blob, observation, starts, CONFIG)
+    assert found.evaluations == 4
+    assert found.failed == 0
+    assert -found.best.rating.score < 1e-3 * -found.start.rating.score
+    if seen is not SENSORS:
+        np.testing.assert_allclose(found.best.parameters, [6.2, 4.4, 2.7], rtol=1e-2)
+        assert found.best.step == 2
+
+
+def test_the_solver_has_the_last_word() -> None:
+    starts = [(simulation(6.2, 4.4, 2.7), 2)]
+    found = refine_by_gradient(surrogate(Wrong), Blob, BY_FIELD.observation, starts, CONFIG)
+    assert found.best is found.start
+
+
+def test_gradients_stay_within_what_was_trained() -> None:
+    narrow = surrogate(high=(5.8, 10.0, 5.0))
+    points = descend(narrow, Blob(), BY_FIELD.observation, [(STARTS[0], 2)])
+    assert points[0, 0] <= 5.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"names": ("x", "y", "size")}, "another solver than the store: parameters .*size"),
+        ({"channels": 2}, "fields 2 instead of 1"),
+        ({"grid": (4, 4)}, "grid .* instead of"),
+    ],
+)
+def test_a_surrogate_of_another_solver_is_refused(
+    changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(StudyError, match=sentence):
+        refine_by_gradient(
+            surrogate(**changes), Blob, BY_FIELD.observation, [(STARTS[0], 2)], CONFIG
+        )
+
+
+def test_an_autoregressive_surrogate_is_refused() -> None:
+    stepping = Exact(surrogate().problem, "autoregressive")
+    with pytest.raises(StudyError, match=r"is autoregressive: .* needs one in mode direct"):
+        refine_by_gradient(stepping, Blob, BY_FIELD.observation, [(STARTS[0], 2)], CONFIG)
 
 
 # Growth

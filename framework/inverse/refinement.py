@@ -77,12 +77,7 @@ def refine(
     )
     with ray_for(config, 0):
         evaluate = Evaluation(make_solver, objective, config, starts[0].seed)
-        (start,) = evaluate([starts[0].parameters])
-        if start.error:
-            raise RunError(
-                f"the best entry, simulation {starts[0].id}, cannot be simulated again, so there "
-                f"is nothing to refine: {start.error}"
-            )
+        start = start_of(evaluate, starts[0])
         best, count, failed = start, 1, 0
         while count + search.popsize <= evaluations and not search.stop():
             points = search.ask()
@@ -93,6 +88,17 @@ def refine(
             failed += sum(bool(candidate.error) for candidate in found)
             tell(count, best.rating.score)
     return Refinement(start, best, count, failed, time.monotonic() - began)
+
+
+def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
+    """What a search starts from. Raises RunError if it fails."""
+    (start,) = evaluate([simulation.parameters])
+    if start.error:
+        raise RunError(
+            f"the best entry, simulation {simulation.id}, cannot be simulated again, so there is "
+            f"nothing to refine: {start.error}"
+        )
+    return start
 
 
 def stored_simulation(reader: StoreReader, id: int) -> Simulation:
