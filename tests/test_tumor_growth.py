@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from solvers.tumor import window
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.seed import CELLS, VARIANCE, seed
+from solvers.tumor.two_species import TwoSpecies
 
 Array = NDArray[np.float64]
 DATA = Path(__file__).parents[1].parent / "shared" / "data" / "fisher_kolmogorov"
@@ -262,6 +263,18 @@ def test_a_batch_of_different_tumours_at_once() -> None:
     *_, at_once = solver.solve_batch(parameters, seeds, "cpu:0")
     for one, other in zip(one_by_one, at_once, strict=True):
         assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(one)
+
+
+@pytest.mark.parametrize("kind", [FisherKolmogorov, TwoSpecies])
+def test_stored_times_may_begin_after_the_seed(kind: type[FisherKolmogorov | TwoSpecies]) -> None:
+    whole, late = kind(32, stored_steps=11), kind(32, stored_steps=6, first_time=0.5)
+    parameters = late.parameters.from_unit(np.full(len(late.parameters), 0.5))
+    np.testing.assert_allclose(late.times(parameters), whole.times(parameters)[5:])
+    fields, expected = (np.stack([*solver.solve(parameters, 0)]) for solver in (late, whole))
+    assert fields.shape == (6, *expected.shape[1:])
+    # Time steps end at stored times, so they are not quite the same ones.
+    for one, other in zip(fields, expected[5:], strict=True):
+        assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
 
 
 def test_the_same_parameters_give_the_same_bits() -> None:

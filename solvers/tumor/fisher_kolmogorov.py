@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from solvers.base import Field, ParameterSpace, Quantity
@@ -58,12 +58,14 @@ class FisherKolmogorov(TumorGrowth):
         prior: Literal["filtered", "published"] = "filtered",
         stored_steps: Annotated[int, Ge(2)] = 11,
         step: Annotated[float, Ge(1e-3)] = 0.75,
+        first_time: Annotated[float, Ge(0), Lt(1)] = 0.0,
     ) -> None:
         """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
         of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`
-        times from 0 to T. `step` is the largest growth rho dt in a time step: with 0.75 a front is
-        about 1 % slower than with very short steps, with 0.25 it is none, in twice the time."""
-        super().__init__(grid_size, white, grey, stored_steps, step)
+        times from `first_time`, a part of T, to T; at 0 there is only the seed. `step` is the
+        largest growth rho dt in a time step: with 0.75 a front is about 1 % slower than with very
+        short steps, with 0.25 it is none, in twice the time."""
+        super().__init__(grid_size, white, grey, stored_steps, step, first_time)
         self._published = prior == "published"
         if self._published:
             self.parameters = SeededSpace(self.tissue.mask, *PUBLISHED, *SEED)

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
 from solvers.base import BatchSolver, Grid, Order
@@ -66,6 +66,7 @@ class TumorGrowth(BatchSolver):
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
         step: Annotated[float, Ge(1e-3)] = 0.75,
+        first_time: Annotated[float, Ge(0), Lt(1)] = 0.0,
     ) -> None:
         if step > LARGEST_STEP:
             raise ValueError(
@@ -83,6 +84,7 @@ class TumorGrowth(BatchSolver):
         }
         self.stored_steps = stored_steps
         self.step = step
+        self.first_time = first_time
         where = np.argwhere(self.tissue.mask)
         self.limits = np.stack([where.min(0), where.max(0) + 1], 1)  # of the tissue [3, 2]
         self.faces = [
@@ -119,7 +121,7 @@ class TumorGrowth(BatchSolver):
 
     def fractions(self) -> NDArray[np.float64]:
         """The stored times [T] as parts of the duration."""
-        return np.linspace(0.0, 1.0, self.stored_steps)
+        return np.linspace(self.first_time, 1.0, self.stored_steps)
 
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
@@ -146,11 +148,12 @@ class TumorGrowth(BatchSolver):
     ) -> Iterator[NDArray[np.float32]]:
         mask = self.tissue.mask.astype(np.float32)
         fields = fields * mask
-        yield fields.copy()
+        if self.first_time == 0:
+            yield fields.copy()
         fields[:, self.filling] = mask - fields[:, self.filling]
         state = _State(self, fields, self.spreads(parameters), device)
         times = self.fractions()
-        for start, end in pairwise(times):
+        for start, end in pairwise([0.0, *times[times > 0]]):
             steps = self._steps(parameters, start, end)
             # Half steps of reaction that follow each other are done as one.
             reactions = np.convolve(steps, [0.5, 0.5])
