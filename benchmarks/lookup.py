@@ -170,6 +170,7 @@ def ask(index: Index, asked: dict[str, dict[str, Masks]]) -> tuple[list[list[str
 
 def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float:
     """What is told of one index; returns the median time of a synthetic question."""
+    before = psutil.Process().memory_info().rss
     index, opening = timed(lambda: Index(folder / f"{name[0]}.index"))
     per = index.entries * index.thresholds
     scanned = sum(table["bytes"] for table in index.manifest["tables"])
@@ -182,7 +183,8 @@ def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float
     )
     rows, typical = ask(index, asked)
     print_table(["", "first ms", "again ms", "refined %", "best score"], rows)
-    print(f"resident {psutil.Process().memory_info().rss / per:.0f} bytes an entry and threshold")
+    resident = psutil.Process().memory_info().rss - before
+    print(f"now resident: {resident / per:.0f} bytes an entry and threshold, records included")
     everything, seconds = timed(lambda: search_above(index, masks, margin=1.0))
     same = everything.matches[:TOP] == search(index, masks, top=TOP).matches
     print(f"when all entries are refined: {seconds:.1f} s, the same answer: {same}")
@@ -202,13 +204,14 @@ def one_file_an_entry(folder: Path, solver: FisherKolmogorov, masks: dict[str, M
     def loop() -> list[float]:
         scores = []
         for path in paths:
-            with np.load(path) as entry:
-                dices = [
-                    2
-                    * np.count_nonzero(entry[name] & mask)
-                    / max(np.count_nonzero(entry[name]) + np.count_nonzero(mask), 1)
-                    for name, mask in masks.items()
-                ]
+            with np.load(path) as file:
+                entry = {name: file[name] for name in masks}
+            dices = [
+                2
+                * np.count_nonzero(entry[name] & mask)
+                / max(np.count_nonzero(entry[name]) + np.count_nonzero(mask), 1)
+                for name, mask in masks.items()
+            ]
             scores.append(sum(dices) / len(dices))
         return scores
 
