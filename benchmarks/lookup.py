@@ -170,7 +170,6 @@ def ask(index: Index, asked: dict[str, dict[str, Masks]]) -> tuple[list[list[str
 
 def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float:
     """What is told of one index; returns the median time of a synthetic question."""
-    before = psutil.Process().memory_info().rss
     index, opening = timed(lambda: Index(folder / f"{name[0]}.index"))
     per = index.entries * index.thresholds
     scanned = sum(table["bytes"] for table in index.manifest["tables"])
@@ -183,8 +182,13 @@ def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float
     )
     rows, typical = ask(index, asked)
     print_table(["", "first ms", "again ms", "refined %", "best score"], rows)
-    resident = psutil.Process().memory_info().rss - before
-    print(f"now resident: {resident / per:.0f} bytes an entry and threshold, records included")
+    maps = [item for item in psutil.Process().memory_maps() if str(index.folder) in item.path]
+    records = sum(item.rss for item in maps if item.path.endswith("voxels"))
+    bounds = sum(item.rss for item in maps) - records
+    print(
+        f"resident of the mapped files, bytes an entry and threshold: {bounds / per:.0f} for the "
+        f"bounds, {records / per:.0f} of {8 * len(index.voxels) / per:.0f} of records"
+    )
     everything, seconds = timed(lambda: search_above(index, masks, margin=1.0))
     same = everything.matches[:TOP] == search(index, masks, top=TOP).matches
     print(f"when all entries are refined: {seconds:.1f} s, the same answer: {same}")
