@@ -109,6 +109,13 @@ def invert(
     refine: Annotated[
         bool, typer.Option("--refine", help="Then search for a better one by simulating.")
     ] = False,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_OR_MODEL",
+            help="With --field: refine by the gradients of a trained surrogate.",
+        ),
+    ] = None,
     recurrence: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="NIfTI mask of a later tumour, to judge plans by."),
@@ -137,6 +144,8 @@ def invert(
     try:
         with redirect_stdout(sys.stderr):
             _check_sources(t1c or flair, labels, field, convention, core or oedema)
+            if recurrence is not None and out is None:
+                raise StudyError("--recurrence is for the plans that are written: give --out too")
             if field is not None:
                 inversion = FieldInversion(store, field, top)
             else:
@@ -144,8 +153,8 @@ def invert(
                 inversion = MaskInversion(store, read, of_masks or None, top)
             if grow:
                 inversion.grow(grow)
-            if refine:
-                inversion.refine()
+            if refine or surrogate is not None:
+                inversion.refine(surrogate)
             if out is not None:
                 inversion.save(out, recurrence)
     except StudyError as error:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.block import Simulation
 from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError, writing
 from framework.inverse.field_observation import FieldObservation
@@ -100,17 +101,33 @@ class Inversion(ABC):
     def index_grown(self, path: str) -> None:
         """Make the store that was grown ready to be asked."""
 
-    def refine(self) -> None:
-        """Search for a better simulation, from the best matches on."""
-        # A simulation may be among them several times.
-        starts = {(reader.path, m.simulation): (reader, m) for reader, m in self.matches[::-1]}
-        best = [stored_simulation(r, m.simulation) for r, m in list(starts.values())[::-1]]
-        self.refinement = refine(
-            solver_factory(self.reader),
-            self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
-            self.objective(),
-            best[:_STARTS],
-            _ensemble(),
+    def refine(self, surrogate: str | None = None) -> None:
+        """Search for a better simulation, from the best matches on.
+
+        By simulating; or by the gradients of a trained `surrogate`, the directory of a run or a
+        model's address, and then by simulating what they lead to.
+        """
+        # A simulation may be among the matches several times: its best time counts.
+        best = {(reader.path, m.simulation): (reader, m) for reader, m in self.matches[::-1]}
+        starts = [
+            (stored_simulation(reader, match.simulation), int(reader.steps[match.step]))
+            for reader, match in list(best.values())[::-1][:_STARTS]
+        ]
+        if surrogate is None:
+            self.refinement = refine(
+                solver_factory(self.reader),
+                self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
+                self.objective(),
+                [simulation for simulation, _ in starts],
+                _ensemble(),
+            )
+        else:
+            self.refinement = self.descend(surrogate, starts)
+
+    def descend(self, surrogate: str, starts: list[tuple[Simulation, int]]) -> Refinement:
+        """Search by the gradients of a surrogate."""
+        raise StudyError(
+            "a surrogate's gradients can refine what is found for --field only: masks have none"
         )
 
     def result(self) -> dict[str, Any]:
@@ -224,6 +241,15 @@ class FieldInversion(Inversion):
 
     def objective(self) -> Objective:
         return FieldObjective(self.observation)
+
+    def descend(self, surrogate: str, starts: list[tuple[Simulation, int]]) -> Refinement:
+        # torch and the surrogates are loaded only where they are needed.
+        from framework.inverse.gradient_refinement import refine_by_gradient
+        from framework.prediction import load_surrogate
+
+        _, trained = load_surrogate(surrogate)
+        make_solver = solver_factory(self.reader)
+        return refine_by_gradient(trained, make_solver, self.observation, starts, _ensemble())
 
     def index_grown(self, path: str) -> None:
         """Fields need no index."""
