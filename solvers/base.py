@@ -141,10 +141,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Values [n] of a quantity, and their units."""
+    """Values [n] of a quantity, and their units. One that is `positive` is compared by ratios."""
 
     values: NDArray[np.float64]
     units: str = "1"
+    positive: bool = False
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class FieldAnswer:
     entries: int  # that could have been it
     refined: int  # that were compared in full
     seconds: float
+    keys: NDArray[np.int64]  # of all entries [n, 2]: simulation, position of the step
+    distances: NDArray[np.float64]  # of them [n]
     exact: bool = True
 
 
@@ -65,7 +67,8 @@ def search_fields(reader: StoreReader, observation: FieldObservation, top: int) 
             "far the observation is from what is stored"
         )
     matches = tuple(FieldMatch(int(keys[i, 0]), int(keys[i, 1]), float(distances[i])) for i in best)
-    return FieldAnswer(matches, len(keys), len(keys), time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return FieldAnswer(matches, len(keys), len(keys), seconds, keys, distances)
 
 
 def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.int64]:

@@ -266,3 +266,74 @@ def refine(
         if weighted(weights, dices) >= floor:
             scores[i] = weighted(weights, dices)
     return -1
+
+
+@compiled
+def moments(
+    voxels: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    thresholds: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    sides: NDArray[np.int64],
+    across: NDArray[np.int64],
+    grid: NDArray[np.int64],
+    sums: NDArray[np.int64],
+) -> None:
+    """Add to `sums` [entries, thresholds, 7] the number of voxels of each mask, and the sums of
+    their indices on the three axes and of these squared. Records are as in `overlaps`, and not
+    checked here; `across` [3] cubes of `sides` [3] cover the `grid` [3]."""
+    first, length = np.empty(3, np.int64), np.empty(3, np.int64)
+    words = (sides[0] * sides[1] * sides[2] + 63) // 64
+    for i in range(entries.size):
+        for j in range(thresholds.size):
+            e, t = entries[i], thresholds[j]
+            record, total = voxels[ends[t, e] : ends[t + 1, e]], sums[i, j]
+            if record.size == 0:
+                continue
+            partial, cubes = np.int64(record[0]), np.int64(record[0] + record[1])
+            start = 2 + (cubes + 1) // 2
+            for k in range(cubes):
+                cube = np.int64((record[2 + k // 2] >> np.uint64(32 * (k % 2))) & _LOW)
+                for axis in range(2, -1, -1):
+                    first[axis] = cube % across[axis] * sides[axis]
+                    length[axis] = min(sides[axis], grid[axis] - first[axis])
+                    cube //= across[axis]
+                if k < partial:
+                    bits = record[start + k * words : start + (k + 1) * words]
+                    _add_bits(bits, first, sides, total)
+                else:
+                    _add_box(first, length, total)
+
+
+@compiled
+def _add_bits(
+    bits: NDArray[np.uint64],
+    first: NDArray[np.int64],
+    sides: NDArray[np.int64],
+    total: NDArray[np.int64],
+) -> None:
+    """Add the moments of the voxels that are set in a cube that begins at `first` [3]."""
+    for w in range(bits.size):
+        left, bit = bits[w], 64 * w
+        while left:
+            if left & _ONE:
+                place = bit
+                total[0] += 1
+                for axis in range(2, -1, -1):
+                    at = first[axis] + place % sides[axis]
+                    place //= sides[axis]
+                    total[1 + axis] += at
+                    total[4 + axis] += at * at
+            left >>= _ONE
+            bit += 1
+
+
+@compiled
+def _add_box(first: NDArray[np.int64], length: NDArray[np.int64], total: NDArray[np.int64]) -> None:
+    """Add the moments of a box of voxels that begins at `first` [3]."""
+    count = length[0] * length[1] * length[2]
+    total[0] += count
+    for axis in range(3):
+        for at in range(first[axis], first[axis] + length[axis]):
+            total[1 + axis] += count // length[axis] * at
+            total[4 + axis] += count // length[axis] * at * at

@@ -57,9 +57,9 @@ def identifiable(
     voxels = seeds * tissue.white.shape - 0.5
     positions = voxels @ tissue.affine[:3, :3].T + tissue.affine[:3, 3]
     return {
-        "sqrt_DT": Quantity(np.sqrt(spread * grown), "mm"),
-        "rho_T": Quantity(growth * grown),
-        "width": Quantity(np.sqrt(spread / growth), "mm"),
+        "sqrt_DT": Quantity(np.sqrt(spread * grown), "mm", positive=True),
+        "rho_T": Quantity(growth * grown, positive=True),
+        "width": Quantity(np.sqrt(spread / growth), "mm", positive=True),
         **{name: Quantity(place, "mm") for name, place in zip("xyz", positions.T, strict=True)},
     }
 

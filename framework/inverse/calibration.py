@@ -1,0 +1,255 @@
+"""How far the answers for segmentations can be trusted, found out on the store's own simulations.
+
+Patients are made of stored simulations: a kept step is observed at thresholds drawn evenly between
+the lowest and the highest that are indexed, and every boundary is moved as two raters differ. For
+each a posterior is made of all other simulations, at several temperatures. On one half of the
+patients it is found by how much the intervals of each quantity have to be stretched to hold the
+truth in 90 %, and at which temperature they are then narrowest; on the other half that is checked.
+The best scores say what is rare for a patient that the store covers. What was found is kept beside
+the index, and is of that state of it.
+
+Shapes: t temperatures, q quantities.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from framework.errors import RunError, StudyError, reason, writing
+from framework.inverse.index import Index
+from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
+from framework.inverse.query import Observed
+from framework.store_identity import solver_of
+from framework.store_reader import StoreReader
+from solvers.base import Solver
+
+FILE = "calibration.json"
+# Patients that are made, how many entries are tried for one, and with fewer than which nothing can
+# be said.
+_PATIENTS, _TRIES, _FEWEST = 300, 20, 40
+# The temperatures that are tried.
+_TEMPERATURES = (0.05, 0.06, 0.07, 0.08, 0.1, 0.13)
+# How a boundary is moved: standard deviation and correlation length, in the grid's units (mm).
+# Five automatic raters of a glioma differed from their fusion by 0.2-1.4 mm in the mean.
+NOISE, CORRELATION = 1.0, 10.0
+# The share of patients whom the store covers that are told that nothing fits.
+FALSE_ALARMS = 0.05
+# Voxels that every mask of a patient has at least: of less nothing would be segmented.
+_VISIBLE = 27
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was found. `stretch`: by how much the values of each quantity have to be moved away from
+    their median. `least_score`: below it nothing fits, with `false_alarms` among patients who
+    are covered; None if there were too few patients to say. `coverage`: how often the 90 % interval
+    of each quantity held the truth, and `width`: its median as a part of the prior's; both on
+    `checked` patients on whom nothing was fitted."""
+
+    entries: int
+    temperature: float
+    stretch: Mapping[str, float]
+    least_score: float | None
+    false_alarms: float
+    checked: int
+    coverage: Mapping[str, float]
+    width: Mapping[str, float]
+
+    @classmethod
+    def read(cls, index: Index) -> Self:
+        """What is kept beside an index. Raises StudyError if there is none of its state."""
+        path = index.folder / FILE
+        try:
+            kept = cls(**json.loads(path.read_text()))
+        except FileNotFoundError:
+            kept = None
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(
+                f"{path} is damaged: {reason(error)}; remove it and run millstream index again"
+            ) from None
+        if kept is None or kept.entries != index.entries:
+            raise StudyError(
+                f"the index {index.folder} is not calibrated: run millstream index "
+                f"{str(index.folder).removesuffix('.index')}, which was interrupted"
+            )
+        return kept
+
+    def fits(self, score: float) -> bool | None:
+        """Whether anything in the store fits an observation with this best score."""
+        return None if self.least_score is None else score >= self.least_score
+
+    def summary(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+def calibrate(store: str) -> Calibration:
+    """Make patients of a store that is indexed, and keep what they teach beside the index.
+
+    Raises StudyError and RunError as `Index.open` does, and RunError if it cannot be written.
+    """
+    reader = StoreReader(store)
+    index, solver = Index.open(reader), solver_of(reader)
+    random = np.random.default_rng(0)
+    found = [
+        _try(index, reader, solver, observed, simulation, step)
+        for simulation, step, observed in patients(index, reader, solver, _PATIENTS, random)
+    ]
+    calibration = _fitted(index, reader, solver, found)
+    path = index.folder / FILE
+    with writing(path):
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(calibration.summary(), indent=1) + "\n")
+        partial.replace(path)
+    return calibration
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """One that was made: the best score, the true values [q], and the median and the ends of the
+    intervals at every temperature [t, 3, q]; values that are positive as logarithms."""
+
+    score: float
+    true: Floats
+    found: Floats
+
+    def needed(self) -> Floats:
+        """The least factors [t, q] by which intervals that are stretched hold the truth."""
+        middle, ends = self.found[:, 0], self.found[:, 1:]
+        away = self.true - middle
+        reach = np.where(away < 0, middle - ends[:, 0], ends[:, 1] - middle)
+        # Where all particles agree, no stretching helps.
+        return np.where(reach > 0, np.abs(away) / np.where(reach > 0, reach, 1), np.inf)
+
+    def widths(self, factors: Floats, positive: NDArray[np.bool_]) -> Floats:
+        """Of the intervals [t, q] stretched by factors [t, q], in the quantities' units."""
+        middle = self.found[:, :1]
+        ends = middle + factors[:, None] * (self.found[:, 1:] - middle)
+        return np.asarray(np.diff(np.where(positive, np.exp(ends), ends), axis=1)[:, 0])
+
+
+def patients(
+    index: Index,
+    reader: StoreReader,
+    solver: Solver,
+    count: int,
+    random: np.random.Generator,
+) -> Iterator[tuple[int, int, Observed]]:
+    """At most so many: simulation, position of the step, and what is observed of it."""
+    lowest = index.sizes[list(index.first.values())]
+    seen = np.flatnonzero(lowest.all(axis=0))  # the others have nothing to see at any threshold
+    for entry in random.permutation(seen)[: _TRIES * count].tolist():
+        simulation, step = index.keys[entry].tolist()
+        fields = np.stack(
+            [
+                reader.values(simulation, channel, slice(step, step + 1))[0].astype(np.float32)
+                for channel in range(len(solver.fields))
+            ]
+        )
+        observed = observe(solver, fields, index.masks, random)
+        if observed is not None:
+            yield simulation, step, observed
+            count -= 1
+            if not count:
+                return
+
+
+def observe(
+    solver: Solver,
+    fields: NDArray[np.float32],
+    masks: Mapping[str, tuple[float, ...]],
+    random: np.random.Generator,
+) -> Observed | None:
+    """Segmentations of fields [C, *grid] by a rater, or None if there is too little to see."""
+    observed = {}
+    for name, thresholds in masks.items():
+        value = random.uniform(thresholds[0], thresholds[-1])
+        mask = np.asarray(solver.observe(fields, **{name: value})[name], dtype=bool)
+        mask = moved(mask, solver.grid.spacing, random)
+        if np.count_nonzero(mask) < _VISIBLE:
+            return None
+        observed[name] = mask
+    return observed
+
+
+def moved(
+    mask: NDArray[np.bool_], spacing: tuple[float, ...], random: np.random.Generator
+) -> NDArray[np.bool_]:
+    """A mask [*grid] whose boundary is moved by a smooth random field, out or in."""
+    if not mask.any():
+        return mask
+    where = np.argwhere(mask)
+    rim = np.ceil((4 * NOISE) / np.array(spacing)).astype(int) + 1
+    low = np.maximum(where.min(0) - rim, 0)
+    box = tuple(map(slice, low, where.max(0) + 1 + rim))
+    part = mask[box]
+    # Signed distances from the boundary, which lies half a voxel from the nearest middles.
+    half = min(spacing) / 2
+    inside = ndimage.distance_transform_edt(part, spacing)
+    outside = ndimage.distance_transform_edt(~part, spacing)
+    distance = np.where(part, inside - half, half - outside)
+    # The correlation of white noise after a Gaussian filter is a Gaussian, wider by sqrt(2).
+    sigma = CORRELATION / np.sqrt(2) / np.array(spacing)
+    pad = np.ceil(3 * sigma).astype(int)
+    white = random.standard_normal(np.add(part.shape, 2 * pad))
+    smooth = ndimage.gaussian_filter(white, sigma, truncate=3.0)
+    smooth = smooth[tuple(slice(p, p + n) for p, n in zip(pad, part.shape, strict=True))]
+    smooth *= np.prod(np.sqrt(2 * np.sqrt(np.pi) * sigma))  # to a deviation of 1
+    result = np.zeros_like(mask)
+    result[box] = distance + NOISE * smooth > 0
+    return result
+
+
+def _try(
+    index: Index,
+    reader: StoreReader,
+    solver: Solver,
+    observed: Observed,
+    simulation: int,
+    step: int,
+) -> _Patient:
+    """Ask what all other simulations say of a patient whose truth is known."""
+    particles = Particles(index, reader, solver, observed, simulation)
+    t = reader.t[simulation, step : step + 1]
+    truth = solver.identifiable(reader.parameters[simulation : simulation + 1], t)
+    true = np.array([quantity.values[0] for quantity in truth.values()])
+    true = np.where(particles.positive, np.log(np.maximum(true, 1e-300)), true)
+    found = [
+        quantiles(*particles.values(temperature)[1:], (0.5, *SIDES))
+        for temperature in _TEMPERATURES
+    ]
+    return _Patient(particles.best, true, np.array(found))
+
+
+def _fitted(
+    index: Index, reader: StoreReader, solver: Solver, found: list[_Patient]
+) -> Calibration:
+    """The calibration from one half of the patients, checked on the other."""
+    simulations, steps = index.keys.T
+    all = solver.identifiable(reader.parameters[simulations], reader.t[simulations, steps])
+    if len(found) < _FEWEST:
+        middle = _TEMPERATURES[len(_TEMPERATURES) // 2]
+        return Calibration(index.entries, middle, {}, None, FALSE_ALARMS, 0, {}, {})
+    fit, check = found[::2], found[1::2]
+    positive = np.array([quantity.positive for quantity in all.values()])
+    factors = np.quantile([patient.needed() for patient in fit], 0.9, axis=0, method="higher")
+    widths = np.median([patient.widths(factors, positive) for patient in fit], axis=0)  # [t, q]
+    t = int(np.log(widths).sum(axis=1).argmin())
+    held = np.mean([patient.needed()[t] <= factors[t] for patient in check], axis=0)
+    prior = [np.subtract(*np.quantile(quantity.values, SIDES[::-1])) for quantity in all.values()]
+    width = np.median([patient.widths(factors, positive)[t] for patient in check], axis=0) / prior
+    return Calibration(
+        index.entries,
+        _TEMPERATURES[t],
+        dict(zip(all, factors[t].tolist(), strict=True)),
+        float(np.quantile([patient.score for patient in found], FALSE_ALARMS)),
+        FALSE_ALARMS,
+        len(check),
+        dict(zip(all, held.tolist(), strict=True)),
+        dict(zip(all, width.tolist(), strict=True)),
+    )
