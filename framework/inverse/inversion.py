@@ -108,10 +108,12 @@ class Inversion(ABC):
         model's address, and then by simulating what they lead to.
         """
         # A simulation may be among the matches several times: its best time counts.
-        best = {(reader.path, m.simulation): (reader, m) for reader, m in self.matches[::-1]}
+        best: dict[tuple[str, int], tuple[StoreReader, Any]] = {}
+        for reader, match in self.matches:
+            best.setdefault((reader.path, match.simulation), (reader, match))
         starts = [
             (stored_simulation(reader, match.simulation), int(reader.steps[match.step]))
-            for reader, match in list(best.values())[::-1][:_STARTS]
+            for reader, match in list(best.values())[:_STARTS]
         ]
         if surrogate is None:
             self.refinement = refine(
