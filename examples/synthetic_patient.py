@@ -2,10 +2,10 @@
 
     python examples/synthetic_patient.py
 
-The tumour is one that no store of configs/tumor_database.yaml has, as it was after nine tenths of its
-growth, seen at thresholds of 0.68 (core, label 1) and 0.15 (oedema, label 3) by a rater whose
-boundaries are off by 1 mm. The image has voxels of 1 mm and turned axes, as scanners write them; its
-labels are those of the convention gliodil.
+The tumour is one that no store of configs/tumor_database.yaml has, as it was after nine tenths of
+its growth, seen at thresholds of 0.68 (core, label 1) and 0.15 (oedema, label 3) by a rater whose
+boundaries are off by 1 mm. The image has voxels of 1 mm and turned axes, as scanners write them;
+its labels are those of the convention gliodil.
 """
 
 from pathlib import Path
