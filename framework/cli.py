@@ -3,16 +3,17 @@
 What a command needs is imported when it runs, so that `--help` answers at once.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from framework.console import AsJson, fail, print_result
 from framework.errors import RunError, StudyError
+from framework.inverse.commands import inverse
 
 if TYPE_CHECKING:
     from framework.run import Run
@@ -24,8 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+app.add_typer(inverse)
 
 
 def main() -> None:
@@ -67,13 +67,13 @@ def resume(
         summary = folder.finished()
         study = Study.load(folder.study)
     except StudyError as error:
-        _fail(2, str(error), {}, as_json)
+        fail(2, str(error), {}, as_json)
     if summary is None:
         _run(lambda: Run(study, folder), as_json)
         return
     print(f"millstream: {run} is done already: there is nothing to resume", file=sys.stderr)
     send_what_is_left(study, folder)
-    _print(summary, report(summary, study), as_json)
+    print_result(summary, report(summary, study), as_json)
 
 
 def _run(make: "Callable[[], Run]", as_json: bool) -> None:
@@ -87,15 +87,15 @@ def _run(make: "Callable[[], Run]", as_json: bool) -> None:
             run = make()
             run.train()
     except StudyError as error:
-        _fail(2, str(error), {}, as_json)
+        fail(2, str(error), {}, as_json)
     except RunError as error:
-        _fail(1, str(error), run.summary() if run else {}, as_json)
+        fail(1, str(error), run.summary() if run else {}, as_json)
     except KeyboardInterrupt:
         summary = run.summary() if run else {}
         hint = f": go on with millstream resume {run.folder.path}" if run else ""
-        _fail(130, f"interrupted{hint}", summary, as_json)
+        fail(130, f"interrupted{hint}", summary, as_json)
     summary = run.summary()
-    _print(summary, report(summary, run.study), as_json)
+    print_result(summary, report(summary, run.study), as_json)
 
 
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")
@@ -118,12 +118,12 @@ def simulate(
             simulating.run()
             drawn = str(simulating.draw()) if picture else None
     except StudyError as error:
-        _fail(2, str(error), {}, as_json)
+        fail(2, str(error), {}, as_json)
     except RunError as error:
-        _fail(1, str(error), simulating.summary() if simulating else {}, as_json)
+        fail(1, str(error), simulating.summary() if simulating else {}, as_json)
     except KeyboardInterrupt:
         summary = simulating.summary() if simulating else {}
-        _fail(130, "interrupted: the same command goes on", summary, as_json)
+        fail(130, "interrupted: the same command goes on", summary, as_json)
     summary = {**simulating.summary(), "picture": drawn}
     counts = summary["simulations"]
     text = (
@@ -133,7 +133,7 @@ def simulate(
     )
     if drawn:
         text += f"\n{drawn}"
-    _print(summary, text, as_json)
+    print_result(summary, text, as_json)
 
 
 @app.command(
@@ -171,9 +171,9 @@ def predict(
             values = [item for item in parameters or [] if item not in settings]
             prediction = predict_fields(run, _numbers(values), settings)
     except StudyError as error:
-        _fail(2, str(error), {}, as_json)
+        fail(2, str(error), {}, as_json)
     except RunError as error:
-        _fail(1, str(error), {}, as_json)
+        fail(1, str(error), {}, as_json)
     if out is not None and out.suffix != ".npz":
         out = out.with_name(out.name + ".npz")  # as numpy would
     numbers = out or (Path(run) if Path(run).is_dir() else Path()) / "prediction.npz"
@@ -182,9 +182,9 @@ def predict(
         prediction.save(numbers)
         draw(prediction, picture)
     except OSError as error:
-        _fail(2, f"cannot write {error.filename}: {error.strerror}", {}, as_json)
+        fail(2, f"cannot write {error.filename}: {error.strerror}", {}, as_json)
     result = {"out": str(numbers), "picture": str(picture), "shape": list(prediction.field.shape)}
-    _print(result, f"{numbers}: field {prediction.field.shape} and t\n{picture}", as_json)
+    print_result(result, f"{numbers}: field {prediction.field.shape} and t\n{picture}", as_json)
 
 
 @app.command("list", epilog="Example: millstream list solvers")
@@ -198,7 +198,7 @@ def list_(
     entries = listing()
     if what is not None:
         if what not in entries:
-            _fail(2, f"{what} cannot be listed: it must be {', '.join(entries)}", {}, as_json)
+            fail(2, f"{what} cannot be listed: it must be {', '.join(entries)}", {}, as_json)
         entries = {what: entries[what]}
     lines = []
     for kind, items in entries.items():
@@ -206,7 +206,7 @@ def list_(
         for item in items:
             lines.append(f"  {item['name']:20} {item['summary']}")
             lines += [f"  {'':20}   {key}: {item[key]}" for key in item if key not in _HEADER]
-    _print(entries, "\n".join(lines), as_json)
+    print_result(entries, "\n".join(lines), as_json)
 
 
 _HEADER = ("name", "summary")
@@ -222,14 +222,3 @@ def _numbers(arguments: list[str]) -> dict[str, float]:
         except ValueError:
             raise StudyError(f"{argument} is not of the form name=number") from None
     return numbers
-
-
-def _print(result: dict[str, Any], text: str, as_json: bool) -> None:
-    print(json.dumps(result) if as_json else text)
-
-
-def _fail(status: int, message: str, result: dict[str, Any], as_json: bool) -> NoReturn:
-    print(f"millstream: {message}", file=sys.stderr)
-    if as_json:
-        print(json.dumps({**result, "error": message}))
-    raise typer.Exit(status)

@@ -45,9 +45,16 @@ class Comparison:
         (errors,) = measure(self.predicted[None], self.truth[None])["relative_l2"]
         return errors
 
+    def slice(self) -> int:
+        """Across axis 0 of a 3-D grid, the slice in which the truth changes most over time, each
+        field counting alike; the middle one if nothing changes."""
+        changes = np.square(self.truth - self.truth[:1], dtype=np.float64).sum((0, 3, 4))  # [C, n]
+        shares = changes / np.maximum(changes.sum(1, keepdims=True), np.finfo(float).tiny)
+        return int(shares.sum(0).argmax()) if shares.any() else self.grid.shape[0] // 2
+
 
 def draw_comparison(comparison: Comparison) -> Figure:
-    """A column for each time, and for each field some rows; of a 3-D field the middle slice.
+    """A column for each time, and for each field some rows; of a 3-D field one slice.
 
     On a grid of one point, each field over time.
     """
@@ -55,12 +62,15 @@ def draw_comparison(comparison: Comparison) -> Figure:
         return _draw_courses(comparison)
     times = np.unique(np.linspace(0, len(comparison.times) - 1, _TIMES).round().astype(int))
     panels = _Panels(comparison, len(times))
+    at = comparison.slice() if len(comparison.grid.shape) == 3 else 0
     errors = comparison.relative_l2()[times]
     for axes, t, error in zip(panels.axes[0], comparison.times[times], errors, strict=True):
         axes.set_title(f"t = {t:.3g}\nrelative L2 {_percent(error)}", loc="center")
     for channel in range(panels.fields):
-        truth = _drawable(comparison.truth[times, channel])
-        predicted = _drawable(comparison.predicted[times, channel])
+        truth, predicted = (
+            _drawable(fields[times, channel], at)
+            for fields in (comparison.truth, comparison.predicted)
+        )
         if panels.lines:
             _draw_lines(panels, channel, truth, predicted)
         else:
@@ -223,7 +233,7 @@ def _heading(comparison: Comparison, width: int) -> list[str]:
         f"relative L2 {error} over its {len(errors)} times"
     )
     if len(comparison.grid.shape) == 3:
-        what += "; middle slice of axis 0"
+        what += f"; slice {comparison.slice()} of axis 0, where most changes"
     if len(comparison.fields) > _FIELDS:
         what += f"; the first {_FIELDS} of {len(comparison.fields)} fields"
     values = point(comparison.space, comparison.parameters)
@@ -250,10 +260,11 @@ def _percent(error: float) -> str:
     return f"{100 * error:.3g} %" if error < 1e4 else "beyond all bounds"
 
 
-def _drawable(fields: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fields [K, *grid] as lines or images [K, ...], NaN where they are infinite."""
+def _drawable(fields: NDArray[np.float32], at: int) -> NDArray[np.float32]:
+    """Fields [K, *grid] as lines or images [K, ...], of 3-D ones the slice `at` of axis 0; NaN
+    where they are infinite."""
     if fields.ndim == 4:
-        fields = fields[:, fields.shape[1] // 2]
+        fields = fields[:, at]
     return np.where(np.isfinite(fields), fields, np.nan)
 
 

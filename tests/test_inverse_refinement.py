@@ -283,11 +283,10 @@ def surrogate(kind: type[Surrogate] = Exact, **changes: object) -> Surrogate:
     return kind(replace(problem, **changes), "direct")  # type: ignore[arg-type]
 
 
+AROUND = np.array([[64, 74], [43, 53], [86, 87], [22, 23]])
+SHARES = np.array([[1.0, 0.0], [0.5, 0.5], [0.1, 0.9], [0.25, 0.75]])
 SENSORS = ObservedField(
-    np.array([HIDDEN[0, 6, 4], HIDDEN[0, 4:6, 3].mean(), HIDDEN[0, 8, 6], HIDDEN[0, 2, 2]], float),
-    np.array([5.0, 10.0, 10.0, 20.0]),
-    np.array([[64, 64], [43, 53], [86, 86], [22, 22]]),
-    np.array([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.25, 0.75]]),
+    (HIDDEN.ravel()[AROUND] * SHARES).sum(1), np.array([5.0, 10.0, 10.0, 20.0]), AROUND, SHARES
 )
 MASKED = ObservedField(HIDDEN.ravel()[30:100].astype(float), np.full(70, 10.0), np.arange(30, 100))
 

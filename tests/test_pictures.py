@@ -285,6 +285,16 @@ def test_points_lie_where_the_prior_has_them() -> None:
     np.testing.assert_allclose(dots[0].get_xydata(), unit)
 
 
+def test_of_three_dimensions_the_slice_is_drawn_in_which_most_changes() -> None:
+    still = fields(6, 4, 5)
+    still.truth[:] = still.truth[:1]
+    assert still.slice() == 3
+    still.truth[2, 0, 1] += 0.1
+    still.truth[:, 0, 4] += 7.0  # always
+    assert still.slice() == 1
+    assert "slice 1 of axis 0" in texts(draw_comparison(still))
+
+
 class Triangle(ParameterSpace):
     """b lies evenly between 0 and a."""
 

@@ -272,7 +272,7 @@ def _map_words(path: Path, size: int) -> NDArray[np.uint64]:
         if found < size:
             raise damaged(path, f"it has {found} bytes instead of {size}")
         if size == 0:
-            return np.empty(0, np.uint64)
+            return np.frombuffer(b"", np.uint64)
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
     except OSError as error:

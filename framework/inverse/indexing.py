@@ -81,5 +81,7 @@ def _masks(
     if not thresholds:
         raise StudyError(f"no mask is given: give one at least of {', '.join(solver.masks)}")
     return {
-        mask: tuple(sorted(set(thresholds[mask]))) for mask in solver.masks if mask in thresholds
+        mask: tuple(sorted(set(map(float, thresholds[mask]))))
+        for mask in solver.masks
+        if mask in thresholds
     }

@@ -237,7 +237,8 @@ def refine(
 
     As `overlaps`; mask m has the thresholds from `firsts[m]` to `firsts[m + 1]`, `query` [M] voxels
     in the query, and overlaps are at most `upper` [thresholds, entries]. An entry's thresholds are
-    looked at in the order of their bounds, and only until no other can be better.
+    looked at in the order of their bounds, and only until no other can be better; a bound of no
+    overlap is exact.
     """
     for i in range(entries.size):
         e = entries[i]
@@ -254,11 +255,12 @@ def refine(
                 j = firsts[m] + np.argmax(left[firsts[m] : firsts[m + 1]])
                 if left[j] <= found:
                     break
-                t = thresholds[j]
-                record = voxels[ends[t, e] : ends[t + 1, e]]
-                if not _whole(record, checksums, checked, t, e):
-                    return int(e)
-                exact = dice(overlap(record, bits[m], counts[m]), sizes[t, e] + query[m])
+                t, exact = thresholds[j], left[j]
+                if upper[j, e] > 0:
+                    record = voxels[ends[t, e] : ends[t + 1, e]]
+                    if not _whole(record, checksums, checked, t, e):
+                        return int(e)
+                    exact = dice(overlap(record, bits[m], counts[m]), sizes[t, e] + query[m])
                 left[j], found = -1.0, max(found, exact)
                 dices[m] = max(found, left[firsts[m] : firsts[m + 1]].max())
         if weighted(weights, dices) >= floor:

@@ -100,20 +100,7 @@ def dice(
 
     Raises StudyError on masks that cannot be, RunError if the index is damaged.
     """
-    query = _Query(index, observed)
-    shared = np.empty((len(entries), len(query.thresholds)), np.int64)
-    arguments = (
-        (query.owners, query.bits, query.counts, entries[part], shared[part])
-        for part in _parts(len(entries))
-    )
-    records = (index.voxels, index.ends, index.checksums, index.checked, query.thresholds)
-    _raise_if_damaged(
-        index, kernels.in_threads(kernels.overlaps, ((*records, *a) for a in arguments))
-    )
-    sizes = index.sizes[query.thresholds][:, entries].T.astype(np.int64)
-    voxels = sizes + query.sizes[query.owners]
-    values = np.where(voxels == 0, 1.0, 2.0 * shared / np.maximum(voxels, 1))
-    return {name: values[:, query.slice(m)] for m, name in enumerate(query.names)}
+    return _dices(index, _Query(index, observed), entries)
 
 
 class _Query:
@@ -159,6 +146,20 @@ class _Query:
         return slice(int(self.firsts[m]), int(self.firsts[m + 1]))
 
 
+def _dices(
+    index: Index, query: _Query, entries: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    """As `dice`."""
+    shared = np.empty((len(entries), len(query.thresholds)), np.int64)
+    records = (index.voxels, index.ends, index.checksums, index.checked, query.thresholds)
+    asked = (query.owners, query.bits, query.counts)
+    arguments = ((*records, *asked, entries[p], shared[p]) for p in _parts(len(entries)))
+    _raise_if_damaged(index, kernels.in_threads(kernels.overlaps, arguments))
+    voxels = index.sizes[query.thresholds][:, entries].T + query.sizes[query.owners]
+    values = np.where(voxels == 0, 1.0, 2.0 * shared / np.maximum(voxels, 1))
+    return {name: values[:, query.slice(m)] for m, name in enumerate(query.names)}
+
+
 class _Search:
     """One search: the bounds of all entries, and the scores of those that were refined."""
 
@@ -169,8 +170,7 @@ class _Search:
         weights: Mapping[str, float] | None,
         leave_out: int | None,
     ) -> None:
-        self._index, self._observed = index, observed
-        self._query = _Query(index, observed)
+        self._index, self._query = index, _Query(index, observed)
         self._weights = _normalised(weights, self._query.names)
         query, n = self._query, index.entries
         self._upper = np.zeros((len(query.thresholds), n), np.int32)
@@ -203,7 +203,8 @@ class _Search:
     def best(self, top: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The entries of the `top` best scores, and the scores, in order."""
         count = min(max(_BATCH, 2 * top), self.entries)
-        found = np.argpartition(self.bounds, len(self.bounds) - count)[-count:]
+        # Selecting from the other end takes 20 times as long where most bounds are equal.
+        found = np.argpartition(-self.bounds, count - 1)[:count]
         scores = self._scores(found, -math.inf)
         floor = np.partition(scores, count - top)[count - top]
         left = self.bounds >= floor
@@ -230,7 +231,7 @@ class _Search:
     ) -> Answer:
         """With what else is told of each match."""
         index = self._index
-        of_masks = dice(index, self._observed, entries)
+        of_masks = _dices(index, self._query, entries)
         best = {name: values.argmax(axis=1) for name, values in of_masks.items()}
         simulations, steps = index.keys[entries].T.tolist()
         matches = [
@@ -255,10 +256,11 @@ class _Search:
         asked = (query.firsts, query.bits, query.counts)
         known = (index.sizes, query.sizes, self._upper, self._weights, float(floor))
         arguments = (
-            (*records, *asked, entries[part], *known, scores[part]) for part in _parts(len(entries))
+            (*records, *asked, entries[p], *known, scores[p]) for p in _parts(len(entries))
         )
         _raise_if_damaged(index, kernels.in_threads(kernels.refine, arguments))
-        self._refined[entries] = True
+        # Without an overlap by the bounds there is none, and no voxel was looked at.
+        self._refined[entries] = self._upper[:, entries].any(axis=0)
         return scores
 
     def _sorted(

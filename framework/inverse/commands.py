@@ -1,0 +1,220 @@
+"""The commands of inverse questions: `index` and `invert`."""
+
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framework.console import AsJson, fail, print_result
+from framework.errors import RunError, StudyError
+
+if TYPE_CHECKING:
+    from framework.inverse.inversion import Inversion
+    from framework.inverse.observation import Observation
+    from solvers.base import Solver
+
+inverse = typer.Typer()
+
+StorePath = Annotated[
+    str, typer.Argument(metavar="STORE", help="Of simulations, such as stores/NAME.zarr.")
+]
+
+
+@inverse.command(epilog="Example: millstream index stores/tumor_database.zarr")
+def index(
+    store: StorePath,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MASK=VALUE,...",
+            help="Imaging thresholds to try of a mask, in place of the solver's own.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the look-up index of a store, or extend it by what was simulated since."""
+    from framework.inverse.calibration import calibrate
+    from framework.inverse.indexing import build
+
+    try:
+        with redirect_stdout(sys.stderr):
+            tried = {name: _numbers(text, name) for name, text in _pairs(thresholds or [])}
+            result = build(store, tried or None, _tell)
+            result["calibration"] = calibrate(store).summary()
+    except StudyError as error:
+        fail(2, str(error), {}, as_json)
+    except RunError as error:
+        fail(1, str(error), {}, as_json)
+    except KeyboardInterrupt:
+        fail(130, "interrupted: the same command goes on", {}, as_json)
+    text = (
+        f"{result['index']}: {result['entries']} entries of "
+        f"{result['simulations']['indexed']} simulations, {result['simulations']['added']} of them "
+        f"new, {result['bytes'] / 1e6:.1f} MB, {result['seconds']:.0f} s"
+    )
+    print_result(result, text, as_json)
+
+
+def _tell(done: int, simulations: int) -> None:
+    if done == simulations or done % 100 == 0:
+        print(f"indexed {done} of {simulations} simulations", file=sys.stderr)
+
+
+@inverse.command(
+    epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
+    "--convention brats2021 --out patient"
+)
+def invert(
+    store: StorePath,
+    t1c: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="NIfTI mask of what T1c shows: the core.")
+    ] = None,
+    flair: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="NIfTI mask of core and oedema.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="NIfTI segmentation, all labels in one.")
+    ] = None,
+    convention: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What its labels mean, such as brats2021 or gliodil."),
+    ] = None,
+    core: Annotated[
+        str | None, typer.Option(metavar="LABELS", help="Or which are of the core: 1,4")
+    ] = None,
+    oedema: Annotated[
+        str | None, typer.Option(metavar="LABELS", help="and which are of oedema alone: 2")
+    ] = None,
+    field: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Or values of any solver's fields: .npz, see docs."),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The space of the images: sri24, or own: the store's."),
+    ] = None,
+    affine: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Or 4x4 numbers: their mm to the store's mm."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="MASK=NUMBER,...", help="Of the masks [equal].")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="N", help="How many matches to tell.")] = 10,
+    grow: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Simulate N more around the best, ask again.")
+    ] = 0,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Then search for a better one by simulating.")
+    ] = False,
+    surrogate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN_OR_MODEL",
+            help="With --field: refine by the gradients of a trained surrogate.",
+        ),
+    ] = None,
+    recurrence: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="NIfTI mask of a later tumour, to judge plans by."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write result.json, images and a picture."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the simulations in a store that explain what was observed, by exact look-up."""
+    from framework.inverse.inversion import FieldInversion
+    from framework.inverse.mask_inversion import MaskInversion
+    from framework.inverse.observation import read_labels, read_masks
+
+    def read(solver: "Solver") -> "Observation":
+        if labels is None:
+            given = {"t1c": t1c, "flair": flair}
+            files = {name: file for name, file in given.items() if file is not None}
+            return read_masks(solver, files, space, affine)
+        regions = {"core": core, "oedema": oedema}
+        meanings = {name: _labels(text, name) for name, text in regions.items() if text is not None}
+        return read_labels(solver, labels, convention or meanings, space, affine)
+
+    inversion: Inversion | None = None
+    try:
+        with redirect_stdout(sys.stderr):
+            _check_sources(t1c or flair, labels, field, convention, core or oedema)
+            if recurrence is not None and out is None:
+                raise StudyError("--recurrence is for the plans that are written: give --out too")
+            if field is not None:
+                inversion = FieldInversion(store, field, top)
+            else:
+                of_masks = {k: _number(v, k) for k, v in _pairs((weights or "").split(","))}
+                inversion = MaskInversion(store, read, of_masks or None, top)
+            if grow:
+                inversion.grow(grow)
+            if refine or surrogate is not None:
+                inversion.refine(surrogate)
+            if out is not None:
+                inversion.save(out, recurrence)
+    except StudyError as error:
+        fail(2, str(error), inversion.result() if inversion else {}, as_json)
+    except RunError as error:
+        fail(1, str(error), inversion.result() if inversion else {}, as_json)
+    except KeyboardInterrupt:
+        fail(130, "interrupted", inversion.result() if inversion else {}, as_json)
+    print_result(inversion.result(), inversion.text(), as_json)
+
+
+def _check_sources(
+    masks: Path | None,
+    labels: Path | None,
+    field: Path | None,
+    convention: str | None,
+    regions: str | None,
+) -> None:
+    """Raises StudyError unless exactly one thing was observed, and labels have one meaning."""
+    if sum(given is not None for given in (masks, labels, field)) != 1:
+        raise StudyError(
+            "what was observed has to be given once: as --t1c and --flair or one of them, as "
+            "--labels, or as --field"
+        )
+    meanings = sum(given is not None for given in (convention, regions))
+    if labels is not None and meanings != 1:
+        raise StudyError(
+            f"what the labels of {labels} mean is never guessed: name their --convention, or the "
+            "labels of --core and --oedema"
+        )
+    if labels is None and meanings:
+        raise StudyError("--convention, --core and --oedema are for --labels, which is not given")
+
+
+def _pairs(texts: list[str]) -> list[tuple[str, str]]:
+    """`name=value` each. Raises StudyError."""
+    pairs = []
+    for text in filter(None, texts):
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise StudyError(f"{text} is not of the form name=value")
+        pairs.append((name, value))
+    return pairs
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    return [_number(part, name) for part in text.split(",")]
+
+
+def _number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise StudyError(f"{text} is given for {name}: it has to be a number") from None
+
+
+def _labels(text: str, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise StudyError(
+            f"--{name} is {text}: it has to be whole numbers with commas, such as 1,4"
+        ) from None

@@ -1,0 +1,162 @@
+"""An inverse question asked by segmentations of a patient, and its answer in the patient's space.
+
+Shapes: C fields, `*grid` the grid's axes.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.errors import writing
+from framework.inverse.calibration import Calibration
+from framework.inverse.index import Index
+from framework.inverse.indexing import build
+from framework.inverse.inversion import Inversion
+from framework.inverse.objective import MaskObjective, Objective
+from framework.inverse.observation import Observation, covered, read_region, to_patient
+from framework.inverse.patient_picture import draw_match
+from framework.inverse.posterior import Posterior, fields, of_masks
+from framework.inverse.query import Answer, Match, search
+from framework.store_reader import StoreReader
+from solvers.base import Solver
+
+Mask = NDArray[np.bool_]
+
+
+class MaskInversion(Inversion):
+    """Which simulations are most like segmentations of a patient."""
+
+    def __init__(
+        self,
+        store: str,
+        observe: Callable[[Solver], Observation],
+        weights: Mapping[str, float] | None,
+        top: int,
+    ) -> None:
+        """`observe` reads what was observed, for the solver of the store."""
+        super().__init__(store, top)
+        self.index = Index.open(self.reader)
+        self.calibration = Calibration.read(self.index)
+        self.observation = observe(self.solver)
+        self.warnings += self.observation.warnings
+        self.weights = weights
+        self.plans: dict[str, dict[str, float]] = {}
+        self.answer()
+
+    def ask(self, reader: StoreReader, top: int) -> Answer:
+        index = self.index if reader is self.reader else Index.open(reader)
+        return search(index, self.observation.masks, self.weights, top)
+
+    def weigh(self) -> Posterior:
+        temperature, stretch = self.calibration.temperature, self.calibration.stretch
+        parts = (self.index, self.reader, self.solver, self.observation.masks)
+        return of_masks(*parts, temperature, stretch)
+
+    def rank(self, match: Match) -> float:
+        return -match.score
+
+    def tell(self, match: Match) -> dict[str, Any]:
+        return {
+            "score": match.score,
+            "thresholds": dict(match.thresholds),
+            "dice": dict(match.dice),
+        }
+
+    def objective(self) -> Objective:
+        return MaskObjective(self.observation.masks, self.index.masks, self.weights)
+
+    def index_grown(self, path: str) -> None:
+        build(path, self.index.masks)
+
+    def coverage(self) -> dict[str, Any]:
+        """Whether anything in the store fits what was observed, as plain values for JSON."""
+        score = self.best_score()
+        return {
+            "fits": self.calibration.fits(score),
+            "score": score,
+            "least_score": self.calibration.least_score,
+            "false_alarms": self.calibration.false_alarms,
+        }
+
+    def best_score(self) -> float:
+        """Of all matches, with masks that weigh alike, as the calibration has it."""
+        if self.weights is None:
+            return float(self.matches[0][1].score)
+        return search(self.index, self.observation.masks, None, 1).matches[0].score
+
+    def result(self) -> dict[str, Any]:
+        result = super().result()
+        result["coverage"] = self.coverage()
+        result["volumes_ml"] = self.observation.volumes
+        result["provenance"]["index"] = {
+            "path": str(self.index.folder),
+            "entries": self.index.entries,
+            "masks": {name: list(values) for name, values in self.index.masks.items()},
+            "calibration": self.calibration.summary(),
+        }
+        if self.plans:
+            result["plans"] = self.plans
+        return result
+
+    def text(self) -> str:
+        coverage = self.coverage()
+        says = {
+            True: "something in the store fits",
+            False: "NOTHING in the store fits what was observed: do not trust the matches; --grow "
+            "simulates more around them",
+            None: "the store is too small to say whether it fits",
+        }[coverage["fits"]]
+        if coverage["least_score"] is not None:
+            says += (
+                f": the best score is {coverage['score']:.3f}; {coverage['false_alarms']:.0%} of "
+                f"patients whom the store covers are below {coverage['least_score']:.3f}"
+            )
+        lines = [super().text(), says]
+        for name, plan in self.plans.items():
+            share = plan.get("recurrence_covered")
+            told = "" if share is None else f", {share:.1%} of the recurrence"
+            lines.append(f"plan {name}: {plan['ml']:.1f} ml{told}")
+        return "\n".join(lines)
+
+    def save(self, out: Path, recurrence: Path | None) -> None:
+        observation, observed = self.observation, self.observation.masks
+        region = None if recurrence is None else read_region(observation, self.solver, recurrence)
+        reader, match = self.matches[0]
+        matched = reader.fields(match.simulation)[match.step]
+        mean, deviation = fields(self.reader, self.posterior)
+        images: dict[str, NDArray[Any]] = {}
+        for channel, field in enumerate(self.solver.fields):
+            images[f"matched_{field.name}"] = matched[channel]
+            images[f"mean_{field.name}"] = mean[channel].astype(np.float32)
+            images[f"sd_{field.name}"] = deviation[channel].astype(np.float32)
+        voxel = abs(np.linalg.det(observation.affine[:3, :3])) / 1000  # ml
+        plans = self.solver.plans(observed, mean.astype(np.float32), observation.affine)
+        for name, plan in plans.items():
+            images[f"plan_{name}"] = plan
+            self.plans[name] = {"ml": float(np.count_nonzero(plan) * voxel)}
+            if region is not None:
+                self.plans[name]["recurrence_covered"] = covered(plan, region)
+        self.out = out
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            for name, values in images.items():
+                nibabel.save(to_patient(observation, values), out / f"{name}.nii.gz")
+        self._draw(out / "match.png", matched, match, mean)
+        self.write_result(out)
+
+    def _draw(
+        self, picture: Path, matched: NDArray[np.float32], match: Match, mean: NDArray[np.float64]
+    ) -> None:
+        masks = {
+            name: np.asarray(self.solver.observe(matched, **{name: value})[name], dtype=bool)
+            for name, value in match.thresholds.items()
+        }
+        dice = ", ".join(f"{name} {value:.3f}" for name, value in match.dice.items())
+        title = f"simulation {match.simulation}, step {match.step}: Dice {dice}"
+        density = mean[0].astype(np.float32)
+        name = f"mean {self.solver.fields[0].name}"
+        draw_match(picture, self.solver, self.observation.masks, masks, title, density, name)
