@@ -108,7 +108,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def calibrated(store: str) -> Calibration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_PATIENTS", 120)
+        patch.setattr(calibration, "_PATIENTS", 90)
         patch.setattr(calibration, "_TEMPERATURES", (0.05, 0.1))
         return calibrate(store)
 
