@@ -1,6 +1,7 @@
 """Whether credible intervals hold what they promise, on patients made of held-out simulations.
 
     python benchmarks/inverse_calibration.py STORE [--simulations 1700]
+        [--masks t1c flair]
 
 STORE has been indexed, and so calibrated on its own simulations, by `millstream index`. The
 patients are others: of simulations that the study holds out (`patients.py`).
@@ -41,17 +42,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("store")
     parser.add_argument("--simulations", type=int, default=1700, help="that are held out")
+    parser.add_argument("--masks", nargs="+", help="those that are observed [all]")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     reader = StoreReader(arguments.store)
     index, solver = Index.open(reader), solver_of(reader)
-    calibration = Calibration.read(index)
+    calibration = Calibration.read(index, arguments.masks)
     patients = list(held_out(reader, index, solver, arguments.simulations))
     print(f"{len(patients)} patients, {index.entries} entries, {calibration.summary()}", flush=True)
     found, scores, seconds = [], [], []
     for patient in patients:
         started = time.perf_counter()
-        particles = Particles(index, reader, solver, patient.masks)
+        masks = {name: patient.masks[name] for name in calibration.masks}
+        particles = Particles(index, reader, solver, masks)
         posterior = particles.at(calibration.temperature, calibration.stretch)
         seconds.append(time.perf_counter() - started)
         estimates = posterior.quantities.values()
@@ -81,7 +84,7 @@ def main() -> None:
     fits = np.array([bool(calibration.fits(score)) for score in scores])
     pairs = []
     for one, other in zip(patients[:200:2], patients[1:200:2], strict=True):
-        both = {name: one.masks[name] | other.masks[name] for name in one.masks}
+        both = {name: one.masks[name] | other.masks[name] for name in calibration.masks}
         pairs.append(calibration.fits(Particles(index, reader, solver, both).best))
     alarms = np.average(~fits, weights=weights)
     print(f"told that nothing fits: {alarms:.1%} of patients, {1 - np.mean(pairs):.1%} of pairs")

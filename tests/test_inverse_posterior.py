@@ -108,7 +108,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def calibrated(store: str) -> Calibration:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "_PATIENTS", 160)
+        patch.setattr(calibration, "_PATIENTS", 90)
+        patch.setattr(calibration, "_TEMPERATURES", (0.05, 0.1))
         return calibrate(store)
 
 
@@ -274,7 +275,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
 ) -> None:
     """On simulations that are not in the store, as calibration was made on those that are."""
     held, widths = [], []
-    for id in range(80):
+    for id in range(60):
         truth, masks = patient(id)
         found = intervals(
             of_masks(index, reader, SOLVER, masks, calibrated.temperature, calibrated.stretch)
@@ -282,15 +283,33 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
         held.append((found[:, 0] <= truth) & (truth <= found[:, 1]))
         widths.append(found[:, 1] - found[:, 0])
     assert (np.mean(held, 0) >= 0.8).all()
+    assert calibrated.masks == tuple(THRESHOLDS)
     assert (np.median(widths, 0)[2:] < 32 * 0.9 / 3).all()
     assert all(0.75 <= share <= 1 for share in calibrated.coverage.values())
     assert calibrated.coverage.keys() == calibrated.width.keys() == {"radius", "width", "x", "y"}
 
 
+def test_each_choice_of_masks_is_calibrated_for_itself(
+    index: Index, reader: StoreReader, calibrated: Calibration
+) -> None:
+    rim = Calibration.read(index, ["rim"])
+    assert rim.masks == ("rim",)
+    assert rim.least_score != calibrated.least_score
+    held, alarms = [], []
+    for id in range(60):
+        truth, masks = patient(id)
+        particles = Particles(index, reader, SOLVER, {"rim": masks["rim"]})
+        found = intervals(particles.at(rim.temperature, rim.stretch))
+        held.append((found[:, 0] <= truth) & (truth <= found[:, 1]))
+        alarms.append(not rim.fits(particles.best))
+    assert (np.mean(held, 0) >= 0.8).all()
+    assert np.mean(alarms) <= 3 * FALSE_ALARMS
+
+
 def test_what_the_store_does_not_cover_does_not_fit(
     index: Index, reader: StoreReader, calibrated: Calibration
 ) -> None:
-    scores = [Particles(index, reader, SOLVER, patient(id)[1]).best for id in range(80)]
+    scores = [Particles(index, reader, SOLVER, patient(id)[1]).best for id in range(60)]
     alarms = np.mean([not calibrated.fits(score) for score in scores])
     assert alarms <= 3 * FALSE_ALARMS
     cross = np.zeros((SIDE, SIDE), bool)
@@ -302,7 +321,7 @@ def test_what_the_store_does_not_cover_does_not_fit(
 def test_a_calibration_is_kept_and_is_of_one_state_of_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "_PATIENTS", 60)
+    monkeypatch.setattr(calibration, "_PATIENTS", 12)
     path = stored(tmp_path / "balls.zarr", 40)
     build(path)
     with pytest.raises(StudyError, match="is not calibrated: run millstream index"):

@@ -2,18 +2,20 @@
 
 Patients are made of stored simulations: a kept step is observed at thresholds drawn evenly between
 the lowest and the highest that are indexed, and every boundary is moved as two raters differ. For
-each a posterior is made of all other simulations, at several temperatures. On one half of the
-patients it is found by how much the intervals of each quantity have to be stretched to hold the
-truth in 90 %, and at which temperature they are then narrowest; on the other half that is checked.
-The best scores say what is rare for a patient that the store covers. What was found is kept beside
-the index, and is of that state of it.
+each a posterior is made of all other simulations, at several temperatures. Chosen is that at which
+90 % intervals hold the truth most nearly as often as they say, in the mean over the quantities; and
+what each of these still lacks is made up for by stretching its intervals. The best scores say what
+is rare for a patient that the store covers. All this for every choice of masks, as some may not be
+observed. What was found is kept beside the index, and is of that state of it.
 
 Shapes: t temperatures, q quantities.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -34,6 +36,8 @@ FILE = "calibration.json"
 _PATIENTS, _TRIES, _FEWEST = 300, 20, 40
 # The temperatures that are tried.
 _TEMPERATURES = (0.05, 0.06, 0.07, 0.08, 0.1, 0.13)
+# What 90 % intervals are to hold.
+_SHARE = 0.9
 # How a boundary is moved: standard deviation and correlation length, in the grid's units (mm).
 # Five automatic raters of a glioma differed from their fusion by 0.2-1.4 mm in the mean.
 NOISE, CORRELATION = 1.0, 10.0
@@ -45,12 +49,16 @@ _VISIBLE = 27
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found. `stretch`: by how much the values of each quantity have to be moved away from
-    their median. `least_score`: below it nothing fits, with `false_alarms` among patients who
-    are covered; None if there were too few patients to say. `coverage`: how often the 90 % interval
-    of each quantity held the truth, and `width`: its median as a part of the prior's; both on
-    `checked` patients on whom nothing was fitted."""
+    """What was found for patients of whom these masks are observed.
 
+    `stretch`: by how much the values of each quantity have to be moved away from their median.
+    `least_score`: below it nothing fits, with `false_alarms` among patients who are covered; None
+    if there were too few patients to say. `coverage`: how often the 90 % interval of each quantity
+    held the truth of `checked` patients, those of each half stretched by what was found on the
+    other; and `width`: its median as a part of the prior's.
+    """
+
+    masks: tuple[str, ...]
     entries: int
     temperature: float
     stretch: Mapping[str, float]
@@ -61,23 +69,26 @@ class Calibration:
     width: Mapping[str, float]
 
     @classmethod
-    def read(cls, index: Index) -> Self:
-        """What is kept beside an index. Raises StudyError if there is none of its state."""
+    def read(cls, index: Index, masks: Collection[str] | None = None) -> Self:
+        """What is kept beside an index for these masks, or for all of it.
+
+        Raises StudyError if there is nothing of the index's state, and RunError if it is damaged.
+        """
         path = index.folder / FILE
         try:
-            kept = cls(**json.loads(path.read_text()))
-        except FileNotFoundError:
-            kept = None
-        except (OSError, ValueError, TypeError) as error:
+            kept = [cls(**{**one, "masks": tuple(one["masks"])}) for one in _read(path)]
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise RunError(
                 f"{path} is damaged: {reason(error)}; remove it and run millstream index again"
             ) from None
-        if kept is None or kept.entries != index.entries:
-            raise StudyError(
-                f"the index {index.folder} is not calibrated: run millstream index "
-                f"{str(index.folder).removesuffix('.index')}, which was interrupted"
-            )
-        return kept
+        wanted = set(index.masks if masks is None else masks)
+        for one in kept:
+            if one.entries == index.entries and set(one.masks) == wanted:
+                return one
+        raise StudyError(
+            f"the index {index.folder} is not calibrated: run millstream index "
+            f"{str(index.folder).removesuffix('.index')}, which was interrupted"
+        )
 
     def fits(self, score: float) -> bool | None:
         """Whether anything in the store fits an observation with this best score."""
@@ -89,24 +100,38 @@ class Calibration:
 
 
 def calibrate(store: str) -> Calibration:
-    """Make patients of a store that is indexed, and keep what they teach beside the index.
+    """Make patients of a store that is indexed, and keep what they teach beside the index; returned
+    is what they teach where all masks are observed.
 
     Raises StudyError and RunError as `Index.open` does, and RunError if it cannot be written.
     """
     reader = StoreReader(store)
     index, solver = Index.open(reader), solver_of(reader)
     random = np.random.default_rng(0)
-    found = [
-        _try(index, reader, solver, observed, simulation, step)
-        for simulation, step, observed in patients(index, reader, solver, _PATIENTS, random)
-    ]
-    calibration = _fitted(index, reader, solver, found)
+    names = list(index.masks)
+    choices = [chosen for n in range(len(names), 0, -1) for chosen in combinations(names, n)]
+    found: dict[tuple[str, ...], list[_Patient]] = {chosen: [] for chosen in choices}
+    for simulation, step, observed in patients(index, reader, solver, _PATIENTS, random):
+        for chosen in choices:
+            masks = {name: observed[name] for name in chosen}
+            found[chosen].append(_try(index, reader, solver, masks, simulation, step))
+    calibrations = [_fitted(index, reader, solver, *item) for item in found.items()]
     path = index.folder / FILE
     with writing(path):
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(calibration.summary(), indent=1) + "\n")
+        summaries = [calibration.summary() for calibration in calibrations]
+        partial.write_text(json.dumps(summaries, indent=1) + "\n")
         partial.replace(path)
-    return calibration
+    return calibrations[0]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    """What is in the file, nothing if there is none."""
+    try:
+        kept: list[dict[str, Any]] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    return kept
 
 
 @dataclass(frozen=True)
@@ -123,14 +148,13 @@ class _Patient:
         middle, ends = self.found[:, 0], self.found[:, 1:]
         away = self.true - middle
         reach = np.where(away < 0, middle - ends[:, 0], ends[:, 1] - middle)
-        # Where all particles agree, no stretching helps.
-        return np.where(reach > 0, np.abs(away) / np.where(reach > 0, reach, 1), np.inf)
+        return np.asarray(np.abs(away) / np.maximum(reach, 1e-9))
 
-    def widths(self, factors: Floats, positive: NDArray[np.bool_]) -> Floats:
-        """Of the intervals [t, q] stretched by factors [t, q], in the quantities' units."""
-        middle = self.found[:, :1]
-        ends = middle + factors[:, None] * (self.found[:, 1:] - middle)
-        return np.asarray(np.diff(np.where(positive, np.exp(ends), ends), axis=1)[:, 0])
+    def widths(self, t: int, factors: Floats, positive: NDArray[np.bool_]) -> Floats:
+        """Of the intervals [q] at one temperature stretched by factors [q], in natural units."""
+        middle, *ends = self.found[t]
+        low, high = (middle + factors * (end - middle) for end in ends)
+        return np.asarray(np.where(positive, np.exp(high) - np.exp(low), high - low))
 
 
 def patients(
@@ -227,29 +251,36 @@ def _try(
 
 
 def _fitted(
-    index: Index, reader: StoreReader, solver: Solver, found: list[_Patient]
+    index: Index, reader: StoreReader, solver: Solver, masks: tuple[str, ...], found: list[_Patient]
 ) -> Calibration:
-    """The calibration from one half of the patients, checked on the other."""
+    """The calibration for these masks, from what was found of patients."""
     simulations, steps = index.keys.T
     all = solver.identifiable(reader.parameters[simulations], reader.t[simulations, steps])
     if len(found) < _FEWEST:
         middle = _TEMPERATURES[len(_TEMPERATURES) // 2]
-        return Calibration(index.entries, middle, {}, None, FALSE_ALARMS, 0, {}, {})
-    fit, check = found[::2], found[1::2]
+        return Calibration(masks, index.entries, middle, {}, None, FALSE_ALARMS, 0, {}, {})
     positive = np.array([quantity.positive for quantity in all.values()])
-    factors = np.quantile([patient.needed() for patient in fit], 0.9, axis=0, method="higher")
-    widths = np.median([patient.widths(factors, positive) for patient in fit], axis=0)  # [t, q]
-    t = int(np.log(widths).sum(axis=1).argmin())
-    held = np.mean([patient.needed()[t] <= factors[t] for patient in check], axis=0)
+    needed = np.array([patient.needed() for patient in found])  # [patients, t, q]
+    t = int(np.abs((needed <= 1).mean(axis=(0, 2)) - _SHARE).argmin())
+    needed = needed[:, t]
+    one, other = needed[::2], needed[1::2]
+    held = np.concatenate([one <= _factors(other), other <= _factors(one)]).mean(axis=0)
+    factors = _factors(needed)
     prior = [np.subtract(*np.quantile(quantity.values, SIDES[::-1])) for quantity in all.values()]
-    width = np.median([patient.widths(factors, positive)[t] for patient in check], axis=0) / prior
+    width = np.median([patient.widths(t, factors, positive) for patient in found], axis=0) / prior
     return Calibration(
+        masks,
         index.entries,
         _TEMPERATURES[t],
-        dict(zip(all, factors[t].tolist(), strict=True)),
+        dict(zip(all, factors.tolist(), strict=True)),
         float(np.quantile([patient.score for patient in found], FALSE_ALARMS)),
         FALSE_ALARMS,
-        len(check),
+        len(found),
         dict(zip(all, held.tolist(), strict=True)),
         dict(zip(all, width.tolist(), strict=True)),
     )
+
+
+def _factors(needed: Floats) -> Floats:
+    """Of those needed [patients, q], what is enough for so many as an interval promises."""
+    return np.asarray(np.quantile(needed, _SHARE, axis=0))

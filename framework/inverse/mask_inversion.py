@@ -40,8 +40,8 @@ class MaskInversion(Inversion):
         """`observe` reads what was observed, for the solver of the store."""
         super().__init__(store, top)
         self.index = Index.open(self.reader)
-        self.calibration = Calibration.read(self.index)
         self.observation = observe(self.solver)
+        self.calibration = Calibration.read(self.index, self.observation.masks)
         self.warnings += self.observation.warnings
         self.weights = weights
         self.plans: dict[str, dict[str, float]] = {}

@@ -39,7 +39,7 @@ from solvers.base import Solver
 Floats = NDArray[np.float64]
 
 # Only so many of the best entries count, and no weight below so much of the largest.
-_MOST, _LEAST = 1000, 1e-5
+_MOST, _LEAST = 400, 1e-5
 # The ends of an interval of 90 %.
 SIDES = (0.05, 0.95)
 # A relative difference of masks that a regression should not take for large.
