@@ -232,9 +232,10 @@ def test_fields_of_any_solver_can_be_looked_up(module_on_cluster: None, tmp_path
     assert found["entries"] == 48
     saved = np.load(tmp_path / "answer" / "fields.npz")
     np.testing.assert_array_equal(saved["matched"][0], temperature)
-    done = in_process(tmp_path, "index", "heat.zarr")
-    assert done.returncode == 2
-    assert "heat" in done.stderr
+    for command in (("index", "heat.zarr"), ("invert", "heat.zarr", "--t1c", "any.nii.gz")):
+        done = in_process(tmp_path, *command)
+        assert done.returncode == 2
+        assert "heat.zarr is a store of heat" in done.stderr
 
 
 GIVEN = ("--labels", "patient.nii.gz", "--core", "1", "--oedema", "2")

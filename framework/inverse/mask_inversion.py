@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.errors import writing
+from framework.errors import StudyError, writing
 from framework.inverse.calibration import Calibration
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
@@ -39,6 +39,11 @@ class MaskInversion(Inversion):
     ) -> None:
         """`observe` reads what was observed, for the solver of the store."""
         super().__init__(store, top)
+        if not self.solver.masks:
+            raise StudyError(
+                f"{self.reader.path} is a store of {self.reader.study['solver']['name']}, of which "
+                "no masks are observed: ask it by --field"
+            )
         self.index = Index.open(self.reader)
         self.observation = observe(self.solver)
         self.calibration = Calibration.read(self.index, self.observation.masks)
