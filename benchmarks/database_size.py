@@ -97,7 +97,7 @@ def draw(path: Path, names: list[str], found: list[tuple[int, float, Floats, Flo
         figure = Figure(figsize=(2.6 * (1 + len(names)), 2.8), layout="constrained")
         score, *others = figure.subplots(1, 1 + len(names))
         score.plot(entries, [line[1] for line in found], "o-", color=BLUE)
-        score.set_title("combined Dice of the best match")
+        score.set_title("Dice of the best match")
         for number, (name, axes) in enumerate(zip(names, others, strict=True)):
             scale = 1 if name == "place" else 100
             for label, column, color in (("best match", 2, ORANGE), ("posterior mean", 3, BLUE)):
