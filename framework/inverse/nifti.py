@@ -59,11 +59,12 @@ def read_volume(path: Path) -> Volume:
 
 def mask_of(volume: Volume) -> NDArray[np.bool_]:
     """Where a mask is not zero [*image]. Raises StudyError if it looks like anything else."""
-    mask: NDArray[np.bool_] = np.abs(volume.values) > _EXACT
+    # Not by np.abs, which leaves the least whole number of a type negative.
+    mask: NDArray[np.bool_] = (volume.values > _EXACT) | (volume.values < -_EXACT)
     if not mask.any():
         raise StudyError(f"{volume.path} is empty: none of its voxels is inside the mask")
     inside = volume.values[mask]
-    if inside.max() - inside.min() > _EXACT:
+    if float(inside.max()) - float(inside.min()) > _EXACT:
         some = ", ".join(f"{value:g}" for value in np.unique(inside)[:6])
         raise StudyError(
             f"{volume.path} has several values besides 0, {some}: a mask has one; if these are "
@@ -102,8 +103,8 @@ def image_of(
 def read_affine(path: Path) -> NDArray[np.float64]:
     """A text file with the four rows of an affine [4, 4]. Raises StudyError."""
     try:
-        affine = np.array([line.split() for line in path.read_text().splitlines() if line.strip()])
-        affine = affine.astype(np.float64)
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        affine = np.array(lines if {*map(len, lines)} == {4} else [], dtype=np.float64)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read as an affine: {reason(error)}") from None
     right = affine.shape == (4, 4) and np.array_equal(affine[3], [0, 0, 0, 1])
