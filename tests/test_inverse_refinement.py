@@ -26,6 +26,7 @@ from framework.inverse.gradient_refinement import descend, refine_by_gradient
 from framework.inverse.growing import Growth, grow, grown_path, grown_store, merge
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
+from framework.inverse.inversion import FieldInversion
 from framework.inverse.objective import FieldObjective, MaskObjective
 from framework.inverse.query import Match, search
 from framework.inverse.refinement import (
@@ -433,6 +434,15 @@ def test_half_a_grown_store_is_none(tmp_path: Path) -> None:
     found = grown_store(reader)
     assert found is not None
     assert found.complete.tolist() == [0]
+
+
+def test_a_grown_store_may_have_fewer_entries_at_the_time_of_an_observation(tmp_path: Path) -> None:
+    reader = write(tmp_path / "blob.zarr", points(5))
+    grown(reader, points(2, seed=1))
+    np.savez(tmp_path / "seen.npz", density=HIDDEN[0], time=1.0)
+    found = FieldInversion(reader.path, tmp_path / "seen.npz", 5)
+    assert found.entries == 5 + 2
+    assert [reader.steps[match.step] for reader, match in found.matches] == [STEPS - 1] * 5
 
 
 def test_a_stored_simulation_has_the_seed_of_its_design(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ class Inversion(ABC):
     def ask(self, reader: StoreReader, top: int) -> Answer | FieldAnswer:
         """The best entries of one of the stores."""
 
+    def count(self, reader: StoreReader) -> int:
+        """How many entries of a store can be what was observed."""
+        return len(reader.complete) * len(reader.steps)
+
     @abstractmethod
     def weigh(self) -> Posterior:
         """The posterior over the entries of the store."""
@@ -73,12 +77,11 @@ class Inversion(ABC):
     def answer(self) -> None:
         """Ask the store, and what was grown beside it."""
         readers, grown = [self.reader], grown_store(self.reader)
-        if grown is not None and len(grown.complete):
+        if grown is not None and self.count(grown):
             readers.append(grown)
         answers = [self.ask(self.reader, self.top)]
         for reader in readers[1:]:
-            entries = len(reader.complete) * len(reader.steps)
-            answers.append(self.ask(reader, min(self.top, entries)))
+            answers.append(self.ask(reader, min(self.top, self.count(reader))))
         found: list[tuple[int, Any]] = merge(
             [answer.matches for answer in answers], self.rank, self.top
         )
@@ -230,6 +233,9 @@ class FieldInversion(Inversion):
         if reader is self.reader:
             self._answer = answer
         return answer
+
+    def count(self, reader: StoreReader) -> int:
+        return int(np.count_nonzero(self.observation.at(reader.t[reader.complete])))
 
     def rank(self, match: FieldMatch) -> float:
         return match.distance
