@@ -452,8 +452,32 @@ def test_an_image_without_positions_or_in_metres_is_refused(tmp_path: Path) -> N
     image = nibabel.Nifti1Image(patient(), oriented("RAS"))
     image.header.set_xyzt_units("meter")
     nibabel.save(image, tmp_path / "image.nii")
-    with pytest.raises(StudyError, match="positions in meter: they have to be in mm"):
+    with pytest.raises(StudyError, match="positions in metres: they have to be in mm"):
         read_labels(Scanned(), tmp_path / "image.nii", "plain")
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "message"),
+    [
+        (123, b"\xa2", None),  # a unit of time that there is not, which does not matter
+        (123, b"\x07", "in a unit of the unknown number 7: they have to be in mm"),
+        (43, b"\xff", "damaged or cut short"),  # a negative length
+        (108, b"\x00\x00\xc0\x7f", "cannot be read as NIfTI"),  # where voxels begin: not a number
+        (292, b"\xff\xff\x7f\x7f", "100% of inner lies outside"),  # a position of 1e38 mm
+    ],
+)
+def test_a_header_that_is_wrong_is_refused_if_it_matters(
+    tmp_path: Path, offset: int, value: bytes, message: str | None
+) -> None:
+    path = save(tmp_path, patient())
+    header = bytearray(path.read_bytes())
+    header[offset : offset + len(value)] = value
+    path.write_bytes(header)
+    if message is None:
+        assert read_labels(Scanned(), path, "plain").masks
+        return
+    with pytest.raises(StudyError, match=message):
+        read_labels(Scanned(), path, "plain")
 
 
 @pytest.mark.parametrize(

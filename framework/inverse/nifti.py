@@ -16,6 +16,8 @@ from framework.errors import StudyError, reason
 
 # How far from a whole number a label may be: scaled integers are stored inexactly.
 _EXACT = 1e-3
+# NIfTI's numbers for mm, and for a unit that is not said.
+_MILLIMETRES = (2, 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def read_volume(path: Path) -> Volume:
         raise StudyError(f"{path} holds {dtype}: a segmentation has to hold numbers")
     try:
         values = np.asarray(image.dataobj).reshape(shape[:3])
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error) as error:
         raise StudyError(
             f"{path} is damaged or cut short, its voxels cannot be read: {reason(error)}"
         ) from None
@@ -75,7 +77,8 @@ def mask_of(volume: Volume) -> NDArray[np.bool_]:
 
 def labels_of(volume: Volume) -> NDArray[np.int64]:
     """Whole numbers [*image]. Raises StudyError if they are not."""
-    labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is too large is off
+        labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
     off = np.abs(volume.values - labels) > _EXACT
     if off.any():
         raise StudyError(
@@ -124,6 +127,8 @@ def _open(path: Path) -> nibabel.Nifti1Image:
         nibabel.spatialimages.HeaderDataError,
         OSError,
         EOFError,
+        ValueError,
+        OverflowError,
         zlib.error,
     ) as error:
         raise StudyError(f"{path} cannot be read as NIfTI: {reason(error)}") from None
@@ -140,9 +145,10 @@ def _positions(path: Path, image: nibabel.Nifti1Image) -> tuple[NDArray[np.float
         raise StudyError(
             f"{path} does not say where its voxels lie: its sform and qform have no code"
         )
-    units, _ = header.get_xyzt_units()  # type: ignore[no-untyped-call]
-    if units not in ("mm", "unknown"):
-        raise StudyError(f"{path} has its positions in {units}: they have to be in mm")
+    units = int(header["xyzt_units"]) & 7  # the other bits are the unit of time
+    if units not in _MILLIMETRES:
+        name = {1: "metres", 3: "micrometres"}.get(units, f"a unit of the unknown number {units}")
+        raise StudyError(f"{path} has its positions in {name}: they have to be in mm")
     affine = np.asarray(image.affine, dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / np.where(lengths > 0, lengths, 1)
