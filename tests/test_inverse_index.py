@@ -16,11 +16,12 @@ import pytest
 from numpy.typing import NDArray
 
 from framework.errors import RunError, StudyError
-from framework.inverse import index_writer
+from framework.inverse import index_writer, indexing
 from framework.inverse.index import FORMAT, Index, manifest_checksum
 from framework.inverse.index_writer import IndexWriter
 from framework.inverse.indexing import build
 from framework.inverse.kernels import checksum, pack
+from framework.inverse.observer import Observer
 from framework.inverse.query import Answer, search
 from framework.store import Store
 from framework.store_identity import StoreConfig
@@ -194,6 +195,33 @@ def test_more_simulations_extend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     files = {file.name for file in after.folder.iterdir()}
     assert build(path)["simulations"] == {"indexed": 9, "added": 0}
     assert {file.name for file in after.folder.iterdir()} == files
+
+
+def test_what_another_process_has_just_added_is_not_added_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the index and the lock of it."""
+    path = keep(tmp_path / "a.zarr", range(2))
+
+    def observer(*arguments: Any) -> Observer:
+        monkeypatch.undo()
+        build(path)
+        return Observer(*arguments)
+
+    monkeypatch.setattr(indexing, "Observer", observer)
+    assert build(path)["simulations"] == {"indexed": 2, "added": 0}
+    assert Index.open(path).keys.tolist() == [[i, k] for i in range(2) for k in range(STEPS)]
+
+
+def test_a_store_that_has_grown_since_it_was_opened_is_not_taken_for_another(
+    tmp_path: Path,
+) -> None:
+    path = keep(tmp_path / "a.zarr", range(2))
+    reader = StoreReader(path)
+    keep(tmp_path / "a.zarr", range(2, 3))
+    build(path)
+    with pytest.raises(StudyError, match=r"were added to .*a.zarr .* just now: run this again"):
+        Index.open(reader)
 
 
 def test_other_thresholds_can_be_given(tmp_path: Path) -> None:

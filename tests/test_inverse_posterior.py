@@ -318,6 +318,21 @@ def test_what_the_store_does_not_cover_does_not_fit(
     assert calibrated.fits(particles.best) is False
 
 
+def test_a_store_of_one_simulation_is_too_small_to_calibrate(tmp_path: Path) -> None:
+    path = stored(tmp_path / "balls.zarr", 1)
+    build(path)
+    made = calibrate(path)
+    assert Calibration.read(Index.open(path)) == made
+    assert made.fits(0.0) is None
+
+
+def test_what_is_simulated_meanwhile_does_not_keep_from_calibrating(tmp_path: Path) -> None:
+    path = stored(tmp_path / "balls.zarr", 3)
+    build(path)
+    stored(tmp_path / "balls.zarr", 4, first=3)
+    assert calibrate(path).entries == 3 * STEPS
+
+
 def test_a_calibration_is_kept_and_is_of_one_state_of_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,6 +201,15 @@ def test_equal_weights_unless_given(balls: Entries) -> None:
     ]
 
 
+def test_weights_whose_sum_is_no_number_are_refused(tmp_path: Path) -> None:
+    mask = np.ones((1, 5, 4), bool)
+    entries = made(tmp_path / "index", [(0, 0)], [np.repeat(mask, 3, 0)], ["core", "rim"])
+    observed = {"core": mask[0], "rim": mask[0]}
+    with pytest.raises(StudyError, match="the weights of core, rim are too large to be added up"):
+        search(entries.index, observed, {"core": 1e308, "rim": 1e308}, 1)
+    assert search(entries.index, observed, {"core": 1e-320, "rim": 0}, 1).matches[0].score == 1
+
+
 MASK = np.zeros((24, 24, 24), bool)
 
 

@@ -23,9 +23,10 @@ from framework.errors import RunError, StudyError
 from framework.inverse.field_observation import FieldObservation, ObservedField
 from framework.inverse.field_query import search_fields
 from framework.inverse.gradient_refinement import descend, refine_by_gradient
-from framework.inverse.growing import Growth, grow, grown_path, merge
+from framework.inverse.growing import Growth, grow, grown_path, grown_store, merge
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
+from framework.inverse.inversion import FieldInversion
 from framework.inverse.objective import FieldObjective, MaskObjective
 from framework.inverse.query import Match, search
 from framework.inverse.refinement import (
@@ -418,8 +419,30 @@ def test_a_store_grown_from_another_one_is_refused(tmp_path: Path) -> None:
     grown(write(tmp_path / "blob.zarr", points(2)), points(1))
     (tmp_path / "blob.zarr").rename(tmp_path / "old.zarr")
     reader = write(tmp_path / "blob.zarr", points(2), solver="Other")
-    with pytest.raises(StudyError, match=r"blob\.grown\.zarr was not grown from the store"):
-        grown(reader, points(1))
+    for use in (grown_store, lambda reader: grown(reader, points(1))):
+        with pytest.raises(StudyError, match=r"blob\.grown\.zarr was not grown from the store"):
+            use(reader)
+
+
+def test_half_a_grown_store_is_none(tmp_path: Path) -> None:
+    """As a growth leaves it that was killed at its beginning."""
+    reader = write(tmp_path / "blob.zarr", points(2))
+    assert grown_store(reader) is None
+    (tmp_path / "blob.grown.zarr").mkdir()
+    assert grown_store(reader) is None
+    grown(reader, points(1))
+    found = grown_store(reader)
+    assert found is not None
+    assert found.complete.tolist() == [0]
+
+
+def test_a_grown_store_may_have_fewer_entries_at_the_time_of_an_observation(tmp_path: Path) -> None:
+    reader = write(tmp_path / "blob.zarr", points(5))
+    grown(reader, points(2, seed=1))
+    np.savez(tmp_path / "seen.npz", density=HIDDEN[0], time=1.0)
+    found = FieldInversion(reader.path, tmp_path / "seen.npz", 5)
+    assert found.entries == 5 + 2
+    assert [reader.steps[match.step] for reader, match in found.matches] == [STEPS - 1] * 5
 
 
 def test_a_stored_simulation_has_the_seed_of_its_design(tmp_path: Path) -> None:

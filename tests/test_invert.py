@@ -261,6 +261,10 @@ GIVEN = ("--labels", "patient.nii.gz", "--core", "1", "--oedema", "2")
         ((*GIVEN, "--recurrence", "patient.nii.gz"), "--out"),
         ((*GIVEN, "--surrogate", "runs/none"), "--field only"),
         (("--field", "patient.nii.gz"), "patient.nii.gz"),
+        (("--field", "seen.npz", "--weights", "t1c=1"), "not for --field"),
+        (("--field", "seen.npz", "--space", "sri24"), "not for --field"),
+        (("--field", "seen.npz", "--recurrence", "f.nii", "--out", "d"), "not for --field"),
+        ((*GIVEN, "--recurrence", "none.nii", "--out", "d", "--grow", "9"), "none.nii"),
     ],
 )
 def test_what_cannot_be_asked_is_said_in_a_sentence(
@@ -270,6 +274,39 @@ def test_what_cannot_be_asked_is_said_in_a_sentence(
     assert done.returncode == 2
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_what_cannot_be_written_is_said_before_anything_is_simulated(
+    folder: Path, patient: Path
+) -> None:
+    done = in_process(
+        folder, "invert", "gliomas.zarr", *GIVEN, "--grow", "9", "--out", str(patient), "--json"
+    )
+    assert done.returncode == 1
+    assert f"cannot write {patient}: File exists" in done.stderr
+    found = the_object(done.stdout)
+    assert found["matches"]
+    assert "grown" not in found
+
+
+def test_a_grown_store_counts_if_it_was_grown_from_this_one(
+    folder: Path, patient: Path, tmp_path: Path
+) -> None:
+    for path in folder.glob("gliomas.*"):
+        copy = shutil.copytree if path.is_dir() else shutil.copy
+        copy(path, tmp_path / path.name)
+    grown = tmp_path / "gliomas.grown.zarr"
+    grown.mkdir()  # as a growth leaves it that was killed at its beginning
+    arguments = ("invert", "gliomas.zarr", "--labels", str(patient), *GIVEN[2:])
+    done = in_process(tmp_path, *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    assert the_object(done.stdout)["entries"] == SIMULATIONS * STEPS
+    grown.rmdir()
+    for end in ("", ".index"):
+        shutil.copytree(f"{tmp_path / 'gliomas.zarr'}{end}", f"{grown}{end}")
+    done = in_process(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert "gliomas.grown.zarr was not grown from the store" in done.stderr
 
 
 def test_an_index_has_to_be_of_the_store_as_it_is(folder: Path, patient: Path) -> None:

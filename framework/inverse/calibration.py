@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from framework.errors import RunError, StudyError, reason, writing
-from framework.inverse.index import Index
+from framework.inverse.index import Index, index_folder
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
 from framework.inverse.query import Observed
 from framework.store_identity import solver_of
@@ -103,15 +103,19 @@ def calibrate(store: str) -> Calibration:
     """Make patients of a store that is indexed, and keep what they teach beside the index; returned
     is what they teach where all masks are observed.
 
-    Raises StudyError and RunError as `Index.open` does, and RunError if it cannot be written.
+    Raises StudyError if there is no index, or one of another store, and RunError if it or the store
+    is damaged, or the calibration cannot be written.
     """
     reader = StoreReader(store)
-    index, solver = Index.open(reader), solver_of(reader)
+    index, solver = Index(index_folder(reader.path)), solver_of(reader)
+    index.check(reader)  # but the store may have more by now
     random = np.random.default_rng(0)
+    # What is made of a simulation is asked of the others.
+    count = _PATIENTS if len(np.unique(index.keys[:, 0])) > 1 else 0
     names = list(index.masks)
     choices = [chosen for n in range(len(names), 0, -1) for chosen in combinations(names, n)]
     found: dict[tuple[str, ...], list[_Patient]] = {chosen: [] for chosen in choices}
-    for simulation, step, observed in patients(index, reader, solver, _PATIENTS, random):
+    for simulation, step, observed in patients(index, reader, solver, count, random):
         for chosen in choices:
             masks = {name: observed[name] for name in chosen}
             found[chosen].append(_try(index, reader, solver, masks, simulation, step))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framework.console import AsJson, fail, print_result
-from framework.errors import RunError, StudyError
+from framework.errors import RunError, StudyError, writing
 
 if TYPE_CHECKING:
     from framework.inverse.inversion import Inversion
@@ -147,16 +147,25 @@ def invert(
             if recurrence is not None and out is None:
                 raise StudyError("--recurrence is for the plans that are written: give --out too")
             if field is not None:
+                given = (weights, space, affine, recurrence)
+                if any(option is not None for option in given):
+                    raise StudyError(
+                        "--weights, --space, --affine and --recurrence are for segmentations, and "
+                        "not for --field"
+                    )
                 inversion = FieldInversion(store, field, top)
             else:
                 of_masks = {k: _number(v, k) for k, v in _pairs((weights or "").split(","))}
-                inversion = MaskInversion(store, read, of_masks or None, top)
+                inversion = MaskInversion(store, read, of_masks or None, top, recurrence)
+            if out is not None:
+                with writing(out):
+                    out.mkdir(parents=True, exist_ok=True)
             if grow:
                 inversion.grow(grow)
             if refine or surrogate is not None:
                 inversion.refine(surrogate)
             if out is not None:
-                inversion.save(out, recurrence)
+                inversion.save(out)
     except StudyError as error:
         fail(2, str(error), inversion.result() if inversion else {}, as_json)
     except RunError as error:

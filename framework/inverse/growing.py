@@ -51,6 +51,23 @@ def grown_path(store: str) -> str:
     return f"{store.removesuffix('.zarr')}.grown.zarr"
 
 
+def grown_store(reader: StoreReader) -> StoreReader | None:
+    """The store that was grown from this one; None if there is none yet, or half of one.
+
+    Raises StudyError if it was grown from another store, RunError if it is damaged.
+    """
+    try:
+        grown = StoreReader(grown_path(reader.path))
+    except StudyError:
+        return None
+    if grown.study["design"].get("grown_from") != reader.identity["hash"]:
+        raise StudyError(
+            f"{grown.path} was not grown from the store that is at {reader.path} now: move it "
+            "elsewhere"
+        )
+    return grown
+
+
 def grow(
     reader: StoreReader,
     make_solver: Callable[[], Solver],
@@ -64,7 +81,8 @@ def grow(
     """
     began, solver = time.monotonic(), make_solver()
     path = grown_path(reader.path)
-    taken = _complete(path, reader)
+    there = grown_store(reader)
+    taken = set() if there is None else set(there.complete.tolist())
     ids = list(islice((id for id in count() if id not in taken), len(points)))
     size = max(max(ids, default=-1), max(taken, default=-1)) + 1
     store = Store.open(path, StoreConfig(**reader.study["store"]), _identity(reader), solver, size)
@@ -104,22 +122,6 @@ def merge(
     """
     numbered = [(number, match) for number, answer in enumerate(answers) for match in answer]
     return sorted(numbered, key=lambda pair: rank(pair[1]))[:top]
-
-
-def _complete(path: str, reader: StoreReader) -> set[int]:
-    """The complete simulations of the grown store; none if there is no store yet, or half of one.
-
-    Raises StudyError if it was grown from another store.
-    """
-    try:
-        grown = StoreReader(path)
-    except StudyError:
-        return set()
-    if grown.study["design"].get("grown_from") != reader.identity["hash"]:
-        raise StudyError(
-            f"{path} was not grown from the store that is at {reader.path} now: move it elsewhere"
-        )
-    return set(grown.complete.tolist())
 
 
 def _identity(reader: StoreReader) -> dict[str, object]:

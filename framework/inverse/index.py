@@ -186,7 +186,12 @@ class Index:
     def check(self, reader: StoreReader) -> None:
         """Raises StudyError if the store is not the one that was indexed."""
         gone = np.setdiff1d(self.keys[:, 0], reader.complete)
-        if self.hash != reader.identity["hash"] or len(gone):
+        same = self.hash == reader.identity["hash"]
+        if same and len(gone) and np.isin(gone, StoreReader(reader.path).complete).all():
+            raise StudyError(
+                f"simulations were added to {reader.path} and its index just now: run this again"
+            )
+        if not same or len(gone):
             raise StudyError(
                 f"the index {self.folder} is of another store than is at {reader.path} now: remove "
                 f"the index and run millstream index {reader.path}"

@@ -60,6 +60,7 @@ class IndexWriter:
         }
         self._thresholds = sum(map(len, masks.values()))
         self._rows = _Rows()
+        self.simulations: NDArray[np.int64] = np.empty(0, np.int64)  # of the entries there were
         with writing(folder), ExitStack() as stack:
             doing, remedy = "building the index", "wait for its end"
             stack.enter_context(locked(str(folder), doing, remedy))
@@ -195,7 +196,7 @@ class IndexWriter:
             raise StudyError(
                 f"the index {index.folder} is of another store: remove it and index the store anew"
             )
-        self._manifest = index.manifest
+        self._manifest, self.simulations = index.manifest, index.keys[:, 0]
         self._rows = _Rows(first=index.entries)
         last = index.tables[-1]
         if last.entries < TABLE_ENTRIES:

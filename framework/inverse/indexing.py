@@ -33,16 +33,15 @@ def build(
     solver = solver_of(reader)
     if not len(reader.complete):
         raise StudyError(f"the store {reader.path} has no complete simulation to index yet")
-    known = np.empty(0, np.int64)
     masks = _masks(solver, reader, thresholds)
     if (folder / MANIFEST).exists():
         index = Index(folder)
         index.check(reader)
-        known = index.keys[:, 0]
         masks = masks if thresholds else index.masks
-    missing = np.setdiff1d(reader.complete, known).tolist()
     observer = Observer(solver, masks)
     with IndexWriter(folder, reader.identity["hash"], solver.grid.shape, masks) as writer:
+        # What is known now that nobody else writes: another process may just have added some.
+        missing = np.setdiff1d(reader.complete, writer.simulations).tolist()
         for done, simulation in enumerate(missing):
             for step, fields in enumerate(reader.fields(simulation)):
                 writer.add(simulation, step, *observer.masks(fields))

@@ -26,7 +26,7 @@ from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError, writing
 from framework.inverse.field_observation import FieldObservation
 from framework.inverse.field_query import FieldAnswer, FieldMatch, search_fields
-from framework.inverse.growing import Growth, grow, grown_path, merge
+from framework.inverse.growing import Growth, grow, grown_store, merge
 from framework.inverse.objective import FieldObjective, Objective
 from framework.inverse.posterior import Posterior, around, fields, of_distances
 from framework.inverse.query import Answer
@@ -54,6 +54,10 @@ class Inversion(ABC):
     def ask(self, reader: StoreReader, top: int) -> Answer | FieldAnswer:
         """The best entries of one of the stores."""
 
+    def count(self, reader: StoreReader) -> int:
+        """How many entries of a store can be what was observed."""
+        return len(reader.complete) * len(reader.steps)
+
     @abstractmethod
     def weigh(self) -> Posterior:
         """The posterior over the entries of the store."""
@@ -72,14 +76,12 @@ class Inversion(ABC):
 
     def answer(self) -> None:
         """Ask the store, and what was grown beside it."""
-        readers = [self.reader]
-        grown = grown_path(self.reader.path)
-        if os.path.isdir(grown):
-            readers.append(StoreReader(grown))
+        readers, grown = [self.reader], grown_store(self.reader)
+        if grown is not None and self.count(grown):
+            readers.append(grown)
         answers = [self.ask(self.reader, self.top)]
         for reader in readers[1:]:
-            entries = len(reader.complete) * len(reader.steps)
-            answers.append(self.ask(reader, min(self.top, entries)))
+            answers.append(self.ask(reader, min(self.top, self.count(reader))))
         found: list[tuple[int, Any]] = merge(
             [answer.matches for answer in answers], self.rank, self.top
         )
@@ -208,11 +210,8 @@ class Inversion(ABC):
         return "\n".join(lines)
 
     @abstractmethod
-    def save(self, out: Path, recurrence: Path | None) -> None:
-        """Write the answer to a folder: result.json and what there is to see.
-
-        `recurrence`: a mask in NIfTI of where the patient's tumour was later.
-        """
+    def save(self, out: Path) -> None:
+        """Write the answer to a folder: result.json and what there is to see."""
 
     def write_result(self, out: Path) -> None:
         """Write result.json."""
@@ -234,6 +233,9 @@ class FieldInversion(Inversion):
         if reader is self.reader:
             self._answer = answer
         return answer
+
+    def count(self, reader: StoreReader) -> int:
+        return int(np.count_nonzero(self.observation.at(reader.t[reader.complete])))
 
     def rank(self, match: FieldMatch) -> float:
         return match.distance
@@ -260,9 +262,7 @@ class FieldInversion(Inversion):
         # Of the store alone: it has answered first.
         return of_distances(self.reader, self.solver, self._answer)
 
-    def save(self, out: Path, recurrence: Path | None) -> None:
-        if recurrence is not None:
-            raise StudyError("a recurrence can be compared with plans of segmentations only")
+    def save(self, out: Path) -> None:
         reader, match = self.matches[0]
         mean, deviation = fields(self.reader, self.posterior)
         self.out = out

@@ -36,8 +36,10 @@ class MaskInversion(Inversion):
         observe: Callable[[Solver], Observation],
         weights: Mapping[str, float] | None,
         top: int,
+        recurrence: Path | None = None,
     ) -> None:
-        """`observe` reads what was observed, for the solver of the store."""
+        """`observe` reads what was observed, for the solver of the store; `recurrence`: a mask in
+        NIfTI of where the patient's tumour was later."""
         super().__init__(store, top)
         if not self.solver.masks:
             raise StudyError(
@@ -46,6 +48,9 @@ class MaskInversion(Inversion):
             )
         self.index = Index.open(self.reader)
         self.observation = observe(self.solver)
+        self.region: Mask | None = None
+        if recurrence is not None:
+            self.region = read_region(self.observation, self.solver, recurrence)
         self.calibration = Calibration.read(self.index, self.observation.masks)
         self.warnings += self.observation.warnings
         self.weights = weights
@@ -127,9 +132,8 @@ class MaskInversion(Inversion):
             lines.append(f"plan {name}: {plan['ml']:.1f} ml{told}")
         return "\n".join(lines)
 
-    def save(self, out: Path, recurrence: Path | None) -> None:
+    def save(self, out: Path) -> None:
         observation, observed = self.observation, self.observation.masks
-        region = None if recurrence is None else read_region(observation, self.solver, recurrence)
         reader, match = self.matches[0]
         matched = reader.fields(match.simulation)[match.step]
         mean, deviation = fields(self.reader, self.posterior)
@@ -143,8 +147,8 @@ class MaskInversion(Inversion):
         for name, plan in plans.items():
             images[f"plan_{name}"] = plan
             self.plans[name] = {"ml": float(np.count_nonzero(plan) * voxel)}
-            if region is not None:
-                self.plans[name]["recurrence_covered"] = covered(plan, region)
+            if self.region is not None:
+                self.plans[name]["recurrence_covered"] = covered(plan, self.region)
         self.out = out
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)

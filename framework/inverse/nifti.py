@@ -16,6 +16,8 @@ from framework.errors import StudyError, reason
 
 # How far from a whole number a label may be: scaled integers are stored inexactly.
 _EXACT = 1e-3
+# NIfTI's numbers for mm, and for a unit that is not said.
+_MILLIMETRES = (2, 0)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def read_volume(path: Path) -> Volume:
         raise StudyError(f"{path} holds {dtype}: a segmentation has to hold numbers")
     try:
         values = np.asarray(image.dataobj).reshape(shape[:3])
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error) as error:
         raise StudyError(
             f"{path} is damaged or cut short, its voxels cannot be read: {reason(error)}"
         ) from None
@@ -59,11 +61,12 @@ def read_volume(path: Path) -> Volume:
 
 def mask_of(volume: Volume) -> NDArray[np.bool_]:
     """Where a mask is not zero [*image]. Raises StudyError if it looks like anything else."""
-    mask: NDArray[np.bool_] = np.abs(volume.values) > _EXACT
+    # Not by np.abs, which leaves the least whole number of a type negative.
+    mask: NDArray[np.bool_] = (volume.values > _EXACT) | (volume.values < -_EXACT)
     if not mask.any():
         raise StudyError(f"{volume.path} is empty: none of its voxels is inside the mask")
     inside = volume.values[mask]
-    if inside.max() - inside.min() > _EXACT:
+    if float(inside.max()) - float(inside.min()) > _EXACT:
         some = ", ".join(f"{value:g}" for value in np.unique(inside)[:6])
         raise StudyError(
             f"{volume.path} has several values besides 0, {some}: a mask has one; if these are "
@@ -74,7 +77,8 @@ def mask_of(volume: Volume) -> NDArray[np.bool_]:
 
 def labels_of(volume: Volume) -> NDArray[np.int64]:
     """Whole numbers [*image]. Raises StudyError if they are not."""
-    labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what is too large is off
+        labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
     off = np.abs(volume.values - labels) > _EXACT
     if off.any():
         raise StudyError(
@@ -102,8 +106,8 @@ def image_of(
 def read_affine(path: Path) -> NDArray[np.float64]:
     """A text file with the four rows of an affine [4, 4]. Raises StudyError."""
     try:
-        affine = np.array([line.split() for line in path.read_text().splitlines() if line.strip()])
-        affine = affine.astype(np.float64)
+        lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+        affine = np.array(lines if {*map(len, lines)} == {4} else [], dtype=np.float64)
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} cannot be read as an affine: {reason(error)}") from None
     right = affine.shape == (4, 4) and np.array_equal(affine[3], [0, 0, 0, 1])
@@ -123,6 +127,8 @@ def _open(path: Path) -> nibabel.Nifti1Image:
         nibabel.spatialimages.HeaderDataError,
         OSError,
         EOFError,
+        ValueError,
+        OverflowError,
         zlib.error,
     ) as error:
         raise StudyError(f"{path} cannot be read as NIfTI: {reason(error)}") from None
@@ -139,9 +145,10 @@ def _positions(path: Path, image: nibabel.Nifti1Image) -> tuple[NDArray[np.float
         raise StudyError(
             f"{path} does not say where its voxels lie: its sform and qform have no code"
         )
-    units, _ = header.get_xyzt_units()  # type: ignore[no-untyped-call]
-    if units not in ("mm", "unknown"):
-        raise StudyError(f"{path} has its positions in {units}: they have to be in mm")
+    units = int(header["xyzt_units"]) & 7  # the other bits are the unit of time
+    if units not in _MILLIMETRES:
+        name = {1: "metres", 3: "micrometres"}.get(units, f"a unit of the unknown number {units}")
+        raise StudyError(f"{path} has its positions in {name}: they have to be in mm")
     affine = np.asarray(image.affine, dtype=np.float64)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / np.where(lengths > 0, lengths, 1)

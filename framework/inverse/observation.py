@@ -229,11 +229,11 @@ def _observation(
 def _outside(solver: Solver, name: str, image: Mask, to_grid: Affine) -> tuple[str, ...]:
     """A warning if much of a mask lies where nothing is simulated; a StudyError if most does."""
     shape = solver.grid.shape
-    voxels = np.rint(apply(to_grid, np.argwhere(image))).astype(np.intp)
+    voxels = np.rint(apply(to_grid, np.argwhere(image)))
     inside = np.all((voxels >= 0) & (voxels < shape), axis=1)
     if solver.static_fields:
         covered = np.any([field != 0 for field in solver.static_fields.values()], axis=0)
-        inside[inside] = covered[tuple(voxels[inside].T)]
+        inside[inside] = covered[tuple(voxels[inside].astype(np.intp).T)]
     share = 1 - float(inside.mean())
     if share <= _OUTSIDE:
         return ()

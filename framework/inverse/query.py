@@ -283,6 +283,8 @@ def _normalised(weights: Mapping[str, float] | None, names: list[str]) -> NDArra
     values = np.array([float(given.get(name, 0.0)) for name in names])
     if not values.any():
         raise StudyError(f"the weights of {', '.join(names)} are all 0: one must be positive")
+    if not math.isfinite(sum(values.tolist())):
+        raise StudyError(f"the weights of {', '.join(names)} are too large to be added up")
     return np.asarray(values / values.sum())
 
 
