@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framework.component import their_mistakes
 from framework.errors import StudyError
 from framework.field_picture import Trajectory, draw_trajectories
 from framework.model import load_model
@@ -77,9 +78,10 @@ def predict(
 ) -> Prediction:
     """Predict the fields at every stored time for one value of each parameter.
 
-    An autoregressive surrogate starts from the solver's initial state. `overrides`, such as
-    `solver.grid_size=128`, ask for another grid. Raises StudyError if a parameter is missing,
-    unknown, or outside the bounds that the surrogate was trained within; and as `load_surrogate`.
+    An autoregressive surrogate starts from what the solver has at the first stored time.
+    `overrides`, such as `solver.grid_size=128`, ask for another grid. Raises StudyError if a
+    parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
+    the solver cannot start from the parameters; and as `load_surrogate`.
     """
     study, surrogate = load_surrogate(run_or_model, overrides)
     solver, problem = study.solver_factory()(), surrogate.problem
@@ -90,7 +92,7 @@ def predict(
         _check_times(t, surrogate)
     initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
     if surrogate.mode == "autoregressive":
-        initial = next(iter(solver.solve(values, study.seed)))
+        initial = _initial(solver, values, study.seed)
     steps = surrogate.rollout(
         torch.tensor(values[None]),
         torch.tensor(t[None]),
@@ -112,6 +114,15 @@ def draw(prediction: Prediction, path: Path) -> None:
     trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
     with matplotlib.rc_context(STYLE):
         draw_trajectories([trajectory], prediction.solver, prediction.space).savefig(path)
+
+
+def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
+    """The fields [C, *grid] at the first stored time. Raises StudyError."""
+    try:
+        with their_mistakes("it failed", plain=ValueError):
+            return next(iter(solver.solve(values, seed)))
+    except ValueError as error:
+        raise StudyError(f"the solver has no fields to start from: {error}") from None
 
 
 def _check(parameters: Mapping[str, float], problem: Problem) -> None:

@@ -1,5 +1,6 @@
 """What holds for all of the standard equations, and the mistakes that their solvers refuse."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -93,8 +94,32 @@ def test_an_unstable_step_is_refused(kind: type[BatchSolver], least: int) -> Non
 
 
 def test_an_unstable_step_of_lorenz_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"substeps is 1: .* of 0.2 .* has to be at least 3$"):
+    with pytest.raises(ValueError, match=r"substeps is 1: .* of 0.2 .* has to be at least 4$"):
         Lorenz(11, 2.0, substeps=1).check(Lorenz.parameters)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"rho": (0.0, 1.0)},  # states turn fast at first, though nothing drives them
+        {"sigma": (0.0, 0.1), "rho": (0.0, 0.1), "beta": (0.0, 0.1)},
+        {"rho": (500.0, 1000.0)},  # far from the origin they turn faster than near it
+        {"sigma": (0.1, 10.0), "rho": (10.0, 300.0), "beta": (10.0, 40.0)},
+    ],
+)
+def test_the_longest_permitted_step_of_lorenz_is_stable(
+    bounds: dict[str, tuple[float, float]],
+) -> None:
+    space = Lorenz.parameters.with_bounds(bounds)
+    with pytest.raises(ValueError, match="unstable") as refused:
+        Lorenz(21, 10.0, substeps=1).check(space)
+    solver = Lorenz(21, 10.0, substeps=int(str(refused.value).rpartition(" ")[2]))
+    solver.check(space)
+    ends, between = [*product((0.0, 1.0), repeat=3)], np.random.default_rng(0).random((8, 3))
+    unit = np.concatenate([ends, between])
+    *_, last = solver.solve_batch(space.from_unit(unit), np.arange(len(unit), dtype=np.uint64))
+    assert np.isfinite(last).all()
 
 
 @pytest.mark.parametrize(

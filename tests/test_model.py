@@ -230,3 +230,14 @@ def test_a_run_is_asked_for_its_model(tmp_path: Path) -> None:
     assert torch.equal(outputs(load_surrogate(run)[1]), outputs(surrogate))
     with pytest.raises(StudyError, match="the parameter top is missing"):
         predict(run, {name: POINT[name] for name in POINT if name != "top"})
+
+
+def test_predict_says_why_the_solver_has_no_initial_state(tmp_path: Path) -> None:
+    solver = {"name": "fisher_kolmogorov", "grid_size": 24, "stored_steps": 2}
+    study, surrogate = trained("stepping", solver=solver)
+    save_model(surrogate, study, tmp_path / "model", {})
+    outside = {"sqrt_DT": 12.0, "rho_T": 7.0, "x": 0.16, "y": 0.21, "z": 0.16}
+    with pytest.raises(
+        StudyError, match=r"^the solver has no .*: the seed \(.*\) lies outside tissue"
+    ):
+        predict(tmp_path / "model", outside)
