@@ -25,8 +25,8 @@ from itertools import islice
 from typing import Annotated, Any
 
 import ray
-from annotated_types import Gt, Le
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from annotated_types import Ge, Gt, Le
+from pydantic import NonNegativeFloat, PositiveInt, field_validator
 from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
@@ -58,7 +58,8 @@ class EnsembleConfig(Section):
     """The `ensemble` section of a study."""
 
     actors: PositiveInt = 1
-    cpus_per_actor: PositiveFloat = 1.0
+    # Ray counts in ten-thousandths.
+    cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
     # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
     # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
     # one.
@@ -71,6 +72,15 @@ class EnsembleConfig(Section):
     max_quarantined: Annotated[NonNegativeFloat, Le(1)] = 0.05
     # The Ray cluster to join; without it RAY_ADDRESS, and without that a local Ray.
     address: str | None = None
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _is_countable(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError(
+                f"it is {value:g}, but has to be 0, or at least 0.001 for Ray to count it"
+            )
+        return value
 
 
 @dataclass(frozen=True)

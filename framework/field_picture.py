@@ -149,7 +149,7 @@ def _draw_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
         for (name, image), colour in zip(masks, _COLOURS, strict=False)
         if image.any()
     ]
-    under = ground(solver)
+    under, most = ground(solver), fields[0].max() or 1.0
     row = part.subplots(1, 3)
     for axis, (axes, index) in enumerate(zip(row, centre, strict=True)):
         look: dict[str, Any] = {"origin": "lower", "aspect": aspect(solver, axis)}
@@ -159,7 +159,7 @@ def _draw_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
             outline(axes, plane(mask, axis, index), colors=[colour], linewidths=1.2)
         values = plane(fields[0], axis, index)
         # Over the static fields a density shows as far as there is some.
-        alpha = None if under is None else np.clip(2 * values / fields[0].max(), 0, 0.7)
+        alpha = None if under is None else np.clip(2 * values / most, 0, 0.7)
         limits = {"vmin": fields[0].min(), "vmax": fields[0].max()}
         drawn = axes.imshow(values, cmap="inferno", alpha=alpha, zorder=0.5, **limits, **look)
         if under is not None:

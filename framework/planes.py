@@ -45,7 +45,9 @@ def outline(axes: Axes, mask: NDArray[np.bool_], **look: Any) -> None:
 
 
 def crop(axes: Axes, ground: NDArray[np.float32], axis: int) -> None:
-    """Show of the plane across an axis only as far as there is ground [*grid]."""
+    """Show of the plane across an axis only as far as there is ground [*grid], if there is any."""
+    if not ground.any():
+        return
     across, up = (np.flatnonzero(ground.any(axis=others(n))) for n in others(axis))
     axes.set_xlim(across[0] - 1.5, across[-1] + 1.5)
     axes.set_ylim(up[0] - 1.5, up[-1] + 1.5)

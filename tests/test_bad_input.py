@@ -65,6 +65,8 @@ def train(*overrides: str, status: int = 2) -> str:
         ("training.epochs=3", "epochs is 3, but a stream passes once: give training.source"),
         ("deterministic=true", "deterministic is true, but ensemble.actors is 2"),
         ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less"),
+        ("ensemble.cpus_per_actor=0.0001", "ensemble.cpus_per_actor is 0.0001: input should"),
+        ("ensemble.gpus_per_actor=0.0001", "ensemble.gpus_per_actor: it is 0.0001, but has to"),
         ("seed=2020-13-45", "the value in seed=2020-13-45 is not YAML"),
     ],
 )

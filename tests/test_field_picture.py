@@ -91,6 +91,22 @@ def test_masks_are_outlined_over_what_is_static() -> None:
     assert len(axes.images) == 2
 
 
+@pytest.mark.parametrize("ground", [0.0, -1.0])
+def test_static_fields_without_anything_in_them_are_drawn(ground: float) -> None:
+    solver = Observed(8, 9, 10)
+    solver.static_fields = {"obstacle": np.full((8, 9, 10), ground, dtype=np.float32)}
+    assert len(drawn(solver).subfigs[0].axes[0].images) == 2
+
+
+def test_a_field_of_zeros_is_drawn_over_what_is_static() -> None:
+    solver, fields = Observed(8, 9, 10), np.zeros((4, 2, 8, 9, 10), dtype=np.float32)
+    point = np.array([0.25, 0.5])
+    one = Trajectory("Simulation 7", point, solver.times(point), fields)
+    figure = draw_trajectories([one], solver, SPACE)
+    figure.canvas.draw()
+    assert len(figure.subfigs[0].axes[0].images) == 2
+
+
 def test_the_first_simulations_of_a_store_are_drawn(tmp_path: Path) -> None:
     solver = Bump(12, 12)
     identity = {

@@ -13,6 +13,8 @@ import scipy.integrate
 import torch
 from numpy.typing import NDArray
 
+from framework.errors import StudyError
+from framework.study import Study
 from solvers.tumor import window
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.seed import CELLS, VARIANCE, seed
@@ -275,6 +277,18 @@ def test_stored_times_may_begin_after_the_seed(kind: type[FisherKolmogorov | Two
     # Time steps end at stored times, so they are not quite the same ones.
     for one, other in zip(fields, expected[5:], strict=True):
         assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
+
+
+def test_a_first_time_that_leaves_no_time_to_store_is_refused() -> None:
+    study = Path(__file__).parents[1] / "configs" / "fisher_kolmogorov.yaml"
+    for first_time in ("-0.1", "0.9999999999999999", "1"):
+        with pytest.raises(StudyError, match=r"solver\.first_time is \S+: input should be"):
+            Study.load(study, [f"solver.first_time={first_time}"])
+    solver = FisherKolmogorov(24, stored_steps=2, first_time=0.99, prior="published")
+    parameters = solver.parameters.from_unit(np.array([0.5, 0.5, 0.1, 0.5, 0.5, 0.5]))
+    np.testing.assert_allclose(solver.times(parameters), [0.99 * 195, 195])
+    first, last = solver.solve(parameters, 0)
+    assert 1 < last.sum() / first.sum() < 1.1
 
 
 def test_the_same_parameters_give_the_same_bits() -> None:

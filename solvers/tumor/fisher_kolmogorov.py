@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from solvers.base import Field, ParameterSpace, Quantity
@@ -58,7 +58,7 @@ class FisherKolmogorov(TumorGrowth):
         prior: Literal["filtered", "published"] = "filtered",
         stored_steps: Annotated[int, Ge(2)] = 11,
         step: Annotated[float, Ge(1e-3)] = 0.75,
-        first_time: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        first_time: Annotated[float, Ge(0), Le(0.99)] = 0.0,
     ) -> None:
         """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
         of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`

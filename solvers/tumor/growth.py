@@ -12,7 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from solvers.base import BatchSolver, Grid, Order
@@ -66,7 +66,7 @@ class TumorGrowth(BatchSolver):
         grey: str | None = None,
         stored_steps: Annotated[int, Ge(2)] = 11,
         step: Annotated[float, Ge(1e-3)] = 0.75,
-        first_time: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        first_time: Annotated[float, Ge(0), Le(0.99)] = 0.0,
     ) -> None:
         if step > LARGEST_STEP:
             raise ValueError(
