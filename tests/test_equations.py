@@ -81,7 +81,7 @@ def test_the_mean_is_conserved(solver: BatchSolver) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "least"),
-    [(Burgers, 3), (KuramotoSivashinsky, 2), (GrayScott, 5), (NavierStokes, 7)],
+    [(Burgers, 3), (KuramotoSivashinsky, 2), (GrayScott, 5), (NavierStokes, 10)],
 )
 def test_an_unstable_step_is_refused(kind: type[BatchSolver], least: int) -> None:
     unstable, stable = kind(substeps=1), kind(substeps=least)  # type: ignore[call-arg]
@@ -141,6 +141,18 @@ def test_a_step_that_wider_bounds_make_unstable_is_refused(
     with pytest.raises(ValueError, match=r"^substeps is \d+: .* would be unstable"):
         solver.check(solver.parameters.with_bounds(wider))
     solver.check(solver.parameters.with_bounds(narrower))
+
+
+def test_the_longest_permitted_step_of_a_lively_flow_is_stable() -> None:
+    bounds = {"viscosity": (1e-5, 1e-4), "forcing": (5.0, 10.0)}
+    space = NavierStokes.parameters.with_bounds(bounds)
+    with pytest.raises(ValueError, match="unstable") as refused:
+        NavierStokes(32, 7, 9.0, substeps=1).check(space)
+    solver = NavierStokes(32, 7, 9.0, substeps=int(str(refused.value).rpartition(" ")[2]))
+    solver.check(space)
+    fastest = space.from_unit(np.array([[0.0, 1.0, 1.0]] * 4))
+    *_, last = solver.solve_batch(fastest, np.arange(4, dtype=np.uint64))
+    assert np.isfinite(last).all()
 
 
 def test_narrower_bounds_permit_longer_steps() -> None:
