@@ -16,7 +16,16 @@ from framework.inverse.index import Index
 from framework.inverse.index_writer import IndexWriter
 from framework.inverse.indexing import build
 from framework.inverse.kernels import moments
-from framework.inverse.posterior import Particles, Posterior, around, fields, of_distances, of_masks
+from framework.inverse.posterior import (
+    _REACH,
+    Particles,
+    Posterior,
+    _adjusted,
+    around,
+    fields,
+    of_distances,
+    of_masks,
+)
 from framework.store import Store
 from framework.store_identity import StoreConfig
 from framework.store_reader import StoreReader
@@ -350,7 +359,11 @@ def test_a_calibration_is_kept_and_is_of_one_state_of_the_index(
     with pytest.raises(StudyError, match="is not calibrated"):
         Calibration.read(Index.open(path))
     assert calibrate(path).entries == 45 * STEPS
-    file.write_text(file.read_text()[:50])
+    text = file.read_text()
+    file.write_text(text.replace('"temperature": 0.', '"temperature": 1.'))
+    with pytest.raises(RunError, match="its checksum is wrong"):
+        Calibration.read(Index.open(path))
+    file.write_text(text[:50])
     with pytest.raises(RunError, match=r"calibration\.json is damaged"):
         Calibration.read(Index.open(path))
 
@@ -398,3 +411,16 @@ def test_moments_are_those_of_the_voxels(tmp_path: Path, grid: tuple[int, ...]) 
         for mask, values in zip(pair, found, strict=True):
             where = np.argwhere(mask.reshape(whole))
             assert values.tolist() == [len(where), *where.sum(0), *(where**2).sum(0)]
+
+
+def test_values_are_moved_no_further_than_where_entries_are() -> None:
+    random = np.random.default_rng(0)
+    differences = random.normal(0, 0.3, (500, 3))
+    values = 5 + differences @ [[1.0], [2.0], [0.0]]
+    weights = np.ones(500)
+    # Differences of 0 are what was observed: within the cloud the line is followed to there.
+    within = _adjusted(values + 1, differences + [0.3, 0, 0], weights)
+    np.testing.assert_allclose(within, 6 - 0.3, atol=0.05)
+    # Far from it, no further than so many deviations, whatever the distance.
+    far = [_adjusted(values, differences + [0, shift, 0], weights).mean() for shift in (30, 300)]
+    np.testing.assert_allclose(far, 5 - 2 * 0.3 * _REACH, atol=0.2)

@@ -1,15 +1,20 @@
 """The commands of inverse questions, as a user gives them, on a store of tumours in a brain."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import psutil
 import pytest
-from commands import in_process, the_object
+from commands import MILLSTREAM, in_process, the_object
 from numpy.typing import NDArray
 
 from framework.inverse.index import Index
@@ -109,11 +114,14 @@ def test_a_patient_made_of_an_entry_is_that_entry(
     assert found["exact"] is True
     assert found["entries"] == SIMULATIONS * STEPS
     assert 1 <= found["refined"] <= found["entries"]
-    assert found["warnings"] == []
+    assert [text.partition(":")[0] for text in found["warnings"]] == [
+        "the store is too small to be calibrated"
+    ]
     assert found["posterior"].keys() == {"sqrt_DT", "rho_T", "width", "x", "y", "z"}
     low, high = found["posterior"]["sqrt_DT"]["interval_90"]
     assert 0 < low < found["posterior"]["sqrt_DT"]["mean"] < high
     assert found["coverage"]["score"] == 1.0
+    assert [tuple(point) for point in found["coverage"]["simulate_next"]] == 5 * [names]
     assert found["provenance"]["study"]["solver"]["name"] == "fisher_kolmogorov"
 
 
@@ -230,6 +238,19 @@ def test_fields_of_any_solver_can_be_looked_up(module_on_cluster: None, tmp_path
     assert (found["matches"][0]["simulation"], found["matches"][0]["step"]) == (5, 2)
     assert found["matches"][0]["distance"] == 0
     assert found["entries"] == 48
+    # Without a noise nothing can be said of how well it fits.
+    assert found["coverage"]["fits"] is None
+    assert "has no temperature.noise" in found["warnings"][0]
+    noisy = temperature + np.random.default_rng(0).normal(0, 2, temperature.shape)
+    np.savez(tmp_path / "noisy.npz", **{"temperature": noisy, "temperature.noise": np.array(2.0)})
+    done = in_process(tmp_path, "invert", "heat.zarr", "--field", "noisy.npz", "--json")
+    told = the_object(done.stdout)
+    assert told["matches"][0]["simulation"] == 5
+    assert told["coverage"]["fits"] is True
+    assert told["warnings"] == []
+    np.savez(tmp_path / "other.npz", **{"temperature": -noisy, "temperature.noise": np.array(2.0)})
+    done = in_process(tmp_path, "invert", "heat.zarr", "--field", "other.npz", "--json")
+    assert the_object(done.stdout)["coverage"]["fits"] is False
     saved = np.load(tmp_path / "answer" / "fields.npz")
     np.testing.assert_array_equal(saved["matched"][0], temperature)
     for command in (("index", "heat.zarr"), ("invert", "heat.zarr", "--t1c", "any.nii.gz")):
@@ -326,3 +347,32 @@ def test_an_index_has_to_be_of_the_store_as_it_is(folder: Path, patient: Path) -
     calibration.rename(folder / "calibration.json")
     assert "is not calibrated: run millstream index" in ask("gliomas.zarr")
     (folder / "calibration.json").rename(calibration)
+
+
+def test_a_search_that_is_stopped_tells_what_was_found(
+    folder: Path, patient: Path, cluster: str
+) -> None:
+    command = [MILLSTREAM, "invert", "gliomas.zarr", *GIVEN, "--refine", "--json"]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "RAY_ADDRESS": cluster},
+    )  # fmt: skip
+    # It refines once it has a task in the cluster, and that takes longer than to be stopped.
+    while not running_evaluations():
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    found = the_object(output)
+    assert found["error"] == "interrupted"
+    assert found["matches"][0]["score"] == 1.0
+    assert "Traceback" not in errors
+
+
+def running_evaluations() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if any("ray::_evaluate" in part for part in process.cmdline()[:1]):
+                found.append(process)
+    return found

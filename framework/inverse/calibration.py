@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from framework.errors import RunError, StudyError, reason, writing
-from framework.inverse.index import Index, index_folder
+from framework.inverse.index import Index, index_folder, manifest_checksum
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
 from framework.inverse.query import Observed
 from framework.store_identity import solver_of
@@ -77,7 +77,7 @@ class Calibration:
         path = index.folder / FILE
         try:
             kept = [cls(**{**one, "masks": tuple(one["masks"])}) for one in _read(path)]
-        except (OSError, ValueError, TypeError, LookupError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise RunError(
                 f"{path} is damaged: {reason(error)}; remove it and run millstream index again"
             ) from None
@@ -97,6 +97,17 @@ class Calibration:
     def summary(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
+
+
+def calibrated(store: str) -> Calibration:
+    """As `calibrate`, which is only done if it was not yet for what the index has."""
+    reader = StoreReader(store)
+    index = Index(index_folder(reader.path))
+    index.check(reader)
+    try:
+        return Calibration.read(index)
+    except StudyError:
+        return calibrate(store)
 
 
 def calibrate(store: str) -> Calibration:
@@ -123,19 +134,22 @@ def calibrate(store: str) -> Calibration:
     path = index.folder / FILE
     with writing(path):
         partial = path.with_suffix(".partial")
-        summaries = [calibration.summary() for calibration in calibrations]
-        partial.write_text(json.dumps(summaries, indent=1) + "\n")
+        kept: dict[str, Any] = {"found": [calibration.summary() for calibration in calibrations]}
+        partial.write_text(json.dumps({**kept, "checksum": manifest_checksum(kept)}, indent=1))
         partial.replace(path)
     return calibrations[0]
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """What is in the file, nothing if there is none."""
+    """What is in the file, nothing if there is none. Raises ValueError and LookupError."""
     try:
-        kept: list[dict[str, Any]] = json.loads(path.read_text())
+        kept: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         return []
-    return kept
+    if kept.pop("checksum") != manifest_checksum(kept):
+        raise ValueError("its checksum is wrong")
+    found: list[dict[str, Any]] = kept["found"]
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """The commands of inverse questions: `index` and `invert`."""
 
+import signal
 import sys
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -35,14 +38,14 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Build the look-up index of a store, or extend it by what was simulated since."""
-    from framework.inverse.calibration import calibrate
+    from framework.inverse.calibration import calibrated
     from framework.inverse.indexing import build
 
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _stoppable():
             tried = {name: _numbers(text, name) for name, text in _pairs(thresholds or [])}
             result = build(store, tried or None, _tell)
-            result["calibration"] = calibrate(store).summary()
+            result["calibration"] = calibrated(store).summary()
     except StudyError as error:
         fail(2, str(error), {}, as_json)
     except RunError as error:
@@ -142,8 +145,13 @@ def invert(
 
     inversion: Inversion | None = None
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _stoppable():
             _check_sources(t1c or flair, labels, field, convention, core or oedema)
+            if surrogate is not None and field is None:
+                raise StudyError(
+                    "a --surrogate's gradients can refine what is found for --field only: masks "
+                    "have none"
+                )
             if recurrence is not None and out is None:
                 raise StudyError("--recurrence is for the plans that are written: give --out too")
             if field is not None:
@@ -167,12 +175,32 @@ def invert(
             if out is not None:
                 inversion.save(out)
     except StudyError as error:
-        fail(2, str(error), inversion.result() if inversion else {}, as_json)
+        _end(2, str(error), inversion, as_json)
     except RunError as error:
-        fail(1, str(error), inversion.result() if inversion else {}, as_json)
+        _end(1, str(error), inversion, as_json)
     except KeyboardInterrupt:
-        fail(130, "interrupted", inversion.result() if inversion else {}, as_json)
+        _end(130, "interrupted", inversion, as_json)
     print_result(inversion.result(), inversion.text(), as_json)
+
+
+def _end(status: int, message: str, inversion: "Inversion | None", as_json: bool) -> NoReturn:
+    """End early, with what was found by then."""
+    if inversion is not None and not as_json:
+        print(inversion.text())
+    fail(status, message, inversion.result() if inversion else {}, as_json)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM interrupts, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_sources(

@@ -49,6 +49,7 @@ class ObservedField:
     precision: NDArray[np.float64]  # 1 / noise [m]
     points: NDArray[np.intp] | None = None
     shares: NDArray[np.float64] | None = None
+    stated: bool = True  # whether the noise was said, and not taken for 1
 
     def distance(self, field: NDArray[np.floating]) -> float:
         """Of the field [*grid]; summed in float64, the same for the same numbers."""
@@ -177,7 +178,8 @@ def _field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solver) -> Obs
             f"{name}.noise is not a positive, finite standard deviation at {bad} of "
             f"{len(values)} observed points"
         )
-    return ObservedField(values, precision, points, shares)
+    stated = f"{name}.noise" in arrays
+    return ObservedField(values, precision, points, shares, stated)
 
 
 def _interpolation(

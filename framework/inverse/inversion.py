@@ -20,10 +20,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import chi2
 
 from framework.block import Simulation
 from framework.ensemble import EnsembleConfig
 from framework.errors import StudyError, writing
+from framework.inverse.calibration import FALSE_ALARMS
 from framework.inverse.field_observation import FieldObservation
 from framework.inverse.field_query import FieldAnswer, FieldMatch, search_fields
 from framework.inverse.growing import Growth, grow, grown_store, merge
@@ -36,6 +38,9 @@ from framework.store_reader import StoreReader
 
 # Refinement begins at the best match, and looks as far as so many of the best differ.
 _STARTS = 5
+# Of simulations that would tell more, so many are told.
+_NEXT = 5
+_VERSIONS = ("millstream", "numpy", "numba", "scipy", "zarr", "nibabel")
 
 
 class Inversion(ABC):
@@ -73,6 +78,16 @@ class Inversion(ABC):
     @abstractmethod
     def objective(self) -> Objective:
         """What refinement improves."""
+
+    @abstractmethod
+    def coverage(self) -> dict[str, Any]:
+        """Whether anything in the store fits what was observed, as plain values for JSON: `fits`,
+        None if it cannot be said, `score`, and what it was compared with."""
+
+    def next(self) -> list[dict[str, float]]:
+        """Parameters of simulations that would tell more."""
+        points = around(self.posterior, self.reader, self.solver, _NEXT)
+        return [_named(self.solver.parameters.names, point) for point in points]
 
     def answer(self) -> None:
         """Ask the store, and what was grown beside it."""
@@ -154,13 +169,14 @@ class Inversion(ABC):
             "refined": self.refined,
             "seconds": self.seconds,
             "posterior": self.posterior.summary(),
+            "coverage": {**self.coverage(), "simulate_next": self.next()},
             "units": {item.name: item.units for item in self.solver.parameters.items}
             | {"time": self.solver.time_units},
             "warnings": self.warnings,
             "provenance": {
                 "store": self.reader.identity,
                 "study": self.reader.study,
-                "millstream": metadata.version("millstream"),
+                "versions": {name: metadata.version(name) for name in _VERSIONS},
             },
         }
         if self.growth is not None:
@@ -217,7 +233,9 @@ class Inversion(ABC):
         """Write result.json."""
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            (out / "result.json").write_text(json.dumps(self.result(), indent=1) + "\n")
+            partial = out / "result.json.partial"
+            partial.write_text(json.dumps(self.result(), indent=1) + "\n")
+            partial.replace(out / "result.json")
 
 
 class FieldInversion(Inversion):
@@ -226,6 +244,13 @@ class FieldInversion(Inversion):
     def __init__(self, store: str, file: Path, top: int) -> None:
         super().__init__(store, top)
         self.observation = FieldObservation.read(file, self.solver)
+        for channel, seen in self.observation.fields.items():
+            if not seen.stated:
+                field = self.solver.fields[channel]
+                self.warnings.append(
+                    f"{file} has no {field.name}.noise: a standard deviation of 1 was taken, on "
+                    "which the posterior depends"
+                )
         self.answer()
 
     def ask(self, reader: StoreReader, top: int) -> FieldAnswer:
@@ -242,6 +267,18 @@ class FieldInversion(Inversion):
 
     def tell(self, match: FieldMatch) -> dict[str, Any]:
         return {"distance": match.distance}
+
+    def coverage(self) -> dict[str, Any]:
+        # If the best match were the truth, its distance would be chi-square distributed.
+        seen = self.observation.fields.values()
+        distance = float(self.matches[0][1].distance)
+        greatest = float(chi2.ppf(1 - FALSE_ALARMS, sum(len(one.values) for one in seen)))
+        return {
+            "fits": distance <= greatest if all(one.stated for one in seen) else None,
+            "score": distance,
+            "greatest_distance": greatest,
+            "false_alarms": FALSE_ALARMS,
+        }
 
     def objective(self) -> Objective:
         return FieldObjective(self.observation)

@@ -53,6 +53,11 @@ class MaskInversion(Inversion):
             self.region = read_region(self.observation, self.solver, recurrence)
         self.calibration = Calibration.read(self.index, self.observation.masks)
         self.warnings += self.observation.warnings
+        if self.calibration.least_score is None:
+            self.warnings.append(
+                "the store is too small to be calibrated: the posterior's intervals are not to be "
+                "relied on"
+            )
         self.weights = weights
         self.plans: dict[str, dict[str, float]] = {}
         self.answer()
@@ -83,7 +88,6 @@ class MaskInversion(Inversion):
         build(path, self.index.masks)
 
     def coverage(self) -> dict[str, Any]:
-        """Whether anything in the store fits what was observed, as plain values for JSON."""
         score = self.best_score()
         return {
             "fits": self.calibration.fits(score),
@@ -100,7 +104,6 @@ class MaskInversion(Inversion):
 
     def result(self) -> dict[str, Any]:
         result = super().result()
-        result["coverage"] = self.coverage()
         result["volumes_ml"] = self.observation.volumes
         result["provenance"]["index"] = {
             "path": str(self.index.folder),

@@ -14,14 +14,15 @@ by what a linear regression says of how they differ from it (Beaumont, Zhang and
 162, 2002), with volumes, centroids and extents of the masks as what is compared. The extent, how
 far voxels are from the centroid, tells a front that is wide from one that is sharp at the same
 volume. What was observed has a rater's noise, which entries have not, so values are then stretched
-about their median as calibration says. All this makes intervals
-narrower at the same coverage. Fields have it not, and neither have mean and deviation of the
-simulated fields, which are over the entries as they are.
+about their median as calibration says. All this makes intervals narrower at the same coverage.
+Fields have it not, and neither have mean and deviation of the simulated fields, which are over the
+entries as they are.
 
 Shapes: n entries or particles (an entry with one choice of thresholds), q quantities, M masks, T
 thresholds of all masks, C fields, `*grid` the grid's axes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,9 @@ _MOST, _LEAST = 400, 1e-5
 SIDES = (0.05, 0.95)
 # A relative difference of masks that a regression should not take for large.
 _DIFFERENCE = 0.3
+# How far it is followed, in standard deviations of the particles: 7 % of 120 patients whom a store
+# covers are further away (half of them 1.3 or more, one 3.0), a real glioma 4.2.
+_REACH = 2.0
 
 
 @dataclass(frozen=True)
@@ -265,15 +269,20 @@ def _shape(sums: NDArray[np.int64], spacing: Floats) -> Floats:
 def _adjusted(values: Floats, differences: Floats, weights: Floats) -> Floats:
     """Values [n, q] less what a weighted regression on the differences explains.
 
-    With a ridge, lest few particles are fitted to their chance.
+    With a ridge, lest few particles are fitted to their chance. A patient whom no entry is like
+    lies beyond the particles, where nothing says that the regression holds: values are moved no
+    further than these reach, by Mahalanobis' distance.
     """
     weights = weights / weights.sum()
     differences = differences / _DIFFERENCE
-    centred = differences - weights @ differences
+    mean = weights @ differences
+    centred = differences - mean
     weighted = centred.T * weights
-    ridge = (weights**2).sum() * np.eye(differences.shape[1])
-    slopes = np.linalg.solve(weighted @ centred + ridge, weighted @ (values - weights @ values))
-    return np.asarray(values - differences @ slopes)
+    spread = weighted @ centred + (weights**2).sum() * np.eye(len(mean))
+    slopes = np.linalg.solve(spread, weighted @ (values - weights @ values))
+    distance = math.sqrt(mean @ np.linalg.solve(spread, mean))
+    beyond = mean * max(0.0, 1 - _REACH / max(distance, _REACH))
+    return np.asarray(values - (differences - beyond) @ slopes)
 
 
 def quantiles(values: Floats, weights: Floats, shares: tuple[float, ...]) -> Floats:
