@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +51,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
         cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -56,6 +59,9 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
             f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS): "
             f"{' '.join(str(error).split())}"
         ) from None
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        # Ray has put its own in the place of the command's, and that ends at once.
+        signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:

@@ -419,8 +419,10 @@ def test_values_are_moved_no_further_than_where_entries_are() -> None:
     values = 5 + differences @ [[1.0], [2.0], [0.0]]
     weights = np.ones(500)
     # Differences of 0 are what was observed: within the cloud the line is followed to there.
-    within = _adjusted(values + 1, differences + [0.3, 0, 0], weights)
+    within = _adjusted(values + 1, np.add(differences, [0.3, 0, 0]), weights)
     np.testing.assert_allclose(within, 6 - 0.3, atol=0.05)
     # Far from it, no further than so many deviations, whatever the distance.
-    far = [_adjusted(values, differences + [0, shift, 0], weights).mean() for shift in (30, 300)]
+    far = [
+        _adjusted(values, np.add(differences, [0, shift, 0]), weights).mean() for shift in (30, 300)
+    ]
     np.testing.assert_allclose(far, 5 - 2 * 0.3 * _REACH, atol=0.2)
