@@ -40,7 +40,7 @@ from table import print_table
 
 from framework.inverse.index import Cubes, Index
 from framework.inverse.index_writer import IndexWriter
-from framework.inverse.query import search, search_above
+from framework.inverse.query import search
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]
@@ -189,7 +189,7 @@ def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float
         f"resident of the mapped files, bytes an entry and threshold: {bounds / per:.0f} for the "
         f"bounds, {records / per:.0f} of {8 * len(index.voxels) / per:.0f} of records"
     )
-    everything, seconds = timed(lambda: search_above(index, masks, margin=1.0))
+    everything, seconds = timed(lambda: search(index, masks, top=index.entries))
     same = everything.matches[:TOP] == search(index, masks, top=TOP).matches
     print(f"when all entries are refined: {seconds:.1f} s, the same answer: {same}")
     return typical

@@ -14,7 +14,7 @@ from framework.errors import StudyError
 from framework.inverse import index_writer, query
 from framework.inverse.index import Index
 from framework.inverse.index_writer import IndexWriter
-from framework.inverse.query import Observed, dice, search, search_above
+from framework.inverse.query import Observed, dice, search
 
 Masks = NDArray[np.bool_]
 THRESHOLDS = {"core": (0.5, 0.7), "rim": (0.1,), "halo": (0.02, 0.04, 0.06)}
@@ -129,12 +129,10 @@ def test_the_answer_is_that_of_comparing_every_voxel(
             observed = {name: masks[0][first[name]] for name in asked}
         weights = {name: float(random.integers(0, 3) * random.random()) for name in asked}
         weights[asked[0]] += float(random.choice([1e-300, 1e-3, 1.0]))
-        check(entries, observed, weights, int(random.integers(1, n + 1)), random.random() ** 2)
+        check(entries, observed, weights, int(random.integers(1, n + 1)))
 
 
-def check(
-    entries: Entries, observed: Observed, weights: dict[str, float], top: int, margin: float
-) -> None:
+def check(entries: Entries, observed: Observed, weights: dict[str, float], top: int) -> None:
     index, ranking = entries.index, entries.ranking(observed, weights)
     answer = search(index, observed, weights, top)
     assert [(match.score, match.entry) for match in answer.matches] == ranking[:top]
@@ -145,10 +143,6 @@ def check(
             right = entries.dice(match.entry, name, mask)
             assert match.dice[name] == max(right)
             assert match.thresholds[name] == THRESHOLDS[name][right.index(max(right))]
-
-    above = search_above(index, observed, weights, margin)
-    right = [item for item in ranking if item[0] >= ranking[0][0] - margin]
-    assert [(match.score, match.entry) for match in above.matches] == right
 
     own = entries.keys[0][0]
     others = [item for item in ranking if entries.keys[item[1]][0] != own]
@@ -189,8 +183,8 @@ def test_few_entries_are_compared_voxel_by_voxel(balls: Entries) -> None:
 def test_an_index_without_a_single_voxel_is_searched(tmp_path: Path) -> None:
     masks = [np.zeros((1, 5, 4), bool)] * 9
     entries = made(tmp_path / "index", [divmod(i, STEPS) for i in range(9)], masks, ["rim"])
-    check(entries, {"rim": np.zeros((5, 4), bool)}, {"rim": 1.0}, 4, 0.5)
-    check(entries, {"rim": np.ones((5, 4), bool)}, {"rim": 1.0}, 9, 0.5)
+    check(entries, {"rim": np.zeros((5, 4), bool)}, {"rim": 1.0}, 4)
+    check(entries, {"rim": np.ones((5, 4), bool)}, {"rim": 1.0}, 9)
 
 
 def test_equal_weights_unless_given(balls: Entries) -> None:
@@ -234,8 +228,3 @@ def test_what_cannot_be_asked_is_refused(
 ) -> None:
     with pytest.raises(StudyError, match=message):
         search(balls.index, observed, **options)  # type: ignore[arg-type]
-
-
-def test_a_margin_below_zero_is_refused(balls: Entries) -> None:
-    with pytest.raises(StudyError, match="margin is -1: it must be at least 0"):
-        search_above(balls.index, {"core": MASK}, margin=-1)

@@ -75,24 +75,6 @@ def search(
     return asked.answer(*asked.best(top), started)
 
 
-def search_above(
-    index: Index,
-    observed: Observed,
-    weights: Mapping[str, float] | None = None,
-    margin: float = 0.0,
-    leave_out: int | None = None,
-) -> Answer:
-    """Every entry whose score is at least the best one less `margin`, exactly. See `search`."""
-    started = time.perf_counter()
-    if not margin >= 0:
-        raise StudyError(f"margin is {margin}: it must be at least 0")
-    asked = _Search(index, observed, weights, leave_out)
-    if not asked.entries:
-        raise StudyError(f"the index {index.folder} has no other simulation than {leave_out}")
-    _, scores = asked.best(1)
-    return asked.answer(*asked.above(float(scores[0]) - margin), started)
-
-
 def dice(
     index: Index, observed: Observed, entries: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
@@ -220,11 +202,6 @@ class _Search:
             scores = np.append(scores, self._scores(batch, floor))
             floor = np.partition(scores, len(scores) - top)[len(scores) - top]
         return self._sorted(found, scores, floor, top)
-
-    def above(self, floor: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """All entries with scores of at least `floor`, and the scores, in order."""
-        found = np.flatnonzero(self.bounds >= max(floor, 0.0))
-        return self._sorted(found, self._scores(found, floor), floor, len(found))
 
     def answer(
         self, entries: NDArray[np.int64], scores: NDArray[np.float64], started: float
