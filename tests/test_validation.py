@@ -309,7 +309,18 @@ def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
         for parameter in surrogate.parameters():
             parameter.zero_()
     validation.poll(timeout=None)
-    assert validation.latest == expected
+    # An FNO's sums may be rounded otherwise in another process, by where its arrays lie.
+    assert validation.latest is not None
+    assert numbers(validation.latest) == pytest.approx(numbers(expected), rel=1e-5)
+
+
+def numbers(value: Any) -> list[float]:
+    """All that a summary says, in order."""
+    if isinstance(value, dict):
+        return [number for key in sorted(value) for number in numbers(value[key])]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers(item)]
+    return [float(value)]
 
 
 def behind_gate(directory: Path) -> Callable[[], Surrogate]:
