@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -18,9 +19,11 @@ from commands import MILLSTREAM, in_process, the_object
 from numpy.typing import NDArray
 
 from framework.inverse.index import Index
+from framework.inverse.observation import read_labels
 from framework.store_identity import solver_of
 from framework.store_reader import StoreReader
 from solvers.base import Solver
+from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SIMULATIONS, STEPS = 48, 5
@@ -376,3 +379,14 @@ def running_evaluations() -> list[psutil.Process]:
             if any("ray::_evaluate" in part for part in process.cmdline()[:1]):
                 found.append(process)
     return found
+
+
+def test_the_example_writes_a_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(CONFIGS.parent / "examples" / "synthetic_patient.py"), run_name="__main__")
+    assert "patient.nii.gz: sqrt_DT 10.6" in capsys.readouterr().out
+    seen = read_labels(FisherKolmogorov(), tmp_path / "patient.nii.gz", "gliodil")
+    assert seen.warnings == ()
+    assert 5 < seen.volumes["t1c"] < seen.volumes["flair"] < 150
