@@ -333,6 +333,19 @@ def test_a_grown_store_counts_if_it_was_grown_from_this_one(
     assert "gliomas.grown.zarr was not grown from the store" in done.stderr
 
 
+def test_indexing_again_changes_nothing(folder: Path) -> None:
+    def state() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in index.iterdir()}
+
+    index = Path(Index.open(str(folder / "gliomas.zarr")).folder)
+    before = state()
+    assert {"index.json", "calibration.json", "voxels"} < before.keys()
+    done = in_process(folder, "index", "gliomas.zarr")
+    assert done.returncode == 0
+    assert "0 of them new" in done.stdout
+    assert state() == {**before, "voxels": state()["voxels"]}  # opened to append
+
+
 def test_an_index_has_to_be_of_the_store_as_it_is(folder: Path, patient: Path) -> None:
     def ask(*changed: str) -> str:
         done = in_process(folder, "invert", *changed, *GIVEN)

@@ -193,13 +193,15 @@ class _Search:
         left[found] = False
         rest = np.flatnonzero(left)
         rest = rest[np.argsort(-self.bounds[rest], kind="stable")]
-        for start in range(0, len(rest), _BATCH):
-            batch = rest[start : start + _BATCH]
+        size = max(_BATCH, top)
+        for start in range(0, len(rest), size):
+            batch = rest[start : start + size]
             batch = batch[self.bounds[batch] >= floor]
             if not len(batch):
                 break
-            found = np.append(found, batch)
-            scores = np.append(scores, self._scores(batch, floor))
+            kept = scores >= floor
+            found = np.append(found[kept], batch)
+            scores = np.append(scores[kept], self._scores(batch, floor))
             floor = np.partition(scores, len(scores) - top)[len(scores) - top]
         return self._sorted(found, scores, floor, top)
 
