@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from framework.errors import RunError, StudyError
 from framework.inverse import calibration
-from framework.inverse.calibration import FALSE_ALARMS, FILE, Calibration, calibrate, moved, observe
+from framework.inverse.calibration import (
+    FALSE_ALARMS,
+    FILE,
+    Calibration,
+    calibrate,
+    moved,
+    observe,
+    patients,
+)
 from framework.inverse.field_query import FieldAnswer
 from framework.inverse.index import Index
 from framework.inverse.index_writer import IndexWriter
@@ -76,6 +84,15 @@ class Balls(Solver):
             "x": Quantity(x, "mm"),
             "y": Quantity(y, "mm"),
         }
+
+
+class Late(Balls):
+    """Whose growth begins at half of the time."""
+
+    def identifiable(
+        self, parameters: NDArray[np.float64], t: NDArray[np.float64]
+    ) -> Mapping[str, Quantity]:
+        return super().identifiable(parameters, np.maximum(t - 0.5, 0))
 
 
 SOLVER = Balls()
@@ -333,6 +350,35 @@ def test_a_store_of_one_simulation_is_too_small_to_calibrate(tmp_path: Path) -> 
     made = calibrate(path)
     assert Calibration.read(Index.open(path)) == made
     assert made.fits(0.0) is None
+
+
+def test_patients_of_few_simulations_say_nothing(tmp_path: Path) -> None:
+    path = stored(tmp_path / "balls.zarr", 38)
+    build(path)
+    reader = StoreReader(path)
+    made = list(patients(Index.open(reader), reader, SOLVER, 45, np.random.default_rng(0)))
+    assert len(made) == 45  # of whom enough is seen
+    assert calibrate(path).least_score is None
+
+
+def test_what_has_not_grown_is_no_patient(index: Index, reader: StoreReader) -> None:
+    """As the posterior leaves it out, it cannot be the truth."""
+    made = patients(index, reader, Late(), 60, np.random.default_rng(0))
+    assert {step for _, step, _ in made} == {2}
+    made = patients(index, reader, SOLVER, 60, np.random.default_rng(0))
+    assert {step for _, step, _ in made} == {1, 2}
+
+
+def test_what_is_the_same_in_all_the_store_is_told_with_no_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "_PATIENTS", 40)
+    monkeypatch.setattr(Balls, "identifiable", lambda self, p, t: {"depth": Quantity(0 * t + 7)})
+    path = stored(tmp_path / "balls.zarr", 45)
+    build(path)
+    made = calibrate(path)
+    assert made.checked == 40
+    assert made.width == {"depth": 0}
 
 
 def test_what_is_simulated_meanwhile_does_not_keep_from_calibrating(tmp_path: Path) -> None:

@@ -222,6 +222,15 @@ def test_more_is_simulated_around_the_best_and_asked_too(
     # Later questions ask the added ones as well.
     again = invert(tmp_path, "--flair", "flair.nii.gz")
     assert again["matches"] == found["matches"]
+    # Whether anything fits is asked of them, too, whatever the weights.
+    weighed = invert(tmp_path, "--flair", "flair.nii.gz", "--weights", "flair=2")
+    assert weighed["coverage"] == again["coverage"]
+    assert weighed["coverage"]["score"] == best > before["coverage"]["score"]
+    # What would tell more is not what was simulated already, and the next growth is that.
+    assert again["coverage"]["simulate_next"] != before["coverage"]["simulate_next"]
+    invert(tmp_path, "--flair", "flair.nii.gz", "--grow", "6")
+    grown = StoreReader(str(tmp_path / "gliomas.grown.zarr"))
+    assert len(np.unique(grown.parameters[grown.complete], axis=0)) == 12
 
 
 def test_fields_of_any_solver_can_be_looked_up(module_on_cluster: None, tmp_path: Path) -> None:
@@ -254,6 +263,13 @@ def test_fields_of_any_solver_can_be_looked_up(module_on_cluster: None, tmp_path
     np.savez(tmp_path / "other.npz", **{"temperature": -noisy, "temperature.noise": np.array(2.0)})
     done = in_process(tmp_path, "invert", "heat.zarr", "--field", "other.npz", "--json")
     assert the_object(done.stdout)["coverage"]["fits"] is False
+    for file, says in {
+        "seen": "without the noise it cannot be said",
+        "noisy": "the best match fits: its distance",
+        "other": "NOTHING in the store fits",
+    }.items():
+        done = in_process(tmp_path, "invert", "heat.zarr", "--field", f"{file}.npz")
+        assert says in done.stdout
     saved = np.load(tmp_path / "answer" / "fields.npz")
     np.testing.assert_array_equal(saved["matched"][0], temperature)
     for command in (("index", "heat.zarr"), ("invert", "heat.zarr", "--t1c", "any.nii.gz")):

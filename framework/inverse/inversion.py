@@ -86,14 +86,23 @@ class Inversion(ABC):
 
     def next(self) -> list[dict[str, float]]:
         """Parameters of simulations that would tell more."""
-        points = around(self.posterior, self.reader, self.solver, _NEXT)
+        points = self.around(_NEXT)
         return [_named(self.solver.parameters.names, point) for point in points]
+
+    def around(self, simulations: int) -> NDArray[np.float64]:
+        """Parameters [simulations, p] where the posterior is; others once these were simulated."""
+        grown = grown_store(self.reader)
+        seed = 0 if grown is None else len(grown.complete)
+        return around(self.posterior, self.reader, self.solver, simulations, seed)
+
+    def readers(self) -> list[StoreReader]:
+        """The store, and what was grown beside it if that can be asked."""
+        grown = grown_store(self.reader)
+        return [self.reader, *([grown] if grown is not None and self.count(grown) else [])]
 
     def answer(self) -> None:
         """Ask the store, and what was grown beside it."""
-        readers, grown = [self.reader], grown_store(self.reader)
-        if grown is not None and self.count(grown):
-            readers.append(grown)
+        readers = self.readers()
         answers = [self.ask(self.reader, self.top)]
         for reader in readers[1:]:
             answers.append(self.ask(reader, min(self.top, self.count(reader))))
@@ -109,7 +118,7 @@ class Inversion(ABC):
 
     def grow(self, simulations: int) -> None:
         """Simulate more where the posterior is, and ask again."""
-        points = around(self.posterior, self.reader, self.solver, simulations)
+        points = self.around(simulations)
         self.growth = grow(self.reader, solver_factory(self.reader), points, _ensemble())
         self.index_grown(self.growth.path)
         self.answer()
@@ -279,6 +288,20 @@ class FieldInversion(Inversion):
             "greatest_distance": greatest,
             "false_alarms": FALSE_ALARMS,
         }
+
+    def text(self) -> str:
+        coverage = self.coverage()
+        says = {
+            True: "the best match fits",
+            False: "NOTHING in the store fits what was observed: do not trust the matches",
+            None: "without the noise it cannot be said whether anything fits",
+        }[coverage["fits"]]
+        if coverage["fits"] is not None:
+            says += (
+                f": its distance is {coverage['score']:.4g}; noise alone stays below "
+                f"{coverage['greatest_distance']:.4g} in {1 - coverage['false_alarms']:.0%}"
+            )
+        return f"{super().text()}\n{says}"
 
     def objective(self) -> Objective:
         return FieldObjective(self.observation)

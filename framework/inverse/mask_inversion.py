@@ -63,8 +63,10 @@ class MaskInversion(Inversion):
         self.answer()
 
     def ask(self, reader: StoreReader, top: int) -> Answer:
-        index = self.index if reader is self.reader else Index.open(reader)
-        return search(index, self.observation.masks, self.weights, top)
+        return search(self._index(reader), self.observation.masks, self.weights, top)
+
+    def _index(self, reader: StoreReader) -> Index:
+        return self.index if reader is self.reader else Index.open(reader)
 
     def weigh(self) -> Posterior:
         temperature, stretch = self.calibration.temperature, self.calibration.stretch
@@ -97,10 +99,12 @@ class MaskInversion(Inversion):
         }
 
     def best_score(self) -> float:
-        """Of all matches, with masks that weigh alike, as the calibration has it."""
+        """Of all entries, with masks that weigh alike, as the calibration has it."""
         if self.weights is None:
             return float(self.matches[0][1].score)
-        return search(self.index, self.observation.masks, None, 1).matches[0].score
+        indexes = [self._index(reader) for reader in self.readers()]
+        asked = [search(index, self.observation.masks, None, 1) for index in indexes]
+        return max(answer.matches[0].score for answer in asked)
 
     def result(self) -> dict[str, Any]:
         result = super().result()
