@@ -369,6 +369,17 @@ def test_what_has_not_grown_is_no_patient(index: Index, reader: StoreReader) -> 
     assert {step for _, step, _ in made} == {1, 2}
 
 
+def test_nothing_is_said_of_entries_in_which_nothing_has_grown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stored(tmp_path / "balls.zarr", 3)
+    build(path)
+    reader = StoreReader(path)
+    monkeypatch.setattr(reader, "t", 0 * reader.t)
+    with pytest.raises(StudyError, match="in none of the 9 entries"):
+        of_masks(Index.open(reader), reader, SOLVER, patient(0)[1], TEMPERATURE)
+
+
 def test_what_is_the_same_in_all_the_store_is_told_with_no_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

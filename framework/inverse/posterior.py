@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.errors import StudyError
 from framework.inverse.field_query import FieldAnswer
 from framework.inverse.index import Index
 from framework.inverse.kernels import moments
@@ -141,11 +142,18 @@ class Particles:
 
     def values(self, temperature: float) -> tuple[Floats, Floats, Floats]:
         """Weights of the entries [n]; values of the quantities of the particles [m, q], those that
-        are positive as logarithms; and the particles' weights [m]."""
+        are positive as logarithms; and the particles' weights [m].
+
+        Raises StudyError if nothing has grown in any of the entries."""
         likelihoods = (self._scores - self._scores.max()) / temperature + self._prior
         weights = np.exp(likelihoods - likelihoods.max())
         # What has no logarithm cannot be regressed on; of a size 0 nothing is to be seen anyway.
         weights[(self._values[:, self.positive] <= 0).any(1)] = 0
+        if not weights.any():
+            raise StudyError(
+                f"in none of the {len(weights)} entries most like what was observed has anything "
+                "grown yet, so nothing can be said of sizes: add simulations with later times"
+            )
         chosen = np.nonzero(weights > _LEAST * weights.max())
         values = np.where(self.positive, np.log(np.maximum(self._values, 1e-300)), self._values)
         adjusted = _adjusted(values[chosen[0]], self._at(chosen), weights[chosen])
