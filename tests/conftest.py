@@ -8,7 +8,6 @@ import pytest
 import torch
 from ray.cluster_utils import Cluster
 
-
 # A local Ray leaves RAY_AUTH_MODE=token in the environment of the process that started it. Commands
 # that are started from there would ask a token of the cluster below, which has none.
 os.environ["RAY_AUTH_MODE"] = "disabled"
