@@ -27,6 +27,7 @@ from framework.inverse.index import Index
 from framework.inverse.index_writer import IndexWriter
 from framework.inverse.observer import Observer
 from framework.inverse.posterior import Floats, Particles
+from framework.inverse.query import search
 from framework.palette import BLUE, ORANGE, STYLE, matplotlib
 from framework.store import Store
 from framework.store_identity import identity, solver_of
@@ -44,7 +45,8 @@ def errors(
     quantity that is positive as a ratio, and of the place as a distance."""
     particles = Particles(index, reader, solver, patient.masks)
     posterior = particles.at(TEMPERATURE)
-    simulation, step = particles.key
+    best = search(index, patient.masks, top=1).matches[0]
+    simulation, step = best.simulation, best.step
     t = reader.t[simulation, step : step + 1]
     match = solver.identifiable(reader.parameters[simulation][None], t)
     positive = particles.positive
@@ -55,8 +57,8 @@ def errors(
         return np.append(np.expm1(sizes), place)
 
     mean = np.array([estimate.mean for estimate in posterior.quantities.values()])
-    best = np.array([quantity.values[0] for quantity in match.values()])
-    return particles.best, error(best), error(mean)
+    nearest = np.array([quantity.values[0] for quantity in match.values()])
+    return best.score, error(nearest), error(mean)
 
 
 def study(

@@ -172,7 +172,7 @@ class Run:
         Raises RunError when it cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
-        with Interrupts(self._interrupt) as interrupts:
+        with Interrupts(self._interrupt):
             try:
                 self._begin()
                 with (
@@ -180,7 +180,6 @@ class Run:
                     self._history,
                     ray_for(self.study.ensemble, self.study.validation.cpus),
                 ):
-                    interrupts.arm()
                     self._stream_and_train()
                 if self._interrupted:
                     raise KeyboardInterrupt

@@ -61,11 +61,10 @@ class Simulating:
         title = f"{self._store.path}: {self._study.solver.name}"
         try:
             with (
-                Interrupts(self._interrupt) as interrupts,
+                Interrupts(self._interrupt),
                 Display(title, self._record, []),
                 ray_for(self._study.ensemble, 0),
             ):
-                interrupts.arm()
                 try:
                     store_all(self._ensemble, self._store, self._stored_steps)
                 finally:

@@ -62,6 +62,15 @@ class StoreReader:
             fields[:, channel] = self.values(simulation, channel)
         return fields
 
+    def step(self, simulation: int, position: int) -> NDArray[np.float32]:
+        """The fields [C, *grid] of a complete simulation at one of the kept steps, by its position.
+        Raises RunError if damaged."""
+        at = slice(position, position + 1)
+        channels = range(len(self._arrays))
+        return np.concatenate(
+            [self.values(simulation, channel, at) for channel in channels], dtype=np.float32
+        )
+
     def chunks(self) -> list[slice]:
         """Which of the kept steps lie in one chunk, and so are read together."""
         count, length = len(self.steps), self._arrays[0].chunks[1]

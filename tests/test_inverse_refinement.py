@@ -20,13 +20,13 @@ from framework.block import Simulation
 from framework.design import Design, DesignConfig
 from framework.ensemble import EnsembleConfig
 from framework.errors import RunError, StudyError
+from framework.inverse.field_inversion import FieldInversion
 from framework.inverse.field_observation import FieldObservation, ObservedField
 from framework.inverse.field_query import search_fields
 from framework.inverse.gradient_refinement import descend, refine_by_gradient
 from framework.inverse.growing import Growth, grow, grown_path, grown_store, merge
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
-from framework.inverse.inversion import FieldInversion
 from framework.inverse.objective import FieldObjective, MaskObjective
 from framework.inverse.query import Match, search
 from framework.inverse.refinement import (

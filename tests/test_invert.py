@@ -116,7 +116,7 @@ def test_a_patient_made_of_an_entry_is_that_entry(
     assert list(best["parameters"].values()) == reader.parameters[known].tolist()
     assert found["exact"] is True
     assert found["entries"] == SIMULATIONS * STEPS
-    assert 1 <= found["refined"] <= found["entries"]
+    assert 0 < found["refined"] < found["entries"]  # bounds tell of the others
     assert [text.partition(":")[0] for text in found["warnings"]] == [
         "the store is too small to be calibrated"
     ]

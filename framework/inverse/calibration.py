@@ -193,13 +193,7 @@ def patients(
         possible &= (quantity.values > 0) | (not quantity.positive)
     for entry in random.permutation(seen)[: _TRIES * count].tolist():
         simulation, step = index.keys[entry].tolist()
-        fields = np.stack(
-            [
-                reader.values(simulation, channel, slice(step, step + 1))[0].astype(np.float32)
-                for channel in range(len(solver.fields))
-            ]
-        )
-        observed = observe(solver, fields, index.masks, random)
+        observed = observe(solver, reader.step(simulation, step), index.masks, random)
         if observed is not None and possible[entry]:
             yield simulation, step, observed
             count -= 1

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -65,113 +65,108 @@ def _tell(done: int, simulations: int) -> None:
         print(f"indexed {done} of {simulations} simulations", file=sys.stderr)
 
 
+Core = Annotated[str | None, typer.Option(metavar="LABELS", help="Or which are of the core: 1,4")]
+Oedema = Annotated[
+    str | None, typer.Option(metavar="LABELS", help="and which are of oedema alone: 2")
+]
+T1c = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="NIfTI mask of what T1c shows: the core.")
+]
+Flair = Annotated[Path | None, typer.Option(metavar="FILE", help="NIfTI mask of core and oedema.")]
+LabelFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="NIfTI segmentation, all labels in one.")
+]
+ConventionName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What its labels mean, such as brats2021 or gliodil."),
+]
+FieldFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Or values of any solver's fields: .npz, see docs."),
+]
+SpaceName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The space of the images: sri24, or own: the store's."),
+]
+AffineFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Or 4x4 numbers: their mm to the store's mm.")
+]
+Weights = Annotated[
+    str | None, typer.Option(metavar="MASK=NUMBER,...", help="Of the masks [equal].")
+]
+Top = Annotated[int, typer.Option(metavar="N", help="How many matches to tell.")]
+Grow = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Simulate N more around the best, ask again.")
+]
+Refine = Annotated[
+    bool, typer.Option("--refine", help="Then search for a better one by simulating.")
+]
+SurrogateOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN_OR_MODEL", help="With --field: refine by the gradients of a trained surrogate."
+    ),
+]
+Recurrence = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="NIfTI mask of a later tumour, to judge plans by."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where to write result.json, images and a picture."),
+]
+
+
 @inverse.command(
     epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
     "--convention brats2021 --out patient"
 )
 def invert(
     store: StorePath,
-    t1c: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="NIfTI mask of what T1c shows: the core.")
-    ] = None,
-    flair: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="NIfTI mask of core and oedema.")
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="NIfTI segmentation, all labels in one.")
-    ] = None,
-    convention: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What its labels mean, such as brats2021 or gliodil."),
-    ] = None,
-    core: Annotated[
-        str | None, typer.Option(metavar="LABELS", help="Or which are of the core: 1,4")
-    ] = None,
-    oedema: Annotated[
-        str | None, typer.Option(metavar="LABELS", help="and which are of oedema alone: 2")
-    ] = None,
-    field: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Or values of any solver's fields: .npz, see docs."),
-    ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The space of the images: sri24, or own: the store's."),
-    ] = None,
-    affine: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Or 4x4 numbers: their mm to the store's mm."),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="MASK=NUMBER,...", help="Of the masks [equal].")
-    ] = None,
-    top: Annotated[int, typer.Option(metavar="N", help="How many matches to tell.")] = 10,
-    grow: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Simulate N more around the best, ask again.")
-    ] = 0,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Then search for a better one by simulating.")
-    ] = False,
-    surrogate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN_OR_MODEL",
-            help="With --field: refine by the gradients of a trained surrogate.",
-        ),
-    ] = None,
-    recurrence: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="NIfTI mask of a later tumour, to judge plans by."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where to write result.json, images and a picture."),
-    ] = None,
+    t1c: T1c = None,
+    flair: Flair = None,
+    labels: LabelFile = None,
+    convention: ConventionName = None,
+    core: Core = None,
+    oedema: Oedema = None,
+    field: FieldFile = None,
+    space: SpaceName = None,
+    affine: AffineFile = None,
+    weights: Weights = None,
+    top: Top = 10,
+    grow: Grow = 0,
+    refine: Refine = False,
+    surrogate: SurrogateOf = None,
+    recurrence: Recurrence = None,
+    out: Out = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the simulations in a store that explain what was observed, by exact look-up."""
-    from framework.inverse.inversion import FieldInversion
+    from framework.inverse.field_inversion import FieldInversion
     from framework.inverse.mask_inversion import MaskInversion
-    from framework.inverse.observation import read_labels, read_masks
-
-    def read(solver: "Solver") -> "Observation":
-        if labels is None:
-            given = {"t1c": t1c, "flair": flair}
-            files = {name: file for name, file in given.items() if file is not None}
-            return read_masks(solver, files, space, affine)
-        regions = {"core": core, "oedema": oedema}
-        meanings = {name: _labels(text, name) for name, text in regions.items() if text is not None}
-        return read_labels(solver, labels, convention or meanings, space, affine)
 
     inversion: Inversion | None = None
     try:
         with redirect_stdout(sys.stderr), _stoppable():
             _check_sources(t1c or flair, labels, field, convention, core or oedema)
-            if surrogate is not None and field is None:
-                raise StudyError(
-                    "a --surrogate's gradients can refine what is found for --field only: masks "
-                    "have none"
-                )
-            if recurrence is not None and out is None:
-                raise StudyError("--recurrence is for the plans that are written: give --out too")
             if field is not None:
-                given = (weights, space, affine, recurrence)
-                if any(option is not None for option in given):
-                    raise StudyError(
-                        "--weights, --space, --affine and --recurrence are for segmentations, and "
-                        "not for --field"
-                    )
+                _check_for_fields(weights, space, affine, recurrence)
                 inversion = FieldInversion(store, field, top)
             else:
-                of_masks = {k: _number(v, k) for k, v in _pairs((weights or "").split(","))}
-                inversion = MaskInversion(store, read, of_masks or None, top, recurrence)
-            if out is not None:
+                _check_for_masks(surrogate, recurrence, out)
+                masks, regions = {"t1c": t1c, "flair": flair}, {"core": core, "oedema": oedema}
+                read = _reader(masks, labels, convention, regions, space, affine)
+                shares = {k: _number(v, k) for k, v in _pairs((weights or "").split(","))}
+                inversion = MaskInversion(store, read, shares or None, top, recurrence)
+            if out is not None:  # before what takes long
                 with writing(out):
                     out.mkdir(parents=True, exist_ok=True)
             if grow:
                 inversion.grow(grow)
-            if refine or surrogate is not None:
-                inversion.refine(surrogate)
+            if surrogate is not None and isinstance(inversion, FieldInversion):
+                inversion.descend(surrogate)
+            elif refine:
+                inversion.refine()
             if out is not None:
                 inversion.save(out)
     except StudyError as error:
@@ -181,6 +176,28 @@ def invert(
     except KeyboardInterrupt:
         _end(130, "interrupted", inversion, as_json)
     print_result(inversion.result(), inversion.text(), as_json)
+
+
+def _reader(
+    masks: Mapping[str, Path | None],
+    labels: Path | None,
+    convention: str | None,
+    regions: Mapping[str, str | None],
+    space: str | None,
+    affine: Path | None,
+) -> "Callable[[Solver], Observation]":
+    """Reads what was observed, masks or labels, for a solver."""
+    from framework.inverse.observation import read_labels, read_masks
+
+    files = {name: file for name, file in masks.items() if file is not None}
+    meanings = {name: _labels(text, name) for name, text in regions.items() if text is not None}
+
+    def read(solver: "Solver") -> "Observation":
+        if labels is None:
+            return read_masks(solver, files, space, affine)
+        return read_labels(solver, labels, convention or meanings, space, affine)
+
+    return read
 
 
 def _end(status: int, message: str, inversion: "Inversion | None", as_json: bool) -> NoReturn:
@@ -224,6 +241,25 @@ def _check_sources(
         )
     if labels is None and meanings:
         raise StudyError("--convention, --core and --oedema are for --labels, which is not given")
+
+
+def _check_for_fields(*of_masks: object) -> None:
+    """Raises StudyError on options that are for segmentations only."""
+    if any(option is not None for option in of_masks):
+        raise StudyError(
+            "--weights, --space, --affine and --recurrence are for segmentations, and not for "
+            "--field"
+        )
+
+
+def _check_for_masks(surrogate: str | None, recurrence: Path | None, out: Path | None) -> None:
+    """Raises StudyError on options that segmentations cannot have."""
+    if surrogate is not None:
+        raise StudyError(
+            "a --surrogate's gradients can refine what is found for --field only: masks have none"
+        )
+    if recurrence is not None and out is None:
+        raise StudyError("--recurrence is for the plans that are written: give --out too")
 
 
 def _pairs(texts: list[str]) -> list[tuple[str, str]]:

@@ -95,7 +95,6 @@ def grow(
         ]
         ensemble = _ensemble(make_solver, solver, config, simulations, store)
         with Interrupts(ensemble.stop) as interrupts, ray_for(config, 0):
-            interrupts.arm()
             try:
                 store_all(ensemble, store, solver.stored_steps)
             finally:

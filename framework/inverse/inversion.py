@@ -20,17 +20,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 from framework.block import Simulation
 from framework.ensemble import EnsembleConfig
-from framework.errors import StudyError, writing
-from framework.inverse.calibration import FALSE_ALARMS
-from framework.inverse.field_observation import FieldObservation
-from framework.inverse.field_query import FieldAnswer, FieldMatch, search_fields
+from framework.errors import writing
+from framework.inverse.field_query import FieldAnswer
 from framework.inverse.growing import Growth, grow, grown_store, merge
-from framework.inverse.objective import FieldObjective, Objective
-from framework.inverse.posterior import Posterior, around, fields, of_distances
+from framework.inverse.objective import Objective
+from framework.inverse.posterior import Posterior, around
 from framework.inverse.query import Answer
 from framework.inverse.refinement import Refinement, refine, stored_simulation
 from framework.store_identity import solver_factory, solver_of
@@ -84,7 +81,7 @@ class Inversion(ABC):
         """Whether anything in the store fits what was observed, as plain values for JSON: `fits`,
         None if it cannot be said, `score`, and what it was compared with."""
 
-    def next(self) -> list[dict[str, float]]:
+    def simulate_next(self) -> list[dict[str, float]]:
         """Parameters of simulations that would tell more."""
         points = self.around(_NEXT)
         return [_named(self.solver.parameters.names, point) for point in points]
@@ -119,7 +116,7 @@ class Inversion(ABC):
     def grow(self, simulations: int) -> None:
         """Simulate more where the posterior is, and ask again."""
         points = self.around(simulations)
-        self.growth = grow(self.reader, solver_factory(self.reader), points, _ensemble())
+        self.growth = grow(self.reader, solver_factory(self.reader), points, ensemble())
         self.index_grown(self.growth.path)
         self.answer()
 
@@ -127,36 +124,26 @@ class Inversion(ABC):
     def index_grown(self, path: str) -> None:
         """Make the store that was grown ready to be asked."""
 
-    def refine(self, surrogate: str | None = None) -> None:
-        """Search for a better simulation, from the best matches on.
+    def refine(self) -> None:
+        """Search for a better simulation, from the best matches on."""
+        self.refinement = refine(
+            solver_factory(self.reader),
+            self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
+            self.objective(),
+            [simulation for simulation, _ in self.starts()],
+            ensemble(),
+        )
 
-        By simulating; or by the gradients of a trained `surrogate`, the directory of a run or a
-        model's address, and then by simulating what they lead to.
-        """
+    def starts(self) -> list[tuple[Simulation, int]]:
+        """Where searches begin: the simulations of the best matches, and their stored steps."""
         # A simulation may be among the matches several times: its best time counts.
         best: dict[tuple[str, int], tuple[StoreReader, Any]] = {}
         for reader, match in self.matches:
             best.setdefault((reader.path, match.simulation), (reader, match))
-        starts = [
+        return [
             (stored_simulation(reader, match.simulation), int(reader.steps[match.step]))
             for reader, match in list(best.values())[:_STARTS]
         ]
-        if surrogate is None:
-            self.refinement = refine(
-                solver_factory(self.reader),
-                self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
-                self.objective(),
-                [simulation for simulation, _ in starts],
-                _ensemble(),
-            )
-        else:
-            self.refinement = self.descend(surrogate, starts)
-
-    def descend(self, surrogate: str, starts: list[tuple[Simulation, int]]) -> Refinement:
-        """Search by the gradients of a surrogate."""
-        raise StudyError(
-            "a surrogate's gradients can refine what is found for --field only: masks have none"
-        )
 
     def result(self) -> dict[str, Any]:
         """All of the answer, as plain values for JSON."""
@@ -178,7 +165,7 @@ class Inversion(ABC):
             "refined": self.refined,
             "seconds": self.seconds,
             "posterior": self.posterior.summary(),
-            "coverage": {**self.coverage(), "simulate_next": self.next()},
+            "coverage": {**self.coverage(), "simulate_next": self.simulate_next()},
             "units": {item.name: item.units for item in self.solver.parameters.items}
             | {"time": self.solver.time_units},
             "warnings": self.warnings,
@@ -234,110 +221,22 @@ class Inversion(ABC):
             lines.append(str(self.out))
         return "\n".join(lines)
 
-    @abstractmethod
     def save(self, out: Path) -> None:
-        """Write the answer to a folder: result.json and what there is to see."""
-
-    def write_result(self, out: Path) -> None:
-        """Write result.json."""
+        """Write the answer to a folder: what there is to see, then result.json."""
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
+            self.out = out
+            self.write(out)
             partial = out / "result.json.partial"
             partial.write_text(json.dumps(self.result(), indent=1) + "\n")
             partial.replace(out / "result.json")
 
-
-class FieldInversion(Inversion):
-    """Which simulations are nearest to an observed field."""
-
-    def __init__(self, store: str, file: Path, top: int) -> None:
-        super().__init__(store, top)
-        self.observation = FieldObservation.read(file, self.solver)
-        for channel, seen in self.observation.fields.items():
-            if not seen.stated:
-                field = self.solver.fields[channel]
-                self.warnings.append(
-                    f"{file} has no {field.name}.noise: a standard deviation of 1 was taken, on "
-                    "which the posterior depends"
-                )
-        self.answer()
-
-    def ask(self, reader: StoreReader, top: int) -> FieldAnswer:
-        answer = search_fields(reader, self.observation, top)
-        if reader is self.reader:
-            self._answer = answer
-        return answer
-
-    def count(self, reader: StoreReader) -> int:
-        return int(np.count_nonzero(self.observation.at(reader.t[reader.complete])))
-
-    def rank(self, match: FieldMatch) -> float:
-        return match.distance
-
-    def tell(self, match: FieldMatch) -> dict[str, Any]:
-        return {"distance": match.distance}
-
-    def coverage(self) -> dict[str, Any]:
-        # If the best match were the truth, its distance would be chi-square distributed.
-        seen = self.observation.fields.values()
-        distance = float(self.matches[0][1].distance)
-        greatest = float(chi2.ppf(1 - FALSE_ALARMS, sum(len(one.values) for one in seen)))
-        return {
-            "fits": distance <= greatest if all(one.stated for one in seen) else None,
-            "score": distance,
-            "greatest_distance": greatest,
-            "false_alarms": FALSE_ALARMS,
-        }
-
-    def text(self) -> str:
-        coverage = self.coverage()
-        says = {
-            True: "the best match fits",
-            False: "NOTHING in the store fits what was observed: do not trust the matches",
-            None: "without the noise it cannot be said whether anything fits",
-        }[coverage["fits"]]
-        if coverage["fits"] is not None:
-            says += (
-                f": its distance is {coverage['score']:.4g}; noise alone stays below "
-                f"{coverage['greatest_distance']:.4g} in {1 - coverage['false_alarms']:.0%}"
-            )
-        return f"{super().text()}\n{says}"
-
-    def objective(self) -> Objective:
-        return FieldObjective(self.observation)
-
-    def descend(self, surrogate: str, starts: list[tuple[Simulation, int]]) -> Refinement:
-        # torch and the surrogates are loaded only where they are needed.
-        from framework.inverse.gradient_refinement import refine_by_gradient
-        from framework.prediction import load_surrogate
-
-        _, trained = load_surrogate(surrogate)
-        make_solver = solver_factory(self.reader)
-        return refine_by_gradient(trained, make_solver, self.observation, starts, _ensemble())
-
-    def index_grown(self, path: str) -> None:
-        """Fields need no index."""
-
-    def weigh(self) -> Posterior:
-        # Of the store alone: it has answered first.
-        return of_distances(self.reader, self.solver, self._answer)
-
-    def save(self, out: Path) -> None:
-        reader, match = self.matches[0]
-        mean, deviation = fields(self.reader, self.posterior)
-        self.out = out
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(
-                out / "fields.npz",
-                matched=reader.fields(match.simulation)[match.step],
-                mean=mean.astype(np.float32),
-                sd=deviation.astype(np.float32),
-            )
-        self.write_result(out)
+    @abstractmethod
+    def write(self, out: Path) -> None:
+        """Write what there is to see to a folder."""
 
 
-def _ensemble() -> EnsembleConfig:
+def ensemble() -> EnsembleConfig:
     """All processors of this machine, or the cluster that RAY_ADDRESS names."""
     return EnsembleConfig(actors=len(os.sched_getaffinity(0)))
 

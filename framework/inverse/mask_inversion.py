@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.errors import StudyError, writing
+from framework.errors import StudyError
 from framework.inverse.calibration import Calibration
 from framework.inverse.index import Index
 from framework.inverse.indexing import build
@@ -139,10 +139,10 @@ class MaskInversion(Inversion):
             lines.append(f"plan {name}: {plan['ml']:.1f} ml{told}")
         return "\n".join(lines)
 
-    def save(self, out: Path) -> None:
+    def write(self, out: Path) -> None:
         observation, observed = self.observation, self.observation.masks
         reader, match = self.matches[0]
-        matched = reader.fields(match.simulation)[match.step]
+        matched = reader.step(match.simulation, match.step)
         mean, deviation = fields(self.reader, self.posterior)
         images: dict[str, NDArray[Any]] = {}
         for channel, field in enumerate(self.solver.fields):
@@ -156,23 +156,25 @@ class MaskInversion(Inversion):
             self.plans[name] = {"ml": float(np.count_nonzero(plan) * voxel)}
             if self.region is not None:
                 self.plans[name]["recurrence_covered"] = covered(plan, self.region)
-        self.out = out
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-            for name, values in images.items():
-                nibabel.save(to_patient(observation, values), out / f"{name}.nii.gz")
-        self._draw(out / "match.png", matched, match, mean)
-        self.write_result(out)
+        for name, values in images.items():
+            nibabel.save(to_patient(observation, values), out / f"{name}.nii.gz")
+        title = f"simulation {match.simulation}, step {reader.steps[match.step]}"
+        self._draw(out / "match.png", title, matched, match, mean)
 
     def _draw(
-        self, picture: Path, matched: NDArray[np.float32], match: Match, mean: NDArray[np.float64]
+        self,
+        picture: Path,
+        title: str,
+        matched: NDArray[np.float32],
+        match: Match,
+        mean: NDArray[np.float64],
     ) -> None:
         masks = {
             name: np.asarray(self.solver.observe(matched, **{name: value})[name], dtype=bool)
             for name, value in match.thresholds.items()
         }
         dice = ", ".join(f"{name} {value:.3f}" for name, value in match.dice.items())
-        title = f"simulation {match.simulation}, step {match.step}: Dice {dice}"
+        title = f"{title}: Dice {dice}"
         density = mean[0].astype(np.float32)
         name = f"mean {self.solver.fields[0].name}"
         draw_match(picture, self.solver, self.observation.masks, masks, title, density, name)

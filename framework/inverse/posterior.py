@@ -106,7 +106,6 @@ class Particles:
         entries = np.array([match.entry for match in answer.matches])
         self.best = answer.matches[0].score
         self._keys = index.keys[entries]
-        self.key: tuple[int, int] = tuple(self._keys[0].tolist())
         dices = dice(index, observed, entries)
         names = list(dices)
         # Scores [n, thresholds of the first mask, of the second ...], and logarithms of priors.
@@ -196,11 +195,9 @@ def fields(reader: StoreReader, posterior: Posterior) -> tuple[Floats, Floats]:
     mean = np.zeros(reader.field_shape)
     square = np.zeros(reader.field_shape)
     for (simulation, step), weight in zip(posterior.keys.tolist(), posterior.weights, strict=True):
-        for channel in range(len(mean)):
-            values = reader.values(simulation, channel, slice(step, step + 1))[0]
-            values = values.astype(np.float64)
-            mean[channel] += weight * values
-            square[channel] += weight * values**2
+        values = reader.step(simulation, step).astype(np.float64)
+        mean += weight * values
+        square += weight * values**2
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 

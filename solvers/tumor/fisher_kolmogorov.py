@@ -12,7 +12,6 @@ from solvers.base import Field, ParameterSpace, Quantity
 from solvers.tumor.growth import TumorGrowth
 from solvers.tumor.imaging import identifiable, images
 from solvers.tumor.prior import FILTERED, PUBLISHED, SEED, FilteredSpace, SeededSpace
-from solvers.tumor.radiotherapy import plans
 
 # Cells move ten times more slowly in grey matter than in white.
 GREY_MOBILITY = 0.1
@@ -98,15 +97,6 @@ class FisherKolmogorov(TumorGrowth):
         grown = t / parameters[:, 2] if self._published else t
         spread, growth = self.spreads(parameters)[:, 0], self.growths(parameters)
         return identifiable(self.tissue, spread, growth, grown, parameters[:, -3:])
-
-    def plans(
-        self,
-        observed: Mapping[str, NDArray[np.bool_]],
-        fields: NDArray[np.float32],
-        affine: NDArray[np.float64],
-    ) -> Mapping[str, NDArray[np.bool_]]:
-        """See `radiotherapy.plans`."""
-        return plans(self.tissue.mask, observed, fields[0], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         if self._published:

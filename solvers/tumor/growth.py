@@ -6,7 +6,7 @@ Time runs from 0 to 1 in units of the simulation's duration.
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from solvers.base import BatchSolver, Grid, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
 from solvers.tumor.patients import CONVENTIONS, REGIONS, SRI24_TO_MNI152
+from solvers.tumor.radiotherapy import plans
 from solvers.tumor.seed import VARIANCE, seed
 from solvers.tumor.window import Windows, windows_around
 
@@ -52,6 +53,8 @@ class TumorGrowth(BatchSolver):
     order = Order(space=2, time=2)
     regions = REGIONS
     conventions = CONVENTIONS
+    # Which fields are cells, together a tumour.
+    cells: tuple[int, ...] = (0,)
     # Which fields diffuse; cells come first.
     diffusing: tuple[int, ...] = (0,)
     # Which fields fill the tissue where there is no tumour: computed is what is missing of them.
@@ -114,6 +117,16 @@ class TumorGrowth(BatchSolver):
     @abstractmethod
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """The fields [C, *grid] of a seed of cells [*grid]."""
+
+    def plans(
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """See `radiotherapy.plans`; of all cells."""
+        cells = np.asarray(fields[list(self.cells)].sum(0))
+        return plans(self.tissue.mask, observed, cells, affine)
 
     def resolves_front(self, spread: float, growth: float) -> bool:
         """Whether a front of the width sqrt(spread / growth) mm spans the spacing of the grid."""

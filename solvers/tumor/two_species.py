@@ -13,7 +13,6 @@ from solvers.tumor.fisher_kolmogorov import GREY_MOBILITY
 from solvers.tumor.growth import TumorGrowth
 from solvers.tumor.imaging import identifiable, images
 from solvers.tumor.prior import FILTERED, SEED, FilteredSpace
-from solvers.tumor.radiotherapy import plans
 
 NUTRIENT = (
     Parameter("death", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
@@ -57,6 +56,7 @@ class TwoSpecies(TumorGrowth):
     fields = (Field("proliferating"), Field("necrotic"), Field("nutrient"))
     time_units = "T"
     masks = TRIED
+    cells = (0, 1)
     diffusing = (0, 2)
     filling = (2,)
 
@@ -95,15 +95,6 @@ class TwoSpecies(TumorGrowth):
         hypoxia, supply and uptake hardly show in two masks."""
         spread, growth = self.spreads(parameters)[:, 0], parameters[:, 1]
         return identifiable(self.tissue, spread, growth, t, parameters[:, -3:])
-
-    def plans(
-        self,
-        observed: Mapping[str, NDArray[np.bool_]],
-        fields: NDArray[np.float32],
-        affine: NDArray[np.float64],
-    ) -> Mapping[str, NDArray[np.bool_]]:
-        """See `radiotherapy.plans`; of all cells, proliferating and necrotic."""
-        return plans(self.tissue.mask, observed, fields[0] + fields[1], affine)
 
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         spread = parameters[:, 0] ** 2

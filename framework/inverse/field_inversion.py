@@ -1,0 +1,105 @@
+"""An inverse question asked by observed fields, of any solver."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import chi2
+
+from framework.inverse.calibration import FALSE_ALARMS
+from framework.inverse.field_observation import FieldObservation
+from framework.inverse.field_query import FieldAnswer, FieldMatch, search_fields
+from framework.inverse.inversion import Inversion, ensemble
+from framework.inverse.objective import FieldObjective, Objective
+from framework.inverse.posterior import Posterior, fields, of_distances
+from framework.store_identity import solver_factory
+from framework.store_reader import StoreReader
+
+
+class FieldInversion(Inversion):
+    """Which simulations are nearest to an observed field."""
+
+    def __init__(self, store: str, file: Path, top: int) -> None:
+        super().__init__(store, top)
+        self.observation = FieldObservation.read(file, self.solver)
+        for channel, seen in self.observation.fields.items():
+            if not seen.stated:
+                field = self.solver.fields[channel]
+                self.warnings.append(
+                    f"{file} has no {field.name}.noise: a standard deviation of 1 was taken, on "
+                    "which the posterior depends"
+                )
+        self.answer()
+
+    def ask(self, reader: StoreReader, top: int) -> FieldAnswer:
+        answer = search_fields(reader, self.observation, top)
+        if reader is self.reader:
+            self._answer = answer
+        return answer
+
+    def count(self, reader: StoreReader) -> int:
+        return int(np.count_nonzero(self.observation.at(reader.t[reader.complete])))
+
+    def rank(self, match: FieldMatch) -> float:
+        return match.distance
+
+    def tell(self, match: FieldMatch) -> dict[str, Any]:
+        return {"distance": match.distance}
+
+    def coverage(self) -> dict[str, Any]:
+        # If the best match were the truth, its distance would be chi-square distributed.
+        seen = self.observation.fields.values()
+        distance = float(self.matches[0][1].distance)
+        greatest = float(chi2.ppf(1 - FALSE_ALARMS, sum(len(one.values) for one in seen)))
+        return {
+            "fits": distance <= greatest if all(one.stated for one in seen) else None,
+            "score": distance,
+            "greatest_distance": greatest,
+            "false_alarms": FALSE_ALARMS,
+        }
+
+    def text(self) -> str:
+        coverage = self.coverage()
+        says = {
+            True: "the best match fits",
+            False: "NOTHING in the store fits what was observed: do not trust the matches",
+            None: "without the noise it cannot be said whether anything fits",
+        }[coverage["fits"]]
+        if coverage["fits"] is not None:
+            says += (
+                f": its distance is {coverage['score']:.4g}; noise alone stays below "
+                f"{coverage['greatest_distance']:.4g} in {1 - coverage['false_alarms']:.0%}"
+            )
+        return f"{super().text()}\n{says}"
+
+    def objective(self) -> Objective:
+        return FieldObjective(self.observation)
+
+    def descend(self, surrogate: str) -> None:
+        """Refine by the gradients of a trained surrogate, the directory of a run or the address of
+        a model, and then by simulating what they lead to."""
+        # torch and the surrogates are loaded only where they are needed.
+        from framework.inverse.gradient_refinement import refine_by_gradient
+        from framework.prediction import load_surrogate
+
+        _, trained = load_surrogate(surrogate)
+        self.refinement = refine_by_gradient(
+            trained, solver_factory(self.reader), self.observation, self.starts(), ensemble()
+        )
+
+    def index_grown(self, path: str) -> None:
+        """Fields need no index."""
+
+    def weigh(self) -> Posterior:
+        # Of the store alone: it has answered first.
+        return of_distances(self.reader, self.solver, self._answer)
+
+    def write(self, out: Path) -> None:
+        reader, match = self.matches[0]
+        mean, deviation = fields(self.reader, self.posterior)
+        np.savez_compressed(
+            out / "fields.npz",
+            matched=reader.step(match.simulation, match.step),
+            mean=mean.astype(np.float32),
+            sd=deviation.astype(np.float32),
+        )
