@@ -5,11 +5,11 @@ appears above the live display. A terminal that goes away ends the display and n
 """
 
 import math
+import os
 import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -59,19 +59,28 @@ class Display:
 
     def _run(self) -> None:
         """All that is written is written in this thread, which no signal interrupts."""
+        try:
+            self._show()
+        except OSError:
+            # The terminal has gone. What others still write there has to end nothing, either.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
+
+    def _show(self) -> None:
+        """Show the run until it is over. Raises OSError if there is nowhere to show it."""
         console = Console(file=sys.stderr, highlight=False)
-        with suppress(OSError):  # the terminal has gone
-            if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
-                with Live(console=console, auto_refresh=False) as live:
+        if sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal:
+            with Live(console=console, auto_refresh=False) as live:
+                self._draw(live)
+                while not self._over.wait(_FRAME_SECONDS):
                     self._draw(live)
-                    while not self._over.wait(_FRAME_SECONDS):
-                        self._draw(live)
-                    self._draw(live)
-            else:
-                print(self._title, file=sys.stderr)
-                while not self._over.wait(_LINE_SECONDS):
-                    print(line(self._record()), file=sys.stderr)
+                self._draw(live)
+        else:
+            print(self._title, file=sys.stderr)
+            while not self._over.wait(_LINE_SECONDS):
                 print(line(self._record()), file=sys.stderr)
+            print(line(self._record()), file=sys.stderr)
 
     def _draw(self, live: Live) -> None:
         record, console = self._record(), live.console

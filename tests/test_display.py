@@ -43,18 +43,23 @@ SCRIPT = f"""
 import signal, sys
 from framework.display import Display
 signal.signal(signal.SIGINT, signal.default_int_handler)  # or whoever runs the tests may ignore it
+late = False
 counts, rows = {COUNTS!r}, [{ {**COUNTS, **WAITS, **SCORE}!r}]
 try:
     with Display({TITLE!r}, lambda: counts, rows):
         for text in sys.stdin:
             if text == "end\\n":
                 break
-            if text == "proceed\\n":
+            if text == "late\\n":
+                late = True
+            elif text == "proceed\\n":
                 counts["simulations/completed"] = 100
             else:
                 print(text, end="", file=sys.stderr)
 except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
+if late:
+    print("late", file=sys.stderr)
 print("ended")
 """
 
@@ -319,6 +324,7 @@ def test_the_run_goes_on_without_the_terminal() -> None:
         shown.wait_for("22/200")
         os.close(shown.master)
         shown.say("proceed")
+        shown.say("late")
         shown.say("end")
         output, _ = shown.process.communicate(timeout=30)
         assert output == "ended\n"
