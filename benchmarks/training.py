@@ -146,7 +146,7 @@ def train_from_memory(study: Study, steps: int, memory: tuple[torch.Tensor, ...]
         index = torch.from_numpy(random.choice(len(fields), 10, replace=False))
         batch = [tensor.index_select(0, index) for tensor in memory]
         optimiser.zero_grad()
-        loss = surrogate.summed_loss(*batch) / batch[2][:, -1].numel()
+        loss = surrogate.losses(*batch).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return steps / (time.perf_counter() - began)

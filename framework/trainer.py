@@ -129,12 +129,12 @@ class Trainer:
                 group["lr"] = self.learning_rate()
             self.step += 1
             self.seconds = time.monotonic() - started
-            numbers = self._enter_step(batch)
+            samples = self._enter_step(batch)
             self._optimiser.zero_grad()
             # A rank without a batch adds nothing to the others' loss, in their precision.
             loss = self.surrogate.field_mean.new_zeros(())
             if batch:
-                loss = self._summed_loss(batch) / numbers
+                loss = self._losses(batch).sum() / samples
                 loss.backward()  # type: ignore[no-untyped-call]
             sum_gradients(self._parameters)
             self._optimiser.step()
@@ -190,21 +190,20 @@ class Trainer:
         return self._stop != Stop() and self.progress >= 1
 
     def _enter_step(self, batch: Batch | None) -> float:
-        """Enter the step; return how many numbers of all ranks its loss is a mean of."""
-        numbers = batch.fields[:, -1].numel() if batch else 0
+        """Enter the step; return how many samples of all ranks its loss is a mean of."""
         samples = len(batch) if batch else 0
         if batch:
             self._ledger.train(batch.simulation, batch.first_step)
-        totals = sum_counts(numbers, samples, self._ledger.unique_trained, self.seconds, 1)
-        self.drawn += int(totals[1])
+        totals = sum_counts(samples, self._ledger.unique_trained, self.seconds, 1)
+        self.drawn += int(totals[0])
         if self._stop.steps:
             self.progress = self.step / self._stop.steps
         elif self._stop.samples:
             self.progress = self.drawn / self._stop.samples
         elif self._stop.seconds:
-            self.progress = totals[3] / totals[4] / self._stop.seconds
+            self.progress = totals[2] / totals[3] / self._stop.seconds
         else:
-            done = self.drawn if self._config.source else totals[2]
+            done = self.drawn if self._config.source else totals[1]
             self.progress = done / self._expected_samples
         return totals[0]
 
@@ -216,10 +215,10 @@ class Trainer:
             return rate * (1 + math.cos(math.pi * min(self.progress, 1))) / 2
         return rate
 
-    def _summed_loss(self, batch: Batch) -> Tensor:
+    def _losses(self, batch: Batch) -> Tensor:
         bfloat16 = self._config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            return self.surrogate.summed_loss(
+            return self.surrogate.losses(
                 batch.parameters.to(self.device, non_blocking=True),
                 batch.times.to(self.device, non_blocking=True),
                 batch.fields.to(self.device, non_blocking=True),

@@ -119,18 +119,17 @@ class Surrogate(nn.Module, ABC):
             if isinstance(value, Tensor)
         }
 
-    def summed_loss(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
-        """The squared error of the network's output in normalised units, summed over everything.
+    def losses(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
+        """The mean squared error of the network's output for each sample [n], in normalised units.
 
-        Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units. Divided by
-        `fields[:, -1].numel()` it is the mean squared error.
+        Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units.
         """
         normal = self._normal(fields)
         output = self._output(parameters, times, normal[:, 0])
         target = normal[:, -1]
         if self.mode == "autoregressive":
             target = (target - normal[:, 0]) / self._by_field(self.step_scale)
-        return (output.to(target.dtype) - target).square().sum()
+        return (output.to(target.dtype) - target).square().flatten(1).mean(1)
 
     @torch.no_grad()
     def rollout(self, parameters: Tensor, times: Tensor, initial: Tensor) -> Iterator[Tensor]:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from neuralop.models import FNO
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -73,7 +74,7 @@ class Recorder(Surrogate):
 def conditions(problem: Problem, mode: Mode, parameters: list[float], times: list[float]) -> Tensor:
     recorder = Recorder(problem, mode)
     fields = torch.zeros(1, len(times), problem.channels, *problem.grid)
-    recorder.summed_loss(torch.tensor([parameters]), torch.tensor([times]), fields)
+    recorder.losses(torch.tensor([parameters]), torch.tensor([times]), fields)
     return recorder.given[0].double()
 
 
@@ -144,8 +145,8 @@ def test_a_rollout_is_the_one_step_prediction_repeated(kind: str, mode: Mode) ->
         # The loss is that of this prediction: there is none where it is right.
         right, wrong = found[:, window].clone(), found[:, window].clone()
         wrong[:, -1] += 0.01
-        assert surrogate.summed_loss(parameters, times[:, window], right) < 1e-6
-        assert surrogate.summed_loss(parameters, times[:, window], wrong) > 1e-3
+        assert (surrogate.losses(parameters, times[:, window], right) < 1e-8).all()
+        assert (surrogate.losses(parameters, times[:, window], wrong) > 1e-5).all()
 
 
 def test_an_autoregressive_rollout_to_one_time_is_the_initial_state() -> None:
@@ -245,10 +246,10 @@ def test_units_of_the_fields_do_not_matter(
     parameters, times, fields = make_data(problem, steps=surrogate.window)
     other = scale * fields + offset
     surrogate.normalise_fields(*fields_normaliser(fields))
-    loss = surrogate.summed_loss(parameters, times, fields.float())
+    loss = surrogate.losses(parameters, times, fields.float())
     found = predict(surrogate, parameters, times, fields[:, 0].float())
     surrogate.normalise_fields(*fields_normaliser(other))
-    other_loss = surrogate.summed_loss(parameters, times, other.float())
+    other_loss = surrogate.losses(parameters, times, other.float())
     other_found = predict(surrogate, parameters, times, other[:, 0].float())
     torch.testing.assert_close(other_loss, loss, rtol=1e-3, atol=0)
     torch.testing.assert_close((other_found - offset) / scale, found, rtol=0, atol=2e-3)
@@ -262,14 +263,16 @@ def test_a_field_that_never_varies_is_learned_too(mode: Mode, value: float) -> N
     parameters, times, fields = make_data(problem, steps=surrogate.window)
     fields[:, :, 1] = value
     surrogate.normalise_fields(*fields_normaliser(fields.float()))
-    loss = surrogate.summed_loss(parameters, times, fields.float()) / fields[:, -1].numel()
+    loss = surrogate.losses(parameters, times, fields.float()).mean()
     assert 0.1 < loss < 10
     constant = predict(surrogate, parameters, times, fields[:, 0].float())[:, -1, 1]
     assert (constant - value).abs().max() < 3
 
 
-def mlp_loss_by_hand(surrogate: Surrogate, data: tuple[Tensor, Tensor, Tensor]) -> float:
-    """The summed loss of an `Mlp` for the problem below, in plain numpy."""
+def mlp_losses_by_hand(
+    surrogate: Surrogate, data: tuple[Tensor, Tensor, Tensor]
+) -> NDArray[np.float64]:
+    """The losses of an `Mlp` for the problem below, in plain numpy."""
     p, t, u = (tensor.numpy().astype(np.float64) for tensor in data)
     columns = [p[:, 0] - 2, np.log10(p[:, 1]), 2 * t[:, 0] - 1]
     std, change = np.array([2.0, 4.0])[:, None, None], np.array([0.5, 0.25])[:, None, None]
@@ -285,7 +288,7 @@ def mlp_loss_by_hand(surrogate: Surrogate, data: tuple[Tensor, Tensor, Tensor]) 
     for number, layer in enumerate(layers):
         x = np.maximum(x, 0) if number else x
         x = x @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
-    return float(((x - target.reshape(len(u), -1)) ** 2).sum())
+    return np.asarray(((x - target.reshape(len(u), -1)) ** 2).mean(1))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -299,9 +302,11 @@ def test_the_loss_is_that_of_an_independent_computation(mode: Mode) -> None:
         torch.tensor([3.0, 2.0]), torch.tensor([2.0, 4.0]), torch.tensor([0.5, 0.25])
     )
     data = make_data(surrogate.problem, steps=surrogate.window)
-    loss = surrogate.summed_loss(*data)
-    assert loss.dtype == torch.float64
-    assert loss.item() == pytest.approx(mlp_loss_by_hand(surrogate, data), rel=1e-12)
+    losses = surrogate.losses(*data)
+    assert losses.dtype == torch.float64
+    np.testing.assert_allclose(
+        losses.detach(), mlp_losses_by_hand(surrogate, data), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -312,7 +317,7 @@ def test_gradients_of_the_loss_are_those_of_finite_differences(mode: Mode) -> No
             self.surrogate = surrogate
 
         def forward(self, *data: Tensor) -> Tensor:
-            return self.surrogate.summed_loss(*data)
+            return self.surrogate.losses(*data)
 
     torch.manual_seed(0)
     surrogate = Mlp(make_problem((3,), channels=2, static=1), mode, hidden=(4, 4)).double()
@@ -407,7 +412,7 @@ def test_a_decaying_wave_is_learned(kind: str, mode: Mode) -> None:
     for _ in range(300):
         parameters, times = draw(32, surrogate.window)
         fields = wave(parameters, times)
-        loss = surrogate.summed_loss(parameters, times, fields) / fields[:, -1].numel()
+        loss = surrogate.losses(parameters, times, fields).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
