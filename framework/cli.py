@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framework.console import AsJson, fail, print_result
+from framework.compare.command import comparison, resume_comparison
+from framework.console import AsJson, Overrides, StudyFile, fail, print_result
 from framework.errors import RunError, StudyError
 from framework.inverse.commands import inverse
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(comparison)
 app.add_typer(inverse)
 
 
@@ -33,13 +35,6 @@ def main() -> None:
     # A study may name a solver of the user's own, in a module beside it: my_wave:Wave.
     sys.path.append(str(Path.cwd()))
     app()
-
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
-]
-StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
 
 
 @app.command(epilog="Example: millstream train configs/quickstart.yaml design.simulations=400")
@@ -62,6 +57,9 @@ def resume(
     from framework.run import Run, send_what_is_left
     from framework.study import Study
 
+    if RunFolder(run).comparison.is_file():
+        resume_comparison(run, as_json)
+        return
     try:
         folder = RunFolder.find(run)
         summary = folder.finished()

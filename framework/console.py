@@ -1,11 +1,17 @@
-"""What every command of the command line does alike: results, and errors with an exit status."""
+"""What commands of the command line have alike: arguments, results, errors with an exit status."""
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 

@@ -191,6 +191,8 @@ class Ensemble:
         A simulation that had to run again is yielded again from its first step. Raises RunError
         when too many are quarantined, a solver cannot be started or a simulation not be stored.
         """
+        if not self._work_left():
+            return
         for worker in self._workers:
             self._start(worker)
         try:

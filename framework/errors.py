@@ -13,6 +13,10 @@ class RunError(RuntimeError):
     """A run that was right to start and could not be finished. Exit status 1."""
 
 
+class DivergedError(RunError):
+    """Training has diverged: a loss that is not finite."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """What is written meanwhile is at `path`: a full disk or the like becomes a RunError."""

@@ -52,6 +52,7 @@ class Figures:
         self._checkpoints = checkpoints
         self._started = time.monotonic()
         self._ended: float | None = None
+        self._trained: float | None = None
         # Up to the checkpoint that the run was resumed from.
         self._before = {"seconds": 0.0, "streaming": 0.0, "idle": 0.0, "solvers_waited": 0.0}
         # What training had done when reception was last seen going on.
@@ -66,6 +67,10 @@ class Figures:
             self._simulating["steps"] += 1
             self._simulating["seconds"] = trainer.seconds
             self._simulating["waited"] = trainer.waited
+
+    def trained(self) -> None:
+        """Called when the training loop has ended; what follows is scoring and writing."""
+        self._trained = self.seconds
 
     def end(self) -> None:
         """The run has ended: its clock stands still."""
@@ -240,6 +245,10 @@ class Figures:
                 "samples_per_second": _ratio(trainer.drawn, trainer.seconds),
                 "wait_fraction": _ratio(trainer.waited, trainer.seconds),
                 "loss": float(trainer.loss),
+                # Of training steps and of waiting for them, since the first batch; and of the run
+                # until they were done, with the wait for the first.
+                "seconds": trainer.seconds,
+                "seconds_to_end": self._trained if self._trained is not None else self.seconds,
                 "device": str(trainer.device),
             },
             "wait": self.waits(),

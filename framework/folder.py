@@ -20,6 +20,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.held_out = path / "held_out"
         self.pictures = path / "pictures"
+        self.comparison = path / "comparison.json"  # of a comparison, whose arms are runs
 
     @classmethod
     def create(cls, name: str) -> "RunFolder":

@@ -57,8 +57,10 @@ class StoredSamples:
         window: int,
         epochs: int,
         seed: int,
+        simulations: int | None = None,
     ) -> None:
-        """Of `config`, `capacity` and `device` matter. Raises StudyError if the store won't do."""
+        """Of `config`, `capacity` and `device` matter; `simulations`: how many, the first ones, if
+        not all. Raises StudyError if the store won't do."""
         self.source = source
         self.lock = threading.RLock()
         self.received = 0
@@ -70,9 +72,9 @@ class StoredSamples:
         self._closed = threading.Event()
         self._epoch = 0
         self._position = 0  # in the epoch, in windows
-        self._simulations: NDArray[np.int64] = source.complete
+        self._simulations: NDArray[np.int64] = source.complete[:simulations]
         self._windows = len(source.steps) - window + 1  # of one simulation
-        self._check(config)
+        self._check(config, simulations or 1)
         self._rows = min(config.capacity // self._windows, len(self._simulations))
         self._portion = (-1, 0)  # the one in memory: its epoch and its number
         self._held: NDArray[np.int64] = self._simulations[:0]  # its simulations, one a row
@@ -165,12 +167,17 @@ class StoredSamples:
             self._epoch, self._position = state["epoch"], state["position"]
             self.received, self.drawn = state["received"], state["drawn"]
 
-    def _check(self, config: BufferConfig) -> None:
+    def _check(self, config: BufferConfig, simulations: int) -> None:
         source = self.source
         given = f"training.source is {source.path}"
         if not len(self._simulations):
             raise StudyError(
                 f"{given}, which has no complete simulation: run `millstream simulate` on its study"
+            )
+        if len(self._simulations) < simulations:
+            raise StudyError(
+                f"training.simulations is {simulations}, but {source.path} has "
+                f"{len(self._simulations)} complete ones: lower it, or simulate more"
             )
         if self._window > 1 and (self._windows < 1 or (np.diff(source.steps) != 1).any()):
             raise StudyError(

@@ -24,8 +24,8 @@ def make_batches(study: Study, window: int) -> Buffer | StoredSamples:
     if study.training.source:
         source = StoreReader(study.training.source)
         check_source(source, identity(study, study.store))
-        epochs = study.training.epochs
-        return StoredSamples(source, config, batch_size, window, epochs, study.seed)
+        epochs, count = study.training.epochs, study.training.simulations
+        return StoredSamples(source, config, batch_size, window, epochs, study.seed, count)
     parameters, in_turn = len(solver.parameters), study.deterministic
     try:
         return make_buffer(config, batch_size, window, parameters, shape, study.seed, in_turn)

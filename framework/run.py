@@ -42,7 +42,7 @@ from framework.cluster import check_gpus, ray_for
 from framework.comparison import Comparison
 from framework.display import Display
 from framework.ensemble import Quarantined
-from framework.errors import RunError, writing
+from framework.errors import DivergedError, RunError, writing
 from framework.figures import Figures
 from framework.folder import RunFolder
 from framework.history import History
@@ -231,6 +231,7 @@ class Run:
         self._reception.start()
         try:
             self._trainer.train(self._statistics, self._after_step)
+            self._figures.trained()
             if self._figures.source():
                 self._reception.join()  # held-out simulations, which training did not wait for
         finally:
@@ -318,7 +319,7 @@ class Run:
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self._trainer.loss):
-            raise RunError(
+            raise DivergedError(
                 f"training has diverged: the loss is {float(self._trainer.loss)} at step "
                 f"{self._trainer.step}; lower training.learning_rate "
                 f"({self.study.training.learning_rate:g})"

@@ -70,6 +70,8 @@ class TrainingConfig(Section):
     # A store to train from, instead of the stream; then `epochs` times on each of its samples.
     source: str | None = None
     epochs: PositiveInt = 1
+    # Of the store, only so many of its complete simulations, the first ones.
+    simulations: PositiveInt | None = None
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -77,6 +79,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"epochs is {self.epochs}, but a stream passes once: give training.source a "
                 "store, or draw samples more often with buffer.replay"
+            )
+        if self.simulations and self.source is None:
+            raise ValueError(
+                f"simulations is {self.simulations}, but it is for a store: give training.source "
+                "one, or set design.simulations"
             )
         return self
 

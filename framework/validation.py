@@ -277,9 +277,9 @@ def _overall(values: NDArray[np.float64]) -> float:
 
 
 def _distribution(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean and percentiles of the finite values [V]; all NaN if there are none."""
+    """Mean, percentiles and maximum of the finite values [V]; all NaN if there are none."""
     values = values[np.isfinite(values)]
     if not len(values):
-        return dict.fromkeys(("mean", "p50", "p90", "p99"), float("nan"))
-    p50, p90, p99 = np.percentile(values, (50, 90, 99))
-    return {"mean": float(values.mean()), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
+        return dict.fromkeys(("mean", "p50", "p90", "p99", "max"), float("nan"))
+    parts = [values.mean(), *np.percentile(values, (50, 90, 99, 100))]
+    return dict(zip(("mean", "p50", "p90", "p99", "max"), map(float, parts), strict=True))

@@ -1,0 +1,198 @@
+"""The arms of a comparison: what each one trains on, as a study of its own.
+
+N is the study's number of simulations, W the samples of one, B the batch size, S the optimiser
+steps of an arm, r = S B / (N W) how often it draws a sample.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from framework.component import explain
+from framework.errors import StudyError
+from framework.study import Study
+
+# What is equal between the arms: optimiser steps, seconds of simulating and training, or the
+# samples that there are to train on.
+Equal = Literal["steps", "seconds", "samples"]
+# So many seeds an interval paired by seed needs.
+SEEDS = 3
+# The last step is scored, and none before it: no arm shares its processors with scoring.
+_NEVER = 10**9
+# With equal seconds it is not known how many simulations a stream will bring: so many times N.
+_AMPLE = 100
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training. `offline` from a store, else from the stream through a buffer."""
+
+    name: str
+    offline: bool
+    simulations: int  # that it may train on
+    steps: int | None  # after which it ends; None: when it has used up what it trains on
+    buffer: dict[str, Any]  # settings that replace the study's
+    sampler: str
+
+
+class Plan:
+    """All arms of a study, checked."""
+
+    def __init__(self, study: Study, equal: Equal) -> None:
+        """Raises StudyError if the study cannot be compared."""
+        self._study = study
+        self._equal = equal
+        self._batch = study.training.batch_size
+        window = study.surrogate_factory()().window
+        self._samples = study.solver_factory()().stored_steps - window + 1  # W
+        self._check()
+        self.steps = self._number_of_steps()
+        self.arms = self._online() + self._offline()
+        for arm in self.arms:  # what is wrong with any of them is said before the first one starts
+            self.study_of(arm, 0, Path("store.zarr"))
+
+    def simulating(self, seed: int, store: Path) -> Study:
+        """The study that simulates what the offline arms of a seed train on, into a store."""
+        return self._study_of(
+            seed,
+            design={"sampler": self._sampler()},
+            store={"path": str(store), "keep": "all"},
+        )
+
+    def study_of(self, arm: Arm, seed: int, store: Path, simulated: float = 0.0) -> Study:
+        """An arm's study with one of the seeds, counted from 0.
+
+        `store` is what `simulating` has filled, which took `simulated` seconds for what the arm
+        trains on. Raises StudyError.
+        """
+        training: dict[str, Any] = {"stop": {"steps": arm.steps} if arm.steps else "drained"}
+        if self._equal == "seconds":
+            assert self._study.training.stop.seconds is not None
+            training["stop"] = {"seconds": self._study.training.stop.seconds - simulated}
+        if arm.offline:
+            an_epoch = -(-arm.simulations * self._samples // self._batch)
+            epochs = -(-arm.steps // an_epoch) if arm.steps else self._passes()
+            training |= {
+                "source": str(store),
+                "simulations": arm.simulations,
+                "epochs": _NEVER if self._equal == "seconds" else epochs,
+            }
+        return self._study_of(
+            seed,
+            name=arm.name,
+            design={
+                "sampler": arm.sampler,
+                "simulations": max(arm.simulations, self._study.design.simulations),
+            },
+            buffer=arm.buffer,
+            training=training,
+            validation={"every_steps": _NEVER},
+            store={"keep": "none"},
+        )
+
+    def _study_of(self, seed: int, **changes: Any) -> Study:
+        values = self._study.model_dump(mode="json")
+        values |= {"seed": self._study.seed + seed, "tracking": {"uri": "none"}}
+        for section, settings in changes.items():
+            mapping = isinstance(settings, dict)
+            values[section] = {**values[section], **settings} if mapping else settings
+        try:
+            return Study.model_validate(values)
+        except ValidationError as error:
+            raise StudyError(f"the arm {values['name']}: {explain(error, Study)}") from None
+
+    def _online(self) -> list[Arm]:
+        config, total = self._study.buffer, self._study.design.simulations
+        streamed = _AMPLE * total if self._equal == "seconds" else total
+        replay = list(config.replay)
+        steps = self.steps if self._equal == "steps" else None
+        if steps:
+            streamed = max(total, -(-steps * self._batch // self._samples))
+            # So that the last of the stream arrives just when the last step is done.
+            passing = max(config.watermark + 1, self._batch)
+            replay = [max(steps * self._batch / (total * self._samples - passing), 1.0)] * 2
+        once = {"replay": [1.0, 1.0]}
+        fifo = {"kind": "fifo", "watermark": 0, **once}
+        reservoir = {"kind": "reservoir", "replay": replay}
+        sampler = self._sampler()
+        arms = [
+            Arm("fifo", False, streamed, steps, fifo, sampler),
+            Arm("firo", False, streamed, steps, {"kind": "firo", **once}, sampler),
+            Arm("reservoir", False, total if steps else streamed, steps, reservoir, sampler),
+        ]
+        if self._study.design.sampler != sampler:
+            bred = arms[-1].simulations
+            arms.append(Arm("breed", False, bred, steps, reservoir, self._study.design.sampler))
+        return arms
+
+    def _offline(self) -> list[Arm]:
+        shares = {"offline": 1, "offline_quarter": 4, "offline_sixteenth": 16}
+        if self._equal == "samples":
+            shares = {"offline": 1}
+        total = self._study.design.simulations
+        steps = self.steps if self._equal == "steps" else None
+        return [
+            Arm(name, True, total // share, steps, {}, self._sampler())
+            for name, share in shares.items()
+        ]
+
+    def _sampler(self) -> str:
+        """Of all arms but `breed`, which is the reservoir with the study's own."""
+        return "sobol" if self._study.design.sampler == "breed" else self._study.design.sampler
+
+    def _passes(self) -> int:
+        """How often a reservoir draws each sample at least, as a whole number."""
+        return math.ceil(self._study.buffer.replay[0])
+
+    def _number_of_steps(self) -> int:
+        """S: the study's, or what its reservoir would take at its least replay."""
+        stop, total = self._study.training.stop, self._study.design.simulations * self._samples
+        if stop.steps:
+            steps = stop.steps
+        elif stop.samples:
+            steps = -(-stop.samples // self._batch)
+        else:
+            steps = math.ceil(self._study.buffer.replay[0] * total / self._batch)
+        if self._equal == "steps" and steps * self._batch < total:
+            raise StudyError(
+                f"training.stop: {steps} steps of {self._batch} samples are fewer than the "
+                f"{total} samples that a reservoir would be sent: give {-(-total // self._batch)} "
+                "steps or more, or lower design.simulations"
+            )
+        return steps
+
+    def _check(self) -> None:
+        study, samples = self._study, self._samples
+        design, buffer = study.design, study.buffer
+        if study.training.source:
+            raise StudyError(
+                f"training.source is {study.training.source}, but a comparison simulates for "
+                "itself: leave it out"
+            )
+        if (self._equal == "seconds") != (study.training.stop.seconds is not None):
+            raise StudyError(
+                "training.stop has to be {seconds: N} for --equal seconds, and for it alone"
+            )
+        if design.simulations < 16:
+            raise StudyError(
+                f"design.simulations is {design.simulations}: a comparison also trains on a "
+                "sixteenth of them, so give 16 or more"
+            )
+        if design.sampler == "latin_hypercube":
+            raise StudyError(
+                "design.sampler is latin_hypercube, which cannot be longer for one arm than for "
+                "another: choose sobol, halton or monte_carlo"
+            )
+        if buffer.capacity < samples:
+            raise StudyError(
+                f"buffer.capacity is {buffer.capacity}: the offline arms need room for a whole "
+                f"simulation, {samples} samples"
+            )
+        if buffer.watermark >= design.simulations * samples:
+            raise StudyError(
+                f"buffer.watermark is {buffer.watermark}, but the stream brings "
+                f"{design.simulations * samples} samples only: lower it"
+            )

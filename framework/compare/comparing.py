@@ -1,0 +1,264 @@
+"""`millstream compare`: trains every arm with every seed, one after another, and scores them alike.
+
+    for each seed:  held-out simulations --> held_out/  --.
+                    training simulations --> store.zarr --+--> each arm: a training run of its own
+    at the end:     comparison.json, comparison.png, one MLflow run with a child for each arm
+
+The arms of a seed share their held-out simulations, initial weights and design; what they do not
+share is what each one trains on. Nothing but an arm runs while it trains. What is done is written
+down arm by arm, so an interrupted comparison goes on with the arm that it was at.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framework.cluster import check_gpus, ray_for
+from framework.compare.arms import SEEDS, Arm, Equal, Plan
+from framework.compare.report import result, told
+from framework.errors import DivergedError, RunError, StudyError, writing
+from framework.folder import RunFolder
+from framework.interrupt import Interrupts
+from framework.model import load_model
+from framework.parts import make_ensemble
+from framework.run import Run
+from framework.simulating import Simulating
+from framework.store_reader import StoreReader
+from framework.study import Study
+from framework.tracking_uri import check
+from framework.validation import Trajectories, Validation, score, summarise
+
+
+def compare(study: Study, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
+    """Train all arms of a study; return the result (see `report.result`).
+
+    Raises StudyError before anything starts, and RunError when it cannot be finished.
+    """
+    comparing = Comparing(study, seeds, equal)
+    comparing.run()
+    return comparing.result()
+
+
+class Comparing:
+    """One comparison, in a folder of its own under runs/."""
+
+    def __init__(
+        self, study: Study, seeds: int, equal: Equal, folder: RunFolder | None = None
+    ) -> None:
+        """`folder`: of an earlier process, whose comparison is to go on. Raises StudyError."""
+        if seeds < SEEDS:
+            raise StudyError(
+                f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
+            )
+        check(study.tracking)
+        check_gpus(study.ensemble)
+        self.study = study
+        self._plan = Plan(study, equal)
+        self.folder = folder or RunFolder.create(f"{study.name}-comparison")
+        self._interrupted = False
+        self._record: dict[str, Any] = {
+            "status": "new",
+            "equal": equal,
+            "seeds": seeds,
+            "steps": self._plan.steps,
+            "simulating": {},  # seed -> seconds of one simulation
+            "arms": [],
+        }
+        if folder:
+            self._record = _read(folder.comparison)
+        else:
+            with writing(self.folder.path):
+                study.save(self.folder.study)
+            self._write()
+
+    @classmethod
+    def resumed(cls, folder: RunFolder) -> "Comparing":
+        """The comparison of an earlier process. Raises StudyError."""
+        record = _read(folder.comparison)
+        return cls(Study.load(folder.study), record["seeds"], record["equal"], folder)
+
+    def run(self) -> None:
+        """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
+        self._record["status"] = "failed"
+        try:
+            with (
+                Interrupts(self._interrupt),
+                ray_for(self.study.ensemble, self.study.validation.cpus),
+            ):
+                for seed in range(self._record["seeds"]):
+                    self._run_seed(seed)
+            self._record["status"] = "done"
+        except KeyboardInterrupt:
+            self._record["status"] = "interrupted"
+            raise
+        finally:
+            self._write()
+
+    def result(self) -> dict[str, Any]:
+        """What came of it so far (see `report.result`)."""
+        return result(self._record, str(self.folder.path))
+
+    def _run_seed(self, seed: int) -> None:
+        left = [arm for arm in self._plan.arms if not self._recorded(arm, seed)]
+        if not left:
+            return
+        directory = self.folder.path / f"seed-{seed}"
+        store = (directory / "store.zarr").absolute()
+        with writing(directory):
+            directory.mkdir(exist_ok=True)
+        study = self._plan.simulating(seed, store)
+        self._hold_out(study, directory / "held_out")
+        self._simulate(study, seed)
+        shared = _first(StoreReader(str(store)), self._shared())
+        for arm in left:
+            self._stop_if_interrupted()
+            self._run_arm(arm, seed, directory, store, shared)
+
+    def _hold_out(self, study: Study, directory: Path) -> None:
+        """Run the held-out simulations of a seed, but those that are there already."""
+        solver = study.solver_factory()()
+        cpus = study.validation.cpus
+        validation = Validation(study.surrogate_factory(), solver.stored_steps, cpus, directory)
+        ensemble = make_ensemble(study, study.validation.simulations, 0, None)
+        ensemble.resume(validation.load(), [])
+        try:
+            for block in ensemble.blocks():
+                validation.add(block)
+                self._stop_if_interrupted()
+        finally:
+            ensemble.close()
+
+    def _simulate(self, study: Study, seed: int) -> None:
+        """Fill the store of a seed, and note how long a simulation takes."""
+        simulating = Simulating(study)
+        before = simulating.summary()["simulations"]["completed"]
+        started = time.monotonic()
+        simulating.run()
+        made = simulating.summary()["simulations"]["completed"] - before
+        if made:
+            seconds = (time.monotonic() - started) / made
+            self._record["simulating"][str(seed)] = seconds
+            self._write()
+
+    def _run_arm(
+        self, arm: Arm, seed: int, directory: Path, store: Path, shared: Trajectories
+    ) -> None:
+        seconds, size = 0.0, 0
+        if arm.offline:
+            share = arm.simulations / self.study.design.simulations
+            seconds = self._record["simulating"][str(seed)] * arm.simulations
+            size = round(_bytes(store) * share)
+        found = {
+            "name": arm.name,
+            "seed": seed,
+            "run": str(directory / arm.name),
+            "simulating_seconds": seconds,
+            "bytes": size,
+        }
+        folder = RunFolder(directory / arm.name)
+        limit = self.study.training.stop.seconds
+        if limit and seconds >= limit:
+            found |= {"status": "no time", "error": f"simulating alone took {seconds:.0f} s"}
+        else:
+            try:
+                study = self._plan.study_of(arm, seed, store, seconds)
+                found |= _measured(folder.finished() or _train(study, folder), seconds)
+                found |= _gap(found, folder, shared)
+            except DivergedError as error:
+                found |= {"status": "diverged", "error": str(error)}
+        self._record["arms"].append(found)
+        self._write()
+        print(f"millstream: {told(found)}", file=sys.stderr)
+
+    def _shared(self) -> int:
+        """How many simulations are scored of those that every arm is trained on."""
+        return min(self.study.validation.simulations, self.study.design.simulations // 16)
+
+    def _recorded(self, arm: Arm, seed: int) -> bool:
+        return any(
+            item["name"] == arm.name and item["seed"] == seed for item in self._record["arms"]
+        )
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+
+    def _stop_if_interrupted(self) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def _write(self) -> None:
+        """What is done so far, whole or as it was before."""
+        path = self.folder.comparison
+        with writing(path):
+            temporary = path.with_suffix(".writing")
+            temporary.write_text(json.dumps(self._record, indent=2) + "\n")
+            temporary.replace(path)
+
+
+def _train(study: Study, folder: RunFolder) -> dict[str, Any]:
+    """Train an arm, or go on with it; its summary. The held-out simulations are there already."""
+    with writing(folder.path):
+        folder.path.mkdir(exist_ok=True)
+        if not folder.held_out.exists():
+            folder.held_out.symlink_to(Path("..", "held_out"))
+        if not folder.study.exists():
+            study.save(folder.study)
+    run = Run(Study.load(folder.study), folder)
+    run.train()
+    return run.summary()
+
+
+def _measured(summary: dict[str, Any], simulating_seconds: float) -> dict[str, Any]:
+    """What is reported of an arm, from the summary of its run."""
+    samples, training, validation = (summary[key] for key in ("samples", "training", "validation"))
+    if validation is None:
+        raise RunError("there are no two held-out simulations to score by: see what failed above")
+    errors = validation["relative_l2"]
+    return {
+        "status": "done",
+        "steps": training["steps"],
+        "simulations": summary["simulations"]["completed"],
+        "unique_samples": samples["unique_trained"],
+        "drawn_samples": samples["drawn"],
+        "validation": {key: errors[key] for key in ("mean", "p90", "p99", "max")},
+        "seconds": simulating_seconds + training["seconds_to_end"],
+        "training_seconds": training["seconds"],
+        "samples_per_second": training["samples_per_second"],
+        "waited": training["wait_fraction"],
+        "loss": training["loss"],
+    }
+
+
+def _gap(found: dict[str, Any], folder: RunFolder, shared: Trajectories) -> dict[str, float]:
+    """The error on simulations that every arm was trained on, and how much larger it is on
+    held-out ones."""
+    _, surrogate = load_model(folder.model)
+    trained = summarise(score(surrogate, shared), shared)["relative_l2"]["mean"]
+    return {"trained": trained, "gap": found["validation"]["mean"] - trained}
+
+
+def _first(reader: StoreReader, count: int) -> Trajectories:
+    """The first complete simulations of a store."""
+    ids = reader.complete[:count]
+    return Trajectories(
+        ids,
+        reader.parameters[ids].astype(np.float32),
+        reader.t[ids].astype(np.float32),
+        np.stack([reader.fields(id) for id in ids.tolist()]),
+    )
+
+
+def _bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        return record
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path} cannot be read: {error}; start the comparison anew") from None

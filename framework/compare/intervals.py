@@ -1,0 +1,35 @@
+"""How much better one arm is than another, with intervals paired by seed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import t
+
+_CONFIDENCE = 0.95
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Half of Student's 95 % interval for the mean of two values or more."""
+    n = len(values)
+    return float(t.ppf((1 + _CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+
+
+def improvement(errors: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
+    """By which part `errors` [n] are lower than `others` [n], seed by seed.
+
+    1 - the geometric mean of the ratios error / other, with the interval of Student's t for the
+    mean of their logarithms: what all arms of a seed have in common cancels. With fewer than three
+    pairs there is no interval, with none no mean: null.
+    """
+    pairs = [(a, b) for a, b in zip(errors, others, strict=True) if np.isfinite([a, b]).all()]
+    if not pairs:
+        return {"mean": None, "ci95": None}
+    tiny = np.finfo(float).tiny
+    logs = np.array([np.log(max(a, tiny)) - np.log(max(b, tiny)) for a, b in pairs])
+    mean = logs.mean()
+    found: dict[str, Any] = {"mean": float(-np.expm1(mean)), "ci95": None}
+    if len(pairs) >= 3:
+        half = half_interval(logs.tolist())
+        found["ci95"] = [float(-np.expm1(mean + half)), float(-np.expm1(mean - half))]
+    return found

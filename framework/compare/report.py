@@ -1,0 +1,155 @@
+"""What came of a comparison: as plain numbers, and as a table to read."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from framework.compare.intervals import half_interval, improvement
+
+MEASURES = ("mean", "p90", "p99", "max")
+_OFFLINE = "offline"
+_WIDTH = 100
+
+
+def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
+    """A comparison as plain numbers for JSON.
+
+    `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
+    held-out trajectories; `trained` is its mean over simulations that every arm was trained on, and
+    `gap` how much larger the mean is on held-out ones; `seconds` are those of simulating what is
+    trained on, and of training; `bytes` lie on disk. `improvement` says by which part the errors of
+    an online arm (`of`) are lower than those of another (`against`), see `intervals.improvement`.
+    """
+    arms = record["arms"]
+    names = list(dict.fromkeys(arm["name"] for arm in arms))
+    online = [name for name in names if not name.startswith(_OFFLINE)]
+    pairs = [
+        (of, against)
+        for of in reversed(online)
+        for against in names
+        if against.startswith(_OFFLINE) or (of == "breed" and against == "reservoir")
+    ]
+    return {
+        "run_dir": directory,
+        "status": record["status"],
+        "equal": record["equal"],
+        "seeds": record["seeds"],
+        "steps": record["steps"],
+        "arms": arms,
+        "improvement": [
+            {
+                "of": of,
+                "against": against,
+                **_improvement(arms, of, against, "mean"),
+                **{key: _improvement(arms, of, against, key) for key in MEASURES[1:]},
+            }
+            for of, against in pairs
+        ],
+    }
+
+
+def _improvement(arms: list[dict[str, Any]], of: str, against: str, measure: str) -> dict[str, Any]:
+    errors = {name: _errors(arms, name, measure) for name in (of, against)}
+    seeds = sorted(errors[of].keys() & errors[against].keys())
+    return improvement(*([errors[name][seed] for seed in seeds] for name in (of, against)))
+
+
+def _errors(arms: list[dict[str, Any]], name: str, measure: str) -> dict[int, float]:
+    """Seed -> error of an arm, where there is one."""
+    return {
+        arm["seed"]: arm["validation"][measure]
+        for arm in arms
+        if arm["name"] == name and arm["status"] == "done"
+    }
+
+
+def told(arm: dict[str, Any]) -> str:
+    """One arm with one seed, in a line."""
+    what = f"{arm['name']}, seed {arm['seed']}"
+    if arm["status"] != "done":
+        return f"{what}: {arm['status']}: {arm['error']}"
+    return (
+        f"{what}: relative L2 {percent(arm['validation']['mean'])} after {arm['steps']} steps on "
+        f"{arm['unique_samples']} samples, {arm['seconds']:.1f} s"
+    )
+
+
+def report(found: dict[str, Any]) -> str:
+    """The result as lines to print."""
+    done = [arm for arm in found["arms"] if arm["status"] == "done"]
+    lines = [
+        f"{found['run_dir']}: {found['status']}, {found['seeds']} seeds at equal {found['equal']}",
+        "",
+        *aligned([_HEAD, *(_row(arms) for arms in by_name(done).values())]),
+        "",
+        "Errors are relative L2 over the held-out trajectories, each figure a mean over the seeds "
+        "(+- the 95 % interval); gap: by how much the error is higher than on simulations that "
+        "were trained on; s: to simulate and to train.",
+    ]
+    better = [item for item in found["improvement"] if item["mean"] is not None]
+    if better:
+        head = ["Errors are lower by", "in the mean", "95 % interval", "99th percentile", "maximum"]
+        lines += ["", *aligned([head, *map(_better, better)])]
+    lines += [told(arm) for arm in found["arms"] if arm["status"] != "done"]
+    return "\n".join(line for text in lines for line in textwrap.wrap(text, _WIDTH) or [text])
+
+
+def by_name(arms: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The entries of each arm, one a seed."""
+    names = dict.fromkeys(arm["name"] for arm in arms)
+    return {name: [arm for arm in arms if arm["name"] == name] for name in names}
+
+
+_HEAD = ["", "mean", "", "90 %", "99 %", "max", "gap", "steps", "samples", "s", "samples/s", "MB"]
+
+
+def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
+    def mean(key: str) -> float:
+        return float(np.mean([arm[key] for arm in arms]))
+
+    errors = {key: [arm["validation"][key] for arm in arms] for key in MEASURES}
+    return [
+        arms[0]["name"],
+        percent(np.mean(errors["mean"])),
+        f"+- {percent(half_interval(errors['mean']))}" if len(arms) > 1 else "",
+        *(percent(np.mean(errors[key])) for key in MEASURES[1:]),
+        percent(mean("gap")),
+        f"{mean('steps'):.0f}",
+        f"{mean('unique_samples'):.0f}",
+        f"{mean('seconds'):.1f}",
+        f"{mean('samples_per_second'):.0f}",
+        f"{mean('bytes') / 1e6:.1f}",
+    ]
+
+
+def _better(item: dict[str, Any]) -> list[str]:
+    interval = item["ci95"]
+    return [
+        f"{item['of']} against {item['against']}",
+        percent(item["mean"]),
+        f"{percent(interval[0])} to {percent(interval[1])}" if interval else "too few seeds",
+        percent(item["p99"]["mean"]),
+        percent(item["max"]["mean"]),
+    ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns under their names, aligned to the right but for the first."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def percent(part: float) -> str:
+    """Three digits, as far as they say anything."""
+    value = 100 * part
+    if abs(value) >= 1000:
+        return f"{value:.0e} %"
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(max(abs(value), 1))))):d}f} %"
