@@ -18,6 +18,17 @@ Record = dict[str, float]
 _FIRST_SECONDS, _SECONDS = 0.2, 2.0
 
 
+def read_rows(path: Path) -> list[Record]:
+    """The rows of a history.jsonl; none if it is not there."""
+    rows: list[Record] = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:  # the last line of a process that was killed as it wrote
+            break
+    return rows
+
+
 class History:
     """While entered, takes rows, and one at the end."""
 
@@ -35,15 +46,7 @@ class History:
 
     def resume(self, seconds: float) -> None:
         """Take up the rows of an earlier process, up to the checkpoint at `seconds`."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        for line in lines:
-            try:
-                row: Record = json.loads(line)
-            except ValueError:  # the last line of a process that was killed as it wrote
-                break
-            if row["seconds"] > seconds:
-                break
-            self.rows.append(row)
+        self.rows += [row for row in read_rows(self._path) if row["seconds"] <= seconds]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         self._path.write_text(text)
 

@@ -63,7 +63,7 @@ from framework.validation import Validation
 # Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
 _CHECK_STEPS = 20
 # Seconds for what is still to be sent to MLflow; an interrupt has to end soon.
-_PATIENCE, _HURRY = 60.0, 5.0
+PATIENCE, HURRY = 60.0, 5.0
 
 
 def train(study: Study) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def resume(directory: str | Path) -> dict[str, Any]:
 
 def send_what_is_left(study: Study, folder: RunFolder) -> None:
     """Send to MLflow what an earlier process of a run could not."""
-    Tracking(study.tracking, folder.path, folder.path.name).close(_PATIENCE)
+    Tracking(study.tracking, folder.path, folder.path.name).close(PATIENCE)
 
 
 class Run:
@@ -344,7 +344,7 @@ class Run:
                 self._tracking.artifact(picture, "pictures")
         finally:
             self._tracking.finish(self._status)
-            self._tracking.close(_HURRY if self._status == "interrupted" else _PATIENCE)
+            self._tracking.close(HURRY if self._status == "interrupted" else PATIENCE)
             self.folder.write_summary(self.summary())
 
     def _keep_model(self) -> None:

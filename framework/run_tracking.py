@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,11 +56,12 @@ class Tracking:
         """The tracking URI and the run's id; None without tracking."""
         return {"tracking_uri": self.uri, "run_id": self.run_id} if self.uri else None
 
-    def start(self, study: dict[str, Any], data: dict[str, Any]) -> None:
+    def start(self, study: dict[str, Any], data: dict[str, Any], send: bool = True) -> None:
         """Begin, or go on after a resume. The study becomes parameters; `data`, which says what is
-        trained on (path, simulations, hash), becomes tags and a dataset."""
+        trained on (path, simulations, hash), becomes tags and a dataset. Without `send` nothing is
+        sent before `close`."""
         self._write("start", params=_flat(study), data=_flat(data))
-        if not self._off:
+        if send and not self._off:
             self._start_process()
 
     def log(self, record: Record) -> None:
@@ -77,6 +79,17 @@ class Tracking:
         A run has one version of a model: another call replaces its files and tags.
         """
         self._write("model", path=str(directory.absolute()), name=name, tags=_flat(tags))
+
+    def child(self, name: str, study: dict[str, Any], rows: Sequence[Record], status: str) -> None:
+        """A run inside this one, which is over: its study, its history, and how it ended."""
+        metrics = [
+            {
+                "step": int(row.get("step", 0)),
+                "values": {key: value for key, value in row.items() if key != "step"},
+            }
+            for row in rows
+        ]
+        self._write("child", name=name, params=_flat(study), rows=metrics, status=_STATUS[status])
 
     def finish(self, status: str) -> None:
         """The run has ended: `done`, `failed` or `interrupted`."""

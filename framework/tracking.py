@@ -140,6 +140,8 @@ class _Sender:
                     client.log_artifact(run_id, entry["path"], entry["folder"] or None)
                 case "model":
                     self._model(client, entry["path"], entry["name"], entry["tags"])
+                case "child":
+                    self._child(client, entry)
                 case "finish":
                     client.set_terminated(run_id, entry["status"], entry["time"])
                     self._save(over=True)
@@ -176,6 +178,26 @@ class _Sender:
         for key, value in tags.items():
             client.set_model_version_tag(name, str(versions[0]), key, value)
         self._save(registered={"name": name, "version": str(versions[0])})
+
+    def _child(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
+        """A run inside this one, whole: found again if it was sent in part."""
+        from mlflow.entities import Param
+
+        parent = client.get_run(self._state["run_id"])
+        experiment = parent.info.experiment_id
+        key = f"{parent.data.tags['millstream.key']}/{entry['name']}"
+        found = client.search_runs([experiment], f"tags.`millstream.key` = '{key}'")
+        tags = {"millstream.key": key, "mlflow.parentRunId": parent.info.run_id}
+        child = (
+            found[0] if found else client.create_run(experiment, entry["time"], tags, entry["name"])
+        )
+        run_id, params = child.info.run_id, [Param(*item) for item in entry["params"].items()]
+        for first in range(0, len(params), _PARAMS):
+            client.log_batch(run_id, params=params[first : first + _PARAMS])
+        metrics = [metric for row in entry["rows"] for metric in _metrics({**entry, **row})]
+        for first in range(0, len(metrics), _METRICS):
+            client.log_batch(run_id, metrics[first : first + _METRICS])
+        client.set_terminated(run_id, entry["status"], entry["time"])
 
     @contextmanager
     def _refusable(self, kind: str) -> Iterator[None]:

@@ -18,14 +18,17 @@ from typing import Any
 import numpy as np
 
 from framework.cluster import check_gpus, ray_for
+from framework.compare.arm_picture import draw_arms
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
 from framework.compare.report import result, told
 from framework.errors import DivergedError, RunError, StudyError, writing
 from framework.folder import RunFolder
+from framework.history import Record, read_rows
 from framework.interrupt import Interrupts
 from framework.model import load_model
 from framework.parts import make_ensemble
-from framework.run import Run
+from framework.run import HURRY, PATIENCE, Run
+from framework.run_tracking import Tracking
 from framework.simulating import Simulating
 from framework.store_reader import StoreReader
 from framework.study import Study
@@ -59,6 +62,7 @@ class Comparing:
         self.study = study
         self._plan = Plan(study, equal)
         self.folder = folder or RunFolder.create(f"{study.name}-comparison")
+        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._interrupted = False
         self._record: dict[str, Any] = {
             "status": "new",
@@ -84,6 +88,7 @@ class Comparing:
     def run(self) -> None:
         """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
         self._record["status"] = "failed"
+        self._tracking.start(self.study.model_dump(mode="json"), {}, send=False)
         try:
             with (
                 Interrupts(self._interrupt),
@@ -97,6 +102,7 @@ class Comparing:
             raise
         finally:
             self._write()
+            self._track_end(self._draw())
 
     def result(self) -> dict[str, Any]:
         """What came of it so far (see `report.result`)."""
@@ -167,12 +173,41 @@ class Comparing:
             try:
                 study = self._plan.study_of(arm, seed, store, seconds)
                 found |= _measured(folder.finished() or _train(study, folder), seconds)
+                if arm.offline:
+                    found["simulations"] = arm.simulations
                 found |= _gap(found, folder, shared)
             except DivergedError as error:
                 found |= {"status": "diverged", "error": str(error)}
+        self._track_arm(found, folder)
         self._record["arms"].append(found)
         self._write()
         print(f"millstream: {told(found)}", file=sys.stderr)
+
+    def _draw(self) -> Path | None:
+        """The picture of what is done so far, if there is anything to draw."""
+        path = self.folder.comparison.with_suffix(".png")
+        with writing(path):
+            return path if draw_arms(self._record["arms"], path) else None
+
+    def _track_arm(self, arm: dict[str, Any], folder: RunFolder) -> None:
+        written = folder.study.exists()  # not if there was no time for the arm
+        study = Study.load(folder.study).model_dump(mode="json") if written else {}
+        status = "done" if arm["status"] == "done" else "failed"
+        rows = [*read_rows(folder.history), _figures(arm)]
+        self._tracking.child(f"{arm['name']}-{arm['seed']}", study, rows, status)
+
+    def _track_end(self, picture: Path | None) -> None:
+        """Only now is anything sent: no arm shares its processors with MLflow."""
+        status, tracking = self._record["status"], self._tracking
+        for item in self.result()["improvement"]:
+            if item["mean"] is not None:
+                name = f"improvement/{item['of']}_against_{item['against']}"
+                tracking.log({"step": 0, name: item["mean"]})
+        for path in (self.folder.study, self.folder.comparison, picture):
+            if path:
+                tracking.artifact(path)
+        tracking.finish(status)
+        tracking.close(HURRY if status == "interrupted" else PATIENCE)
 
     def _shared(self) -> int:
         """How many simulations are scored of those that every arm is trained on."""
@@ -210,6 +245,18 @@ def _train(study: Study, folder: RunFolder) -> dict[str, Any]:
     run = Run(Study.load(folder.study), folder)
     run.train()
     return run.summary()
+
+
+def _figures(arm: dict[str, Any]) -> Record:
+    """What is reported of an arm, as metrics."""
+    plain = {key: value for key, value in arm.items() if isinstance(value, int | float)}
+    errors = arm.get("validation", {})
+    named = {f"arm/{key}": float(value) for key, value in plain.items()}
+    return {
+        "step": float(arm.get("steps", 0)),
+        **named,
+        **{f"arm/relative_l2/{key}": value for key, value in errors.items()},
+    }
 
 
 def _measured(summary: dict[str, Any], simulating_seconds: float) -> dict[str, Any]:

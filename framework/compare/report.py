@@ -51,18 +51,20 @@ def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
 
 
 def _improvement(arms: list[dict[str, Any]], of: str, against: str, measure: str) -> dict[str, Any]:
-    errors = {name: _errors(arms, name, measure) for name in (of, against)}
-    seeds = sorted(errors[of].keys() & errors[against].keys())
-    return improvement(*([errors[name][seed] for seed in seeds] for name in (of, against)))
+    return improvement(*paired(arms, of, against, measure))
 
 
-def _errors(arms: list[dict[str, Any]], name: str, measure: str) -> dict[int, float]:
-    """Seed -> error of an arm, where there is one."""
-    return {
-        arm["seed"]: arm["validation"][measure]
+def paired(
+    arms: Sequence[dict[str, Any]], of: str, against: str, measure: str
+) -> tuple[list[float], list[float]]:
+    """The errors of two arms, seed by seed, where both have one."""
+    errors = {
+        (arm["name"], arm["seed"]): arm["validation"][measure]
         for arm in arms
-        if arm["name"] == name and arm["status"] == "done"
+        if arm["status"] == "done"
     }
+    seeds = sorted(seed for name, seed in errors if name == of and (against, seed) in errors)
+    return [errors[of, seed] for seed in seeds], [errors[against, seed] for seed in seeds]
 
 
 def told(arm: dict[str, Any]) -> str:
@@ -84,16 +86,14 @@ def report(found: dict[str, Any]) -> str:
         "",
         *aligned([_HEAD, *(_row(arms) for arms in by_name(done).values())]),
         "",
-        "Errors are relative L2 over the held-out trajectories, each figure a mean over the seeds "
-        "(+- the 95 % interval); gap: by how much the error is higher than on simulations that "
-        "were trained on; s: to simulate and to train.",
+        *textwrap.wrap(_LEGEND, _WIDTH, break_on_hyphens=False),
     ]
     better = [item for item in found["improvement"] if item["mean"] is not None]
     if better:
         head = ["Errors are lower by", "in the mean", "95 % interval", "99th percentile", "maximum"]
         lines += ["", *aligned([head, *map(_better, better)])]
     lines += [told(arm) for arm in found["arms"] if arm["status"] != "done"]
-    return "\n".join(line for text in lines for line in textwrap.wrap(text, _WIDTH) or [text])
+    return "\n".join(lines)
 
 
 def by_name(arms: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -102,7 +102,13 @@ def by_name(arms: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [arm for arm in arms if arm["name"] == name] for name in names}
 
 
-_HEAD = ["", "mean", "", "90 %", "99 %", "max", "gap", "steps", "samples", "s", "samples/s", "MB"]
+_HEAD = ["arm", "mean", "", "p90", "p99", "max", "gap", "steps", "samples", "s", "per s", "MB"]
+_LEGEND = (
+    "mean to max: relative L2 in % over the held-out trajectories, a mean over the seeds (+- its "
+    "95 % interval); gap: by how much the mean is higher than on simulations trained on; samples: "
+    "different ones trained on; s: seconds to simulate and train; per s: samples drawn in a second "
+    "of training; MB: on disk."
+)
 
 
 def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
@@ -112,10 +118,10 @@ def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
     errors = {key: [arm["validation"][key] for arm in arms] for key in MEASURES}
     return [
         arms[0]["name"],
-        percent(np.mean(errors["mean"])),
-        f"+- {percent(half_interval(errors['mean']))}" if len(arms) > 1 else "",
-        *(percent(np.mean(errors[key])) for key in MEASURES[1:]),
-        percent(mean("gap")),
+        digits(np.mean(errors["mean"])),
+        f"+- {digits(half_interval(errors['mean']))}" if len(arms) > 1 else "",
+        *(digits(np.mean(errors[key])) for key in MEASURES[1:]),
+        digits(mean("gap")),
         f"{mean('steps'):.0f}",
         f"{mean('unique_samples'):.0f}",
         f"{mean('seconds'):.1f}",
@@ -148,8 +154,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def percent(part: float) -> str:
-    """Three digits, as far as they say anything."""
+    """See `digits`."""
+    return f"{digits(part)} %"
+
+
+def digits(part: float) -> str:
+    """A part in per cent, to three digits, of which at most two are behind the point."""
     value = 100 * part
-    if abs(value) >= 1000:
-        return f"{value:.0e} %"
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(max(abs(value), 1))))):d}f} %"
+    if abs(value) >= 1e6:
+        return f"{value:.0e}"
+    return f"{value:.{max(0, 2 - int(np.log10(max(abs(value), 1))))}f}"
