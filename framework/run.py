@@ -99,8 +99,10 @@ def send_what_is_left(study: Study, folder: RunFolder) -> None:
 class Run:
     """One training run, in a folder of its own under runs/."""
 
-    def __init__(self, study: Study, folder: RunFolder | None = None) -> None:
-        """`folder`: of an earlier process, whose run is to go on.
+    def __init__(
+        self, study: Study, folder: RunFolder | None = None, pictures: bool = True
+    ) -> None:
+        """`folder`: of an earlier process, whose run is to go on. `pictures`: whether to draw any.
 
         Checks everything that can be checked before anything starts; raises StudyError, and
         RunError where a folder cannot be made.
@@ -108,6 +110,7 @@ class Run:
         self.study = study
         self._status = "new"
         self._interrupted = False
+        self._pictures = pictures
         self._resumed = folder is not None
         check(study.tracking)
         check_gpus(study.ensemble)
@@ -375,6 +378,8 @@ class Run:
 
     def _draw(self) -> list[Path]:
         """Draw the run's pictures; where they are."""
+        if not self._pictures:
+            return []
         latest = self._validation.latest
         comparison = self._compare(latest["median_simulation"]) if latest else None
         trivial = latest["trivial"] if latest else {}

@@ -242,7 +242,7 @@ def _train(study: Study, folder: RunFolder) -> dict[str, Any]:
             folder.held_out.symlink_to(Path("..", "held_out"))
         if not folder.study.exists():
             study.save(folder.study)
-    run = Run(Study.load(folder.study), folder)
+    run = Run(Study.load(folder.study), folder, pictures=False)
     run.train()
     return run.summary()
 
