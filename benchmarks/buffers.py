@@ -1,0 +1,117 @@
+"""How large a buffer has to be: the error against its capacity, for every policy.
+
+    python benchmarks/buffers.py [STUDY] [--seeds N] [--picture FILE]
+
+Trains the online arms of `millstream compare` (fifo, firo, reservoir) at an equal number of
+optimiser steps, with a capacity of 1 %, 5 % and 25 % of all samples that the reservoir is sent. The
+watermark is a quarter of the capacity. The seeds are those of the comparison.
+
+How to read it: relative L2 over the held-out trajectories after the last step, mean over the seeds
+with its 95 % interval; below it by how much the error is higher than that of the same policy with
+the largest capacity, paired by seed. Runs are kept in runs/.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from table import print_table
+
+from framework.cluster import ray_for
+from framework.compare.arms import Plan
+from framework.compare.intervals import half_interval, improvement
+from framework.compare.report import digits
+from framework.palette import BLUE, GREEN, STYLE, VERMILLION
+from framework.run import train
+from framework.study import Study
+
+STUDY = Path(__file__).parent.parent / "configs" / "compare" / "heat_mlp.yaml"
+SHARES = (0.01, 0.05, 0.25)
+COLOURS = {"fifo": VERMILLION, "firo": GREEN, "reservoir": BLUE}
+
+# (policy, share of all samples) -> the errors of the seeds.
+Errors = dict[tuple[str, float], list[float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Error against capacity and policy.")
+    parser.add_argument("study", nargs="?", type=Path, default=STUDY)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--picture", type=Path, default=Path("buffers.png"))
+    arguments = parser.parse_args()
+    study = Study.load(arguments.study)
+    with ray_for(study.ensemble, study.validation.cpus):
+        errors = measure(arguments.study, arguments.seeds)
+    rows = [
+        [
+            policy,
+            f"{100 * share:g} %",
+            f"{digits(np.mean(found))} +- {digits(half_interval(found))} %",
+            higher(errors, policy, share),
+        ]
+        for (policy, share), found in errors.items()
+    ]
+    print_table(["policy", "capacity", "relative L2", "higher than at 25 %"], rows)
+    draw(errors, study.name, arguments.picture)
+
+
+def measure(path: Path, seeds: int) -> Errors:
+    study = Study.load(path)
+    window = study.surrogate_factory()().window
+    total = study.design.simulations * (study.solver_factory()().stored_steps - window + 1)
+    errors: Errors = {}
+    for share in SHARES:
+        capacity = round(share * total)
+        plan = Plan(Study.load(path, sizes(capacity, study.training.batch_size)), "steps")
+        for arm in plan.arms:
+            if not arm.offline:
+                errors[arm.name, share] = [
+                    train(plan.study_of(arm, seed, Path()))["validation"]["relative_l2"]["mean"]
+                    for seed in range(seeds)
+                ]
+    return errors
+
+
+def sizes(capacity: int, batch_size: int) -> list[str]:
+    """Settings of a buffer that holds a batch above its watermark, however small it is."""
+    watermark = max(min(capacity // 4, capacity - batch_size), 0)
+    return [f"buffer.capacity={capacity}", f"buffer.watermark={watermark}"]
+
+
+def higher(errors: Errors, policy: str, share: float) -> str:
+    """Than with the largest capacity, with the interval that is paired by seed."""
+    if share == SHARES[-1]:
+        return ""
+    found = improvement(errors[policy, share], errors[policy, SHARES[-1]])
+    high, low = (-end for end in found["ci95"])
+    return f"{digits(-found['mean'])} % ({digits(low)} to {digits(high)})"
+
+
+def draw(errors: Errors, name: str, path: Path) -> None:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.0, 3.8), layout="constrained")
+        axes = figure.subplots()
+        for number, policy in enumerate(COLOURS):
+            found = [np.array(errors[policy, share]) for share in SHARES]
+            x = 100 * np.array(SHARES) * 1.06 ** (number - 1)
+            half = [100 * half_interval(values.tolist()) for values in found]
+            means = [100 * values.mean() for values in found]
+            axes.errorbar(
+                x, means, half, marker="o", capsize=3, label=policy, color=COLOURS[policy]
+            )
+        axes.set_xscale("log")
+        axes.set_xticks([100 * share for share in SHARES], [f"{100 * s:g}" for s in SHARES])
+        axes.minorticks_off()
+        axes.set_ylim(bottom=0)
+        axes.grid(True)
+        axes.set_xlabel("capacity [% of all samples]")
+        axes.set_ylabel("relative L2 [%]")
+        axes.set_title(f"{name}: error against the buffer's capacity, with 95 % intervals")
+        axes.legend()
+        figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()
