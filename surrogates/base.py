@@ -164,7 +164,7 @@ class Surrogate(nn.Module, ABC):
 
         Parameters [n, p]; initial [n, C, *grid] are the fields at the first time. An autoregressive
         surrogate starts from them, so its first prediction is exact; a direct one ignores them.
-        Of the last bundle only what is asked for is used.
+        Where the last bundle would reach beyond the last time, it starts as much earlier.
         """
         current = self._normal(initial)
         if self.mode == "direct":
@@ -173,12 +173,16 @@ class Surrogate(nn.Module, ABC):
                 yield self._physical(output[:, 0])
             return
         yield initial
-        for start in range(0, times.shape[1] - 1, self.bundle):
+        last = times.shape[1] - 1
+        states, known = current[:, None], 0  # the fields up to the time `known`
+        while known < last:
+            # Training shows no later start, so a cut bundle would extrapolate in time.
+            start = max(min(known, last - self.bundle), 0)
             part = times[:, start : start + self.bundle + 1]
-            bundle = self._advance(parameters, part, current)
-            for step in range(part.shape[1] - 1):
-                yield self._physical(bundle[:, step])
-            current = bundle[:, -1]
+            states = self._advance(parameters, part, states[:, start - known - 1])
+            for step in range(known, min(start + self.bundle, last)):
+                yield self._physical(states[:, step - start])
+            known = start + self.bundle
 
     def direct(self, parameters: Tensor, times: Tensor) -> Tensor:
         """The fields [n, C, *grid] of parameters [n, p] at times [n], in physical units, with
