@@ -1,7 +1,8 @@
 """The receive thread: takes blocks from the ensemble and fills the buffer.
 
 Ledger, statistics, buffer and the ends of blocks are changed under the buffer's lock, so that
-whoever holds it sees all of them agree. Shapes: n samples, w time steps in each, C fields.
+whoever holds it sees all of them agree. Shapes: n samples, w time steps in each, C fields, K steps
+that the surrogate predicts at once.
 """
 
 import threading
@@ -21,13 +22,15 @@ from framework.ledger import Ledger, ReplayMismatchError
 class FieldStatistics:
     """What each field [C] is normalised by: over all samples received until it is frozen."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, bundle: int = 1) -> None:
+        """`bundle` is K."""
         self._lock = threading.Lock()
         self._frozen = False
         self._count = torch.zeros(1, dtype=torch.float64)
         self._mean = torch.zeros(channels, dtype=torch.float64)
         self._squares = torch.zeros(channels, dtype=torch.float64)  # of deviations from the mean
-        self._changes = torch.zeros(channels, dtype=torch.float64)  # mean square over a window
+        # The mean square of what changes from a window's first step to each of the next K.
+        self._changes = torch.zeros(bundle, channels, dtype=torch.float64)
 
     def add(self, samples: Samples) -> None:
         """Merge in samples, by the update of Chan, Golub and LeVeque (1983)."""
@@ -36,14 +39,16 @@ class FieldStatistics:
                 return
             windows = torch.tensor(samples.fields, dtype=torch.float64)  # [n, w, C, *grid]
             fields = windows.flatten(0, 1).transpose(0, 1).flatten(1)
-            changes = (windows[:, -1] - windows[:, 0]).transpose(0, 1).flatten(1)
+            later = windows[:, 1 : 1 + len(self._changes)]
+            changes = (later - windows[:, :1]).flatten(3).square().mean((0, 3))  # [K, C]
             count = torch.tensor([fields.shape[1]], dtype=torch.float64)
             mean = fields.mean(1)
             squares = (fields - mean[:, None]).square().sum(1)
             total = self._count + count
             delta = mean - self._mean
             self._squares += squares + delta.square() * self._count * count / total
-            self._changes += (changes.square().mean(1) - self._changes) * count / total
+            if len(changes):
+                self._changes += (changes - self._changes) * count / total
             self._mean += delta * count / total
             self._count = total
 
@@ -60,9 +65,9 @@ class FieldStatistics:
             self._count, self._mean, self._squares, self._changes = state["sums"]
 
     def freeze(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, standard deviation, and root mean square change over a window, each [C].
+        """Mean [C], standard deviation [C], and root mean square change over 1 to K steps [K, C].
 
-        Over all ranks; what is added later is ignored.
+        Over all ranks; what is added later is ignored. The change is 0 where a sample is one step.
         """
         with self._lock:
             self._frozen = True

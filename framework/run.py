@@ -145,7 +145,7 @@ class Run:
             study.validation.cpus,
             self.folder.held_out,
         )
-        self._statistics = FieldStatistics(len(solver.fields))
+        self._statistics = FieldStatistics(len(solver.fields), self.surrogate.bundle)
         self._reception = Reception(
             self._ensemble,
             self._ledger,

@@ -1,12 +1,13 @@
 """What a surrogate is to the rest of Millstream.
 
 Shapes: n samples, p parameters, C fields (channels), S static fields, T stored times, w stored
-steps in a sample (the window), k conditions, s channels of state, `*grid` the grid's axes.
+steps in a sample (the window), K steps predicted at once (the bundle), k conditions, s channels of
+state, `*grid` the grid's axes.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,8 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from surrogates.cost import Cost, counted, counted_flops
+
 # The surrogates that a study can name without an import path.
-REGISTERED = {"mlp": "surrogates.mlp:Mlp", "fno": "surrogates.fno:Fno"}
+REGISTERED = {
+    "mlp": "surrogates.mlp:Mlp",
+    "fno": "surrogates.fno:Fno",
+    "unet": "surrogates.unet:UNet",
+    "message_passing": "surrogates.message_passing:MessagePassing",
+}
 
 Mode = Literal["direct", "autoregressive"]
 
@@ -39,8 +47,9 @@ class Surrogate(nn.Module, ABC):
     """A network with its normalisation. A subclass writes a constructor and `forward`.
 
     In mode `direct` it maps (parameters, time) to the fields at that time. In mode `autoregressive`
-    it maps the fields at one stored time, with (parameters, time, step to the next time), to the
-    fields at the next: the network's output is the change, in units of its typical size.
+    it maps the fields at one stored time, with (parameters, time, steps between the next times), to
+    the fields at the next K times: the network's output is the change, in units of its typical size
+    over so many steps. K is 1 unless the subclass asks for a bundle.
 
     The constructor takes the problem, the mode, and then its own options, which are the surrogate's
     settings in a study and are checked against their annotations.
@@ -57,19 +66,27 @@ class Surrogate(nn.Module, ABC):
     field_scale: Tensor
     step_scale: Tensor
 
-    def __init__(self, problem: Problem, mode: Mode) -> None:
+    def __init__(
+        self, problem: Problem, mode: Mode, bundle: int = 1, pushforward: bool = False
+    ) -> None:
+        """`bundle` is K. With `pushforward` a sample holds two bundles, and every other step, by
+        chance, is trained on the second, from what the network made of the first (Brandstetter,
+        Worrall and Welling 2022, arXiv 2202.03376). In mode `direct` there is neither.
+        """
         super().__init__()
         self.problem = problem
         self.mode = mode
-        self.window = 1 if mode == "direct" else 2
+        self.bundle = 1 if mode == "direct" else bundle
+        self.pushforward = pushforward and mode == "autoregressive"
+        self.window = 1 if mode == "direct" else 1 + bundle * (2 if pushforward else 1)
         ranges = [*zip(problem.low, problem.high, strict=True), problem.times]
         log = [*problem.log, False]
         if mode == "autoregressive":
             shortest, longest = problem.steps
             # Steps between times in single precision are never quite equal: no difference to learn.
             constant = longest - shortest < 1e-3 * longest
-            ranges.append((0.0, 2 * longest) if constant else problem.steps)
-            log.append(False)
+            ranges += [(0.0, 2 * longest) if constant else problem.steps] * bundle
+            log += [False] * bundle
         self.conditions = len(ranges)  # k
         self.state_channels = len(problem.static) + (
             problem.channels if mode == "autoregressive" else 0
@@ -91,24 +108,26 @@ class Surrogate(nn.Module, ABC):
         self.register_buffer("static", static.float())
         self.register_buffer("field_mean", torch.zeros(problem.channels))
         self.register_buffer("field_scale", torch.ones(problem.channels))
-        self.register_buffer("step_scale", torch.ones(problem.channels))
+        self.register_buffer("step_scale", torch.ones(self.bundle, problem.channels))
 
     @abstractmethod
     def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
-        """Normalised conditions [n, k] and state [n, s, *grid] to normalised fields [n, C, *grid].
+        """Normalised conditions [n, k] and state [n, s, *grid] to normalised fields [n, K C, *grid]
+        of the next K times, one after the other.
 
-        The conditions are the parameters, the time and, if autoregressive, the step, each about in
-        [-1, 1]. The state is the current fields (if autoregressive), then the static fields.
+        The conditions are the parameters, the time and, if autoregressive, the K steps, each about
+        in [-1, 1]. The state is the current fields (if autoregressive), then the static fields.
         """
 
     def normalise_fields(self, mean: Tensor, std: Tensor, change: Tensor) -> None:
-        """Fix the normalisation by what was streamed, each [C] in the fields' units: their mean,
-        their standard deviation, and the root mean square of their change over a window."""
+        """Fix the normalisation by what was streamed, in the fields' units: their mean [C], their
+        standard deviation [C], and the root mean square of their change over 1 to K steps [K, C],
+        or [C] if it is the same for all."""
         # A field that never varied, or never changed, has nothing to scale by.
         std = torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std))
         self.field_mean.copy_(mean)
         self.field_scale.copy_(std)
-        self.step_scale.copy_(torch.where(change > 0, change / std, torch.ones_like(std)))
+        self.step_scale.copy_(torch.where(change > 0, change / std, torch.ones_like(change)))
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and normalisation, copied to the CPU: what makes a trained surrogate."""
@@ -122,13 +141,21 @@ class Surrogate(nn.Module, ABC):
     def losses(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
         """The mean squared error of the network's output for each sample [n], in normalised units.
 
-        Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units.
+        Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units. While the
+        module is in training mode, torch's global generator decides on the pushforward.
         """
         normal = self._normal(fields)
-        output = self._output(parameters, times, normal[:, 0])
-        target = normal[:, -1]
-        if self.mode == "autoregressive":
-            target = (target - normal[:, 0]) / self._by_field(self.step_scale)
+        if self.mode == "direct":
+            target = normal
+            output = self._output(parameters, times, normal[:, 0])
+        else:
+            start, current = 0, normal[:, 0]
+            if self.pushforward and self.training and torch.rand(()) < 0.5:
+                start = self.bundle
+                current = self._pushed(parameters, times[:, : start + 1], current)
+            later = slice(start + 1, start + self.bundle + 1)
+            target = (normal[:, later] - current[:, None]) / self._by_field(self.step_scale)
+            output = self._output(parameters, times[:, start : later.stop], current)
         return (output.to(target.dtype) - target).square().flatten(1).mean(1)
 
     @torch.no_grad()
@@ -137,29 +164,78 @@ class Surrogate(nn.Module, ABC):
 
         Parameters [n, p]; initial [n, C, *grid] are the fields at the first time. An autoregressive
         surrogate starts from them, so its first prediction is exact; a direct one ignores them.
+        Where the last bundle would reach beyond the last time, it starts as much earlier.
         """
-        state = self._normal(initial[:, None])[:, 0]
-        if self.mode == "autoregressive":
-            yield initial
-        for step in range(self.window, times.shape[1] + 1):
-            output = self._output(parameters, times[:, step - self.window : step], state)
-            if self.mode == "autoregressive":
-                output = state + output * self._by_field(self.step_scale)
-            state = output
-            yield self._physical(state)
+        current = self._normal(initial)
+        if self.mode == "direct":
+            for step in range(times.shape[1]):
+                output = self._output(parameters, times[:, step : step + 1], current)
+                yield self._physical(output[:, 0])
+            return
+        yield initial
+        last = times.shape[1] - 1
+        states, known = current[:, None], 0  # the fields up to the time `known`
+        while known < last:
+            # Training shows no later start, so a cut bundle would extrapolate in time.
+            start = max(min(known, last - self.bundle), 0)
+            part = times[:, start : start + self.bundle + 1]
+            states = self._advance(parameters, part, states[:, start - known - 1])
+            for step in range(known, min(start + self.bundle, last)):
+                yield self._physical(states[:, step - start])
+            known = start + self.bundle
 
     def direct(self, parameters: Tensor, times: Tensor) -> Tensor:
         """The fields [n, C, *grid] of parameters [n, p] at times [n], in physical units, with
         gradients; of a surrogate in mode `direct`."""
         unused = self.field_mean.new_zeros((len(parameters), 0, *self.problem.grid))
-        return self._physical(self._output(parameters, times[:, None], unused))
+        return self._physical(self._output(parameters, times[:, None], unused)[:, 0])
+
+    def cost(self, batch_size: int) -> Cost:
+        """What an optimiser step on so many samples costs; computes one pass, and changes nothing.
+
+        The pushforward is counted by its chance of 1/2.
+        """
+        problem, like = self.problem, self.field_mean
+        parameters = like.new_tensor(problem.low).expand(batch_size, -1)
+        times = torch.linspace(*problem.times, self.window).to(like).expand(batch_size, -1)
+        fields = like.new_zeros(batch_size, self.window, problem.channels, *problem.grid)
+        training = self.training
+        self.eval()
+        try:
+            cost = counted(self, lambda: self.losses(parameters, times, fields).mean())
+            if self.pushforward:
+                part = times[:, : self.bundle + 1]
+                pushed = counted_flops(lambda: self._advance(parameters, part, fields[:, 0]))
+                cost = replace(cost, flops=cost.flops + pushed // 2)
+        finally:
+            self.train(training)
+        return cost
+
+    def _pushed(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
+        """The predicted state [n, C, *grid] at the end of the bundle, without gradient."""
+        with torch.no_grad():
+            end = self._advance(parameters, times, current)[:, -1]
+        # Autocast keeps the weights it has cast, and these were cast without gradient.
+        torch.clear_autocast_cache()
+        return end
+
+    def _advance(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
+        """The normalised fields [n, K, C, *grid] that follow the current ones [n, C, *grid]."""
+        output = self._output(parameters, times, current)
+        return current[:, None] + output * self._by_field(self.step_scale)
 
     def _output(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
-        """What the network says of the last of the times [n, w], given the fields at the first."""
+        """The network's output [n, K, C, *grid] for the times [n, K + 1], given the fields at the
+        first; or [n, 1, C, *grid] in mode direct, for the times [n, 1].
+
+        Fewer times are enough: the missing steps are taken to be as long as the last.
+        """
         n = len(parameters)
         columns = [parameters, times[:, :1]]
         if self.mode == "autoregressive":
-            columns.append(times[:, 1:] - times[:, :1])
+            steps = times.diff(dim=1)
+            missing = self.bundle - steps.shape[1]
+            columns += [steps, steps[:, -1:].expand(n, missing)]
         raw = torch.cat(columns, 1).to(self.low.dtype)
         raw = torch.where(self.log, raw.clamp(min=1e-300).log(), raw)
         # What does not vary, such as the time of a single stored step, tells nothing.
@@ -169,17 +245,17 @@ class Surrogate(nn.Module, ABC):
         if self.mode == "autoregressive":
             state = torch.cat([current, state], 1)
         output: Tensor = self(conditions.to(self.field_mean.dtype), state)
-        return output
+        return output.view(n, self.bundle, self.problem.channels, *self.problem.grid)
 
     def _normal(self, fields: Tensor) -> Tensor:
-        """Fields [n, w, C, *grid] from physical to normalised units."""
+        """Fields [..., C, *grid] from physical to normalised units."""
         fields = fields.to(self.field_mean.dtype)
         return (fields - self._by_field(self.field_mean)) / self._by_field(self.field_scale)
 
     def _physical(self, fields: Tensor) -> Tensor:
-        """Fields [n, C, *grid] from normalised to physical units."""
+        """Fields [..., C, *grid] from normalised to physical units."""
         return fields * self._by_field(self.field_scale) + self._by_field(self.field_mean)
 
     def _by_field(self, values: Tensor) -> Tensor:
-        """Values [C] in the shape that multiplies fields [..., C, *grid]."""
-        return values.view(-1, *[1] * len(self.problem.grid))
+        """Values [..., C] in the shape that multiplies fields [..., C, *grid]."""
+        return values.view(*values.shape, *[1] * len(self.problem.grid))

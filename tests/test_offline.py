@@ -235,7 +235,7 @@ def test_the_statistics_are_of_whole_simulations_within_the_capacity(capacity: i
     mean, deviation, change = statistics.freeze()
     np.testing.assert_allclose(mean, windows.mean((0, 1, 3, 4)), rtol=1e-5)
     np.testing.assert_allclose(deviation, windows.std((0, 1, 3, 4)), rtol=1e-5)
-    np.testing.assert_allclose(change, [100, 100], rtol=1e-5)
+    np.testing.assert_allclose(change, [[100, 100]], rtol=1e-5)
     assert drain(samples) == drain(make(capacity=capacity, window=2))
 
 
