@@ -23,7 +23,7 @@ def listing() -> dict[str, list[dict[str, str]]]:
     for name in surrogates.base.REGISTERED:
         surrogate = find(name, "surrogate", surrogates.base.REGISTERED, Surrogate)
         entries["surrogates"].append(describe(name, surrogate, leading=1))
-    for path in sorted(Path("configs").glob("*.yaml")):
+    for path in sorted(Path("configs").rglob("*.yaml")):
         comment = path.read_text().partition("\n")[0]
         entries["studies"].append({"name": str(path), "summary": comment.lstrip("# ")})
     return entries
