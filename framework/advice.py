@@ -76,6 +76,11 @@ def _figures(summary: dict[str, Any]) -> list[str]:
     else:
         waited = _percent(training["wait_fraction"])
         lines.append(f"{steps}{rate}, waited {waited} of the time for the store")
+    if cost := summary["surrogate"]:
+        lines.append(
+            f"  surrogate    {cost['parameters']} parameters; a step takes "
+            f"{_large(cost['flops'])}FLOP and {_large(cost['memory_bytes'])}B"
+        )
     if validation:
         errors, trivial = validation["relative_l2"], validation["trivial"]
         lines += [
@@ -97,6 +102,13 @@ def _figures(summary: dict[str, Any]) -> list[str]:
     if model := summary["model"]:
         lines.append(f"  model        {model['name']}, version {model['version']}")
     return lines
+
+
+def _large(number: float) -> str:
+    """Three digits and a prefix, to be followed by a unit."""
+    prefixes = ["", "k", "M", "G", "T", "P"]
+    power = min(int(math.log10(max(number, 1)) // 3), len(prefixes) - 1)
+    return f"{number / 1000**power:.3g} {prefixes[power]}"
 
 
 def _advice(summary: dict[str, Any], study: Study) -> list[str]:

@@ -201,9 +201,10 @@ def list_(
     lines = []
     for kind, items in entries.items():
         lines.append(f"{kind}:")
+        width = max(len(item["name"]) for item in items) if items else 0
         for item in items:
-            lines.append(f"  {item['name']:20} {item['summary']}")
-            lines += [f"  {'':20}   {key}: {item[key]}" for key in item if key not in _HEADER]
+            lines.append(f"  {item['name']:{width}}  {item['summary']}")
+            lines += [f"  {'':{width}}    {key}: {item[key]}" for key in item if key not in _HEADER]
     print_result(entries, "\n".join(lines), as_json)
 
 

@@ -53,6 +53,7 @@ class Figures:
         self._started = time.monotonic()
         self._ended: float | None = None
         self._trained: float | None = None
+        self._cost: dict[str, int] | None = None
         # Up to the checkpoint that the run was resumed from.
         self._before = {"seconds": 0.0, "streaming": 0.0, "idle": 0.0, "solvers_waited": 0.0}
         # What training had done when reception was last seen going on.
@@ -71,6 +72,11 @@ class Figures:
     def trained(self) -> None:
         """Called when the training loop has ended; what follows is scoring and writing."""
         self._trained = self.seconds
+
+    def count_cost(self) -> None:
+        """What an optimiser step costs; takes about as long as one."""
+        surrogate, batch_size = self._trainer.surrogate, self.study.training.batch_size
+        self._cost = vars(surrogate.cost(batch_size))
 
     def end(self) -> None:
         """The run has ended: its clock stands still."""
@@ -251,6 +257,7 @@ class Figures:
                 "seconds_to_end": self._trained if self._trained is not None else self.seconds,
                 "device": str(trainer.device),
             },
+            "surrogate": self._cost,  # of a step: see `surrogates.cost.Cost`
             "wait": self.waits(),
             "validation": self._validation.latest,
             "checkpoint": {"count": self._checkpoints.count, "seconds": self._checkpoints.seconds},

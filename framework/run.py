@@ -343,6 +343,7 @@ class Run:
                 self._store.close()
             if self._trainer.step:
                 self._keep_model()
+                self._figures.count_cost()
             for picture in self._draw():
                 self._tracking.artifact(picture, "pictures")
         finally:
