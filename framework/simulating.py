@@ -40,6 +40,11 @@ class Simulating:
 
     def __init__(self, study: Study) -> None:
         check_gpus(study.ensemble)
+        if study.design.sampler == "breed":
+            raise StudyError(
+                "design.sampler is breed, but nothing is trained whose losses could decide what "
+                "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
+            )
         store = open_store(study)
         if store is None:
             raise StudyError(
@@ -48,10 +53,11 @@ class Simulating:
             )
         self._study = study
         self._store = store
-        self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
+        design = study.make_design()
+        self._ensemble = make_ensemble(study, design, 0, study.design.simulations, store)
         self._ensemble.resume(store.completed, [])
         self._stored_steps = study.solver_factory()().stored_steps
-        self._names = study.make_design().space.names
+        self._names = design.space.names
         self._interrupted = False
         self._seconds = 0.0
         self._started = time.monotonic()
