@@ -126,21 +126,25 @@ class RecentLosses:
         batches = [self._new.popleft() for _ in range(len(self._new))]
         if not batches:
             return
-        losses = torch.cat([losses.double() for _, losses in batches]).cpu().numpy()
-        ends = np.cumsum([len(simulation) for simulation, _ in batches])[:-1]
-        deviations = [_deviations(part) for part in np.split(losses, ends)]
+        losses = torch.cat([losses for _, losses in batches]).double().cpu().numpy()
+        deviations = _deviations(losses, np.array([len(losses) for _, losses in batches]))
         simulations = [simulation for simulation, _ in batches]
         self._simulations = np.concatenate([self._simulations, *simulations])[-self._window :]
-        self._deviations = np.concatenate([self._deviations, *deviations])[-self._window :]
+        self._deviations = np.concatenate([self._deviations, deviations])[-self._window :]
 
 
-def _deviations(losses: Floats) -> Floats:
-    """How far each loss [b] lies above the batch's mean, in standard deviations; 0 below it."""
-    spread = losses.std()
+def _deviations(losses: Floats, lengths: NDArray[np.int64]) -> Floats:
+    """How far each loss lies above the mean of its batch, in standard deviations; 0 below it.
+
+    The batches, of these lengths, follow each other.
+    """
+    starts = np.cumsum(lengths) - lengths
+    above = losses - (np.add.reduceat(losses, starts) / lengths).repeat(lengths)
+    spread = np.sqrt(np.add.reduceat(above**2, starts) / lengths).repeat(lengths)
     # Neither tells anything: a batch without spread, and one that has diverged.
-    if not np.isfinite(spread) or spread == 0:
-        return np.zeros(len(losses))
-    deviations: Floats = np.maximum((losses - losses.mean()) / spread, 0)
+    tells = np.isfinite(spread) & (spread > 0)
+    deviations = np.zeros(len(losses))
+    np.divide(above.clip(0), spread, out=deviations, where=tells)
     return deviations
 
 
@@ -166,8 +170,9 @@ class BredDesign(Design):
         self._losses = RecentLosses(config.breed.window, batch_size)
         self._file: IO[str] | None = None
         self._path = Path()  # where the file is
-        self._deciding = 0.0  # seconds
-        self._weighing = 0.0  # seconds, in the training loop
+        # Processor seconds: while a thread waits for its turn, the other one works.
+        self._deciding = 0.0
+        self._weighing = 0.0
 
     def training(self, id: int) -> Simulation:
         """Simulation `id` as it was decided. Raises LookupError if it was not yet."""
@@ -179,11 +184,11 @@ class BredDesign(Design):
     def start(self, id: int) -> Simulation:
         """Simulation `id`, decided now if it was not before. Raises RunError (see `keep`)."""
         if self._ledger.decision(id) is None:
-            began = time.perf_counter()
+            began = time.thread_time()
             decision = self._decide(id)
             self._write(self._simulation(id, decision), decision)
             self._ledger.decide(id, decision)
-            self._deciding += time.perf_counter() - began
+            self._deciding += time.thread_time() - began
         return self.training(id)
 
     def weigh(self, simulation: NDArray[np.int64], losses: Tensor) -> Tensor:
@@ -191,12 +196,13 @@ class BredDesign(Design):
 
         Waits neither for a GPU nor for a decision.
         """
-        began = time.perf_counter()
+        began = time.thread_time()
         self._losses.add(simulation, losses)
         if self._breed.correct:
-            weights = torch.tensor(self._ledger.weights(simulation), dtype=losses.dtype)
-            losses = losses * weights.to(losses.device, non_blocking=True)
-        self._weighing += time.perf_counter() - began
+            decided = [decision.weight for decision in self._ledger.decided(simulation)]
+            weights = torch.from_numpy(np.array(decided))
+            losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)
+        self._weighing += time.thread_time() - began
         return losses
 
     def uniform_share(self, id: int) -> float:
@@ -206,7 +212,7 @@ class BredDesign(Design):
         return first + (last - first) * progress
 
     def counts(self) -> dict[str, Any]:
-        """How many simulations were decided which way, and the seconds that it took."""
+        """How many simulations were decided which way, and the processor seconds it took."""
         parents = [decision.parent for decision in self._ledger.decisions().values()]
         uniform = parents.count(None)
         seconds = self._deciding + self._weighing
@@ -310,6 +316,6 @@ class BredDesign(Design):
 
     def _points(self, simulations: NDArray[np.int64]) -> Floats:
         """Where simulations are in the unit cube [n, p]."""
-        parameters = [self.training(id).parameters for id in simulations.tolist()]
+        parameters = [decision.parameters for decision in self._ledger.decided(simulations)]
         # What was rounded may lie outside by as much.
         return self.space.to_unit(np.array(parameters)).clip(0, 1)

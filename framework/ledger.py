@@ -124,10 +124,10 @@ class Ledger:
         with self._lock:
             return dict(self._decisions)
 
-    def weights(self, simulation: NDArray[np.int64]) -> list[float]:
-        """Of the losses of samples [n], of simulations that were decided."""
+    def decided(self, simulation: NDArray[np.int64]) -> list[Decision]:
+        """What was decided of simulations [n]. Raises KeyError if that is nothing."""
         with self._lock:
-            return [self._decisions[id].weight for id in simulation.tolist()]
+            return [self._decisions[id] for id in simulation.tolist()]
 
     def decision(self, simulation: int) -> Decision | None:
         """What was decided of a simulation, if anything was."""
