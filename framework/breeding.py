@@ -65,8 +65,8 @@ def mutate(parent: Floats, sigma: float, random: np.random.Generator) -> Floats:
     return reflected
 
 
-def mutation_density(point: Floats, parents: Floats, sigma: float) -> Floats:
-    """The density [n] at `point` [p] of what `mutate` makes of each parent [n, p].
+def mutation_density(point: Floats, parent: Floats, sigma: float) -> Floats:
+    """The density [...] at points [..., p] of what `mutate` makes of parents [..., p].
 
     With s_i = sigma / 2^i, phi_s and Phi_s the normal density and distribution function, and
     P_i = prod_d [Phi_s_i(1 - c_d) - Phi_s_i(-c_d)] the probability that draw i stays inside,
@@ -76,13 +76,12 @@ def mutation_density(point: Floats, parents: Floats, sigma: float) -> Floats:
     where in the last term, which is reflected whether it left the cube or not, phi(x_d - c_d) has
     phi(-x_d - c_d) and phi(2 - x_d - c_d) added. Images further away are 8 deviations off.
     """
-    density = np.zeros(len(parents))
-    left = np.ones(len(parents))  # the probability that all draws so far left the cube
+    density, left = np.zeros(1), np.ones(1)  # left: the probability that all draws so far were out
     for trial in range(_TRIES):
         images = [point, -point, 2 - point] if trial == _TRIES - 1 else [point]
-        terms = sum(np.exp(-0.5 * ((image - parents) / sigma) ** 2) for image in images)
-        density += left * np.prod(terms / (sigma * np.sqrt(2 * np.pi)), axis=1)
-        left *= 1 - np.prod(ndtr((1 - parents) / sigma) - ndtr(-parents / sigma), axis=1)
+        terms = sum(np.exp(-0.5 * ((image - parent) / sigma) ** 2) for image in images)
+        density = density + left * np.prod(terms / (sigma * np.sqrt(2 * np.pi)), axis=-1)
+        left = left * (1 - np.prod(ndtr((1 - parent) / sigma) - ndtr(-parent / sigma), axis=-1))
         sigma /= 2
     return density
 
@@ -106,8 +105,13 @@ class RecentLosses:
         """The simulations that losses are remembered of, ascending, and the score of each."""
         with self._lock:
             self._read()
-            simulations, of = np.unique(self._simulations, return_inverse=True)
-            return simulations, np.bincount(of, self._deviations) / np.maximum(np.bincount(of), 1)
+            if not len(self._simulations):
+                return self._simulations, self._deviations
+            first = self._simulations.min()
+            counts = np.bincount(self._simulations - first)
+            sums = np.bincount(self._simulations - first, self._deviations)
+            present = np.flatnonzero(counts)
+            return first + present, sums[present] / counts[present]
 
     def state(self) -> dict[str, Any]:
         """What is remembered, for `load_state`."""
@@ -183,13 +187,15 @@ class BredDesign(Design):
 
     def start(self, id: int) -> Simulation:
         """Simulation `id`, decided now if it was not before. Raises RunError (see `keep`)."""
-        if self._ledger.decision(id) is None:
-            began = time.thread_time()
-            decision = self._decide(id)
-            self._write(self._simulation(id, decision), decision)
-            self._ledger.decide(id, decision)
-            self._deciding += time.thread_time() - began
-        return self.training(id)
+        if self._ledger.decision(id) is not None:
+            return self.training(id)
+        began = time.thread_time()
+        decision = self._decide(id)
+        simulation = self._simulation(id, decision)
+        self._write(simulation, decision)
+        self._ledger.decide(id, decision)
+        self._deciding += time.thread_time() - began
+        return simulation
 
     def weigh(self, simulation: NDArray[np.int64], losses: Tensor) -> Tensor:
         """Be told the losses [b] of a batch; return them, weighted if that is set.
