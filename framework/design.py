@@ -6,7 +6,6 @@ simulations. Of the sampler `breed` that holds for the seeds and the held-out si
 parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -44,10 +43,6 @@ class BreedConfig(Section):
         return self
 
 
-def _breed_or_none(values: Mapping[str, Any]) -> BreedConfig | None:
-    return BreedConfig() if values.get("sampler") == "breed" else None
-
-
 class DesignConfig(Section):
     """The `design` section of a study."""
 
@@ -56,15 +51,21 @@ class DesignConfig(Section):
     # Bounds that replace the solver's own: name -> [low, high].
     bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
     # Settings of the sampler `breed`; none of the others.
-    breed: BreedConfig | None = Field(default_factory=_breed_or_none)
+    breed: BreedConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _breed_has_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("sampler") != "breed":
+            return values
+        return {**values, "breed": {} if values.get("breed") is None else values["breed"]}
 
     @model_validator(mode="after")
     def _settings_are_of_the_sampler(self) -> Self:
-        if (self.breed is not None) != (self.sampler == "breed"):
-            given = "is missing" if self.breed is None else "was given"
+        if self.breed and self.sampler != "breed":
             raise ValueError(
-                f"breed {given}, but sampler is {self.sampler}: these are settings of the sampler "
-                "breed, and of no other"
+                f"breed was given, but sampler is {self.sampler}: these are settings of the "
+                "sampler breed, and of no other"
             )
         return self
 

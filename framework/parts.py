@@ -45,10 +45,13 @@ def make_breeding(study: Study, ledger: Ledger) -> BredDesign | None:
 
 
 def make_ensemble(
-    study: Study, design: Design, held_out: int, training: int, store: Store | None
+    study: Study, held_out: int, training: int, store: Store | None, design: Design | None = None
 ) -> Ensemble:
-    """Runs so many simulations of each kind, the held-out ones first; writes the others."""
-    solver = study.solver_factory()()
+    """Runs so many simulations of each kind, the held-out ones first; writes the others.
+
+    `design`: whose they are; without it, the study's, which then is fixed in advance.
+    """
+    solver, design = study.solver_factory()(), design or study.make_design()
     first, then = map(design.held_out, range(held_out)), map(design.start, range(training))
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     ensemble = Ensemble(

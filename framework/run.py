@@ -126,10 +126,10 @@ class Run:
         self.folder = folder or RunFolder.create(study.name)
         self._ensemble = make_ensemble(
             study,
-            self._design,
             study.validation.simulations,
             0 if study.training.source else study.design.simulations,
             self._store,
+            self._design,
         )
         self._trainer = Trainer(
             self.surrogate,

@@ -53,11 +53,10 @@ class Simulating:
             )
         self._study = study
         self._store = store
-        design = study.make_design()
-        self._ensemble = make_ensemble(study, design, 0, study.design.simulations, store)
+        self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
         self._ensemble.resume(store.completed, [])
         self._stored_steps = study.solver_factory()().stored_steps
-        self._names = design.space.names
+        self._names = study.make_design().space.names
         self._interrupted = False
         self._seconds = 0.0
         self._started = time.monotonic()

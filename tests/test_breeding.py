@@ -344,7 +344,6 @@ def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: 
     ("overrides", "message"),
     [
         (["design.breed={sigma: 0.1}"], "breed was given, but sampler is sobol"),
-        (["design.sampler=breed", "design.breed=null"], "breed is missing, but sampler is breed"),
         (["design.sampler=breed", "design.breed.sigma=0"], "design.breed.sigma is 0: input should"),
         (["design.sampler=breed", "design.breed.sigma=1.5"], "design.breed.sigma is 1.5: input sh"),
         (["design.sampler=breed", "design.breed.uniform=[0.5, 2]"], "design.breed.uniform"),
