@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from noted_solver import until
 from numpy.typing import NDArray
 from scipy.stats import binom, chisquare, norm
+from test_trainer import filled, make_samples, statistics_of
+from test_trainer import make as surrogate_of_seed_0
 
 from framework.breeding import BredDesign, RecentLosses, mutate, mutation_density
 from framework.design import DesignConfig
 from framework.errors import StudyError
 from framework.ledger import Decision, Ledger
+from framework.trainer import Stop, Trainer, TrainingConfig
 from solvers.base import Parameter, ParameterSpace
 
 SPACE = ParameterSpace(
@@ -213,6 +216,27 @@ def test_losses_are_weighted_only_if_that_is_set() -> None:
         assert (np.min(expected) < 1) == correct
         assert losses.grad is not None
         np.testing.assert_allclose(losses.grad, expected, rtol=1e-6)
+
+
+def test_the_training_loop_uses_the_weights_and_tells_the_losses() -> None:
+    samples, moved = make_samples(5), {}
+    for correct in (False, True):
+        surrogate, ledger = surrogate_of_seed_0(), Ledger(60, 1)
+        ledger.decide(0, Decision(np.zeros(2), None, weight=0.25))
+        design = make(ledger=ledger, correct=correct)
+        config = TrainingConfig(optimiser="sgd", learning_rate=0.1, stop=Stop(steps=1))
+        device, buffer = torch.device("cpu"), filled(samples)
+        trainer = Trainer(surrogate, config, device, buffer, ledger, 5, breeding=design)
+        before = surrogate.tensors()
+        trainer.train(statistics_of(samples), lambda: None)
+        after = surrogate.tensors()
+        names = [name for name, _ in surrogate.named_parameters()]
+        moved[correct] = torch.cat([(after[name] - before[name]).flatten() for name in names])
+        simulations, scores = design._losses.scores()
+        assert simulations.tolist() == [0]
+        assert scores[0] > 0
+    assert moved[False].abs().max() > 0
+    torch.testing.assert_close(moved[True], 0.25 * moved[False], atol=1e-7, rtol=1e-4)
 
 
 def test_a_decision_is_a_function_of_seed_id_and_losses() -> None:
