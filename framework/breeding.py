@@ -172,6 +172,8 @@ class BredDesign(Design):
         self._breed = config.breed
         self._ledger = ledger
         self._losses = RecentLosses(config.breed.window, batch_size)
+        # By simulation, as far as the training loop has met them; NaN elsewhere.
+        self._weights = np.full(config.simulations, np.nan, dtype=np.float32)
         self._file: IO[str] | None = None
         self._path = Path()  # where the file is
         # Processor seconds: while a thread waits for its turn, the other one works.
@@ -205,8 +207,7 @@ class BredDesign(Design):
         began = time.thread_time()
         self._losses.add(simulation, losses)
         if self._breed.correct:
-            decided = [decision.weight for decision in self._ledger.decided(simulation)]
-            weights = torch.from_numpy(np.array(decided))
+            weights = torch.from_numpy(self._weights_of(simulation))
             losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)
         self._weighing += time.thread_time() - began
         return losses
@@ -298,6 +299,15 @@ class BredDesign(Design):
         with writing(self._path):
             csv.writer(self._file).writerow(row)
             self._file.flush()  # to the system, which keeps it whatever happens to this process
+
+    def _weights_of(self, simulation: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of the samples [b] of a batch; to ask the ledger every time takes ten times as long."""
+        weights = self._weights[simulation]
+        if np.isnan(weights).any():
+            decided = self._ledger.decided(simulation)
+            self._weights[simulation] = [decision.weight for decision in decided]
+            weights = self._weights[simulation]
+        return weights
 
     def _decide(self, id: int) -> Decision:
         """A function of the seed, the id and the losses that are known by now."""
