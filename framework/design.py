@@ -2,28 +2,72 @@
 
 (study, simulation id) -> (parameters, seed) is a pure function: it needs no memory of what was
 drawn before, so a simulation can be run again anywhere and a longer design begins with the same
-simulations. p: parameters.
+simulations. Of the sampler `breed` that holds for the seeds and the held-out simulations; its other
+parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
 """
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from scipy.stats import qmc
 
 from framework.block import Simulation
 from framework.section import Section
 from solvers.base import ParameterSpace
 
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class BreedConfig(Section):
+    """The `design.breed` section of a study: see docs/sampling.md."""
+
+    # The standard deviation of a mutation, where every parameter's prior is mapped to [0, 1].
+    sigma: Annotated[float, Gt(0), Le(1)] = 0.05
+    # The share of simulations that are not bred: of the first, and of the last.
+    uniform: tuple[Share, Share] = (0.5, 0.25)
+    # How many samples' losses are remembered, the latest.
+    window: PositiveInt = 2000
+    # Weigh each sample's loss by how much less often than it should its simulation was drawn.
+    correct: bool = False
+
+    @model_validator(mode="after")
+    def _weights_are_bounded(self) -> Self:
+        if self.correct and min(self.uniform) == 0:
+            raise ValueError(
+                f"correct is true, but uniform is {list(self.uniform)}: a weight is at most 1 over "
+                "the share of uniform draws, which so has to be above 0"
+            )
+        return self
+
 
 class DesignConfig(Section):
     """The `design` section of a study."""
 
-    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube"] = "sobol"
+    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube", "breed"] = "sobol"
     simulations: PositiveInt
     # Bounds that replace the solver's own: name -> [low, high].
     bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    # Settings of the sampler `breed`; none of the others.
+    breed: BreedConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _breed_has_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("sampler") != "breed":
+            return values
+        return {**values, "breed": {} if values.get("breed") is None else values["breed"]}
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_sampler(self) -> Self:
+        if self.breed and self.sampler != "breed":
+            raise ValueError(
+                f"breed was given, but sampler is {self.sampler}: these are settings of the "
+                "sampler breed, and of no other"
+            )
+        return self
 
 
 class Design:
@@ -39,10 +83,21 @@ class Design:
         """Simulation `id`, counted from 0; designs but the Latin hypercube go on for ever.
 
         Raises ValueError past the end of a Latin hypercube, which cannot grow: its strata are
-        fixed by its size.
+        fixed by its size. Raises LookupError where the parameters are not decided yet, see
+        `start`.
         """
-        parameters = self.space.from_unit(self._point(id))
-        return Simulation(id, parameters, simulation_seed(self._seed, 0, id))
+        if self.config.sampler == "breed":
+            raise LookupError(f"the parameters of simulation {id} are decided by a run")
+        return Simulation(id, self.even(id), simulation_seed(self._seed, 0, id))
+
+    def start(self, id: int) -> Simulation:
+        """Simulation `id`, which is about to run; `training` knows it from now on."""
+        return self.training(id)
+
+    def even(self, id: int) -> NDArray[np.float64]:
+        """Parameters [p] that cover the space evenly, over many ids: those of simulation `id`, if
+        it is not bred. Raises ValueError as `training` does."""
+        return self.space.from_unit(self._point(id))
 
     def held_out(self, index: int) -> Simulation:
         """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
@@ -79,7 +134,7 @@ class Design:
             return points
         # A Sobol sequence is balanced at powers of two only; drawing more changes nothing before.
         power = max(count, self.config.simulations, 2) - 1
-        engine = {"sobol": qmc.Sobol, "halton": qmc.Halton}[self.config.sampler]
+        engine = qmc.Halton if self.config.sampler == "halton" else qmc.Sobol
         points = engine(dimensions, rng=random).random(2 ** power.bit_length())
         return points
 

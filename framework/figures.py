@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from framework.breeding import BredDesign
 from framework.buffer import Buffer
 from framework.checkpoint import Checkpoints
 from framework.coverage import DesignPoints
+from framework.design import Design
 from framework.ensemble import Ensemble
 from framework.history import Record
 from framework.ledger import Ledger
@@ -32,6 +34,7 @@ class Figures:
     def __init__(
         self,
         study: Study,
+        design: Design,
         store: Store | None,
         ensemble: Ensemble,
         ledger: Ledger,
@@ -42,6 +45,7 @@ class Figures:
         checkpoints: Checkpoints,
     ) -> None:
         self.study = study
+        self._design = design
         self._store = store
         self._ensemble = ensemble
         self._ledger = ledger
@@ -201,7 +205,7 @@ class Figures:
 
     def points(self) -> DesignPoints:
         """The parameters of the simulations, by what became of them."""
-        design = self.study.make_design()
+        design = self._design
         ended = sorted(self._ensemble.completed.copy())
         quarantined = [item.simulation.id for item in self._ensemble.quarantined]
         groups = ([id for id in ended if id >= 0], quarantined, [id for id in ended if id < 0])
@@ -214,6 +218,13 @@ class Figures:
                 for group in groups
             ),
         )
+
+    def _breeding(self) -> dict[str, Any] | None:
+        """What was decided of bred simulations, and the share of the run that it took."""
+        if not isinstance(self._design, BredDesign):
+            return None
+        counts = self._design.counts()
+        return {**counts, "share": _ratio(counts["seconds"], self.seconds)}
 
     def summary(self, status: str, directory: str, tracking: Tracking | None) -> dict[str, Any]:
         """The run as plain numbers for JSON.
@@ -261,6 +272,7 @@ class Figures:
             "wait": self.waits(),
             "validation": self._validation.latest,
             "checkpoint": {"count": self._checkpoints.count, "seconds": self._checkpoints.seconds},
+            "breeding": self._breeding(),
             "model": registered,
             "mlflow": tracking.summary() if tracking else None,
             "seconds": self.seconds,

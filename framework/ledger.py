@@ -1,5 +1,8 @@
 """Which steps were received and which samples were trained on: what makes each count once.
 
+Where simulations are bred (breeding.py), it also keeps what was decided of each before it ran, so
+that it has the same parameters whenever it runs again.
+
 Delivery is at least once: a simulation whose solver died runs again from its first step. The
 ledger keeps the checksum of every step received, so that a repeated step is dropped, and one that
 came out different is noticed. It is used by the receive thread and the training thread.
@@ -17,6 +20,15 @@ from framework.block import Block
 
 class ReplayMismatchError(Exception):
     """A simulation that ran again differs from what was received of it before."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a simulation was given before it ran."""
+
+    parameters: NDArray[np.float64]  # [p]
+    parent: int | None  # the simulation that it was bred from, if it was bred
+    weight: float = 1.0  # of the losses of its samples
 
 
 @dataclass
@@ -38,6 +50,7 @@ class Ledger:
         self.samples_per_simulation = stored_steps - window + 1
         self.unique_trained = 0
         self._records: dict[int, _Record] = {}
+        self._decisions: dict[int, Decision] = {}
         self._lock = threading.Lock()
 
     def receive(self, block: Block) -> Block | None:
@@ -99,7 +112,29 @@ class Ledger:
                 untrained += samples - int(record.trained[:samples].sum())
             return received, untrained
 
-    def state(self) -> dict[str, NDArray[np.generic]]:
+    def decide(self, simulation: int, decision: Decision) -> None:
+        """Enter what a simulation will run with. Raises ValueError if that was decided before."""
+        with self._lock:
+            if simulation in self._decisions:
+                raise ValueError(f"simulation {simulation} was decided before")
+            self._decisions[simulation] = decision
+
+    def decisions(self) -> dict[int, Decision]:
+        """What was decided so far, by simulation."""
+        with self._lock:
+            return dict(self._decisions)
+
+    def decided(self, simulation: NDArray[np.int64]) -> list[Decision]:
+        """What was decided of simulations [n]. Raises KeyError if that is nothing."""
+        with self._lock:
+            return [self._decisions[id] for id in simulation.tolist()]
+
+    def decision(self, simulation: int) -> Decision | None:
+        """What was decided of a simulation, if anything was."""
+        with self._lock:
+            return self._decisions.get(simulation)
+
+    def state(self) -> dict[str, Any]:
         """The entries as arrays, one row a simulation, for `load_state`."""
         with self._lock:
             records = list(self._records.values())
@@ -111,13 +146,26 @@ class Ledger:
                 "trained": _stack(
                     [record.trained for record in records], self.samples_per_simulation, np.bool_
                 ),
+                "decisions": [
+                    {
+                        "simulation": id,
+                        "parameters": item.parameters,
+                        "parent": item.parent,
+                        "weight": item.weight,
+                    }
+                    for id, item in self._decisions.items()
+                ],
             }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned; what was decided since then stays entered."""
         keys = ("simulations", "trained", "checksums", "received")
         columns = (np.array(state[key]) for key in keys)
         with self._lock:
+            for item in state["decisions"]:
+                self._decisions[item["simulation"]] = Decision(
+                    np.array(item["parameters"]), item["parent"], item["weight"]
+                )
             self._records = {
                 int(id): _Record(trained, checksums, int(received))
                 for id, trained, checksums, received in zip(*columns, strict=True)

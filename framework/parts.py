@@ -6,9 +6,12 @@ from itertools import chain
 
 import torch
 
+from framework.breeding import BredDesign
 from framework.buffer import Buffer, BufferConfig, make_buffer
+from framework.design import Design
 from framework.ensemble import Ensemble, steps_per_block
 from framework.errors import StudyError
+from framework.ledger import Ledger
 from framework.offline import StoredSamples, check_source
 from framework.store import Store
 from framework.store_identity import identity
@@ -33,10 +36,23 @@ def make_batches(study: Study, window: int) -> Buffer | StoredSamples:
         raise StudyError(str(error)) from None
 
 
-def make_ensemble(study: Study, held_out: int, training: int, store: Store | None) -> Ensemble:
-    """Runs so many simulations of each kind, the held-out ones first; writes the others."""
-    solver, design = study.solver_factory()(), study.make_design()
-    first, then = map(design.held_out, range(held_out)), map(design.training, range(training))
+def make_breeding(study: Study, ledger: Ledger) -> BredDesign | None:
+    """The design of a study whose simulations are bred; None if it is fixed in advance."""
+    if study.design.sampler != "breed":
+        return None
+    parameters, batch_size = study.solver_factory()().parameters, study.training.batch_size
+    return BredDesign(study.design, parameters, study.seed, ledger, batch_size)
+
+
+def make_ensemble(
+    study: Study, held_out: int, training: int, store: Store | None, design: Design | None = None
+) -> Ensemble:
+    """Runs so many simulations of each kind, the held-out ones first; writes the others.
+
+    `design`: whose they are; without it, the study's, which then is fixed in advance.
+    """
+    solver, design = study.solver_factory()(), design or study.make_design()
+    first, then = map(design.held_out, range(held_out)), map(design.start, range(training))
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     ensemble = Ensemble(
         study.solver_factory(),
@@ -51,17 +67,27 @@ def make_ensemble(study: Study, held_out: int, training: int, store: Store | Non
     return ensemble
 
 
-def open_store(study: Study) -> Store | None:
-    """The study's store, new or continued; None if it keeps none. Raises RunError, too."""
+def open_store(study: Study, breeding: BredDesign | None = None) -> Store | None:
+    """The study's store, new or continued; None if it keeps none. Raises RunError, too.
+
+    Of what was bred, a store that is continued may hold nothing but what `breeding` has decided.
+    """
     if study.store.keep == "none":
         return None
-    return Store.open(
+    store = Store.open(
         study.store.location(study.name),
         study.store,
         identity(study, study.store),
         study.solver_factory()(),
         study.design.simulations,
     )
+    if breeding:
+        try:
+            breeding.check(store)
+        except StudyError:
+            store.close()
+            raise
+    return store
 
 
 def _check_memory(config: BufferConfig, sample_bytes: int) -> None:

@@ -50,7 +50,7 @@ from framework.interrupt import Interrupts
 from framework.ledger import Ledger
 from framework.model import save_model
 from framework.offline import StoredSamples
-from framework.parts import make_batches, make_ensemble, open_store
+from framework.parts import make_batches, make_breeding, make_ensemble, open_store
 from framework.pictures import draw_pictures
 from framework.reception import FieldStatistics, Reception
 from framework.run_tracking import Tracking
@@ -121,13 +121,18 @@ class Run:
         solver = study.solver_factory()()
         self._ledger = Ledger(solver.stored_steps, self.surrogate.window)
         self._buffer = make_batches(study, self.surrogate.window)
-        self._store = None if study.training.source else open_store(study)
+        self._breeding = make_breeding(study, self._ledger)
+        self._design = self._breeding or study.make_design()
+        if self._breeding and folder:
+            self._breeding.load(folder.design)
+        self._store = None if study.training.source else open_store(study, self._breeding)
         self.folder = folder or RunFolder.create(study.name)
         self._ensemble = make_ensemble(
             study,
             study.validation.simulations,
             0 if study.training.source else study.design.simulations,
             self._store,
+            self._design,
         )
         self._trainer = Trainer(
             self.surrogate,
@@ -138,6 +143,7 @@ class Run:
             self._buffer.samples * study.training.epochs
             if isinstance(self._buffer, StoredSamples)
             else study.design.simulations * self._ledger.samples_per_simulation,
+            self._breeding,
         )
         self._validation = Validation(
             study.surrogate_factory(),
@@ -158,6 +164,7 @@ class Run:
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._figures = Figures(
             study,
+            self._design,
             self._store,
             self._ensemble,
             self._ledger,
@@ -207,6 +214,9 @@ class Run:
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, self._data())
         self._tracking.artifact(self.folder.study)
+        if self._breeding:
+            self._breeding.keep(self.folder.design, self.study.validation.simulations)
+            return
         # Seconds for 100,000 simulations, for which nobody has to wait.
         threading.Thread(target=self._write_design, name="design", daemon=True).start()
 
@@ -214,7 +224,7 @@ class Run:
         """Which parameters and which seed every simulation has; held-out ones have negative ids."""
         if self.folder.design.exists():
             return
-        design = self.study.make_design()
+        design = self._design
         training = 0 if self._figures.source() else self.study.design.simulations
         temporary = self.folder.design.with_suffix(".writing")
         with _said(), writing(self.folder.design):
@@ -292,6 +302,7 @@ class Run:
                         for item in self._ensemble.quarantined
                     ],
                     "figures": self._figures.state(),
+                    "breeding": self._breeding.state() if self._breeding else None,
                 }
             )
 
@@ -309,13 +320,14 @@ class Run:
         self._reception.load_state(state["reception"])
         self._ledger.load_state(state["ledger"])
         self._figures.load_state(state["figures"])
+        if self._breeding:
+            self._breeding.load_state(state["breeding"])
         received = self._ledger.completed()
         for id in range(-self.study.validation.simulations, 0):
             if id not in held_out:
                 self._ledger.forget(id)
-        design = self.study.make_design()
         quarantined = [
-            Quarantined(design.simulation(item["id"]), item["step"], item["error"])
+            Quarantined(self._design.simulation(item["id"]), item["step"], item["error"])
             for item in state["quarantined"]
         ]
         self._ensemble.resume({id for id in received if id >= 0} | held_out, quarantined)
@@ -344,6 +356,8 @@ class Run:
             if self._trainer.step:
                 self._keep_model()
                 self._figures.count_cost()
+            if self._breeding:
+                self._tracking.artifact(self.folder.design)
             for picture in self._draw():
                 self._tracking.artifact(picture, "pictures")
         finally:

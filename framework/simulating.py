@@ -40,6 +40,11 @@ class Simulating:
 
     def __init__(self, study: Study) -> None:
         check_gpus(study.ensemble)
+        if study.design.sampler == "breed":
+            raise StudyError(
+                "design.sampler is breed, but nothing is trained whose losses could decide what "
+                "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
+            )
         store = open_store(study)
         if store is None:
             raise StudyError(

@@ -119,6 +119,12 @@ class Store:
         with self._changed:
             return int(np.count_nonzero(self._complete[:below]))
 
+    def parameters(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The simulations [n] that are marked complete on disk, and their parameters [n, p]."""
+        with self._changed:
+            complete = np.flatnonzero(self._complete)
+        return complete, np.asarray(self._arrays["parameters"][:])[complete]
+
     def writer(self) -> StoreWriter:
         """For a solver actor; it leaves alone what is complete by now."""
         with self._changed:

@@ -63,7 +63,8 @@ def kept_steps(keep: Keep, stored_steps: int) -> NDArray[np.int64]:
 def identity(study: "Study", config: StoreConfig) -> dict[str, Any]:
     """What determines the content of a study's store, as plain values named as in the study.
 
-    The number of simulations is part of it only where a longer design has other simulations.
+    The number of simulations is part of it only where a longer design has other simulations. Bred
+    ones differ from run to run: see `BredDesign.check`.
     """
     solver, space = study.solver_factory()(), study.make_design().space
     found = find(study.solver.name, "solver", solvers.base.REGISTERED, Solver)
@@ -73,8 +74,10 @@ def identity(study: "Study", config: StoreConfig) -> dict[str, Any]:
         "bounds": {item.name: [item.low, item.high] for item in space.items},
         "priors": {item.name: item.prior for item in space.items},
     }
-    if study.design.sampler == "latin_hypercube":
+    if study.design.sampler in ("latin_hypercube", "breed"):
         design["simulations"] = study.design.simulations
+    if study.design.breed:
+        design["breed"] = study.design.breed.model_dump()
     content = {
         "format": FORMAT,
         "solver": {"name": study.solver.name, **settings.model_dump(mode="json")},

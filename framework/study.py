@@ -108,7 +108,7 @@ class Study(Section):
         """
         times, steps = [], []
         for id in range(min(self.design.simulations, 1000)):
-            t = np.asarray(solver.times(design.training(id).parameters))
+            t = np.asarray(solver.times(design.even(id)))
             if t.shape != (solver.stored_steps,) or not np.isfinite(t).all():
                 raise ValueError(
                     f"the stored times of simulation {id} have to be {solver.stored_steps} finite "
@@ -147,6 +147,16 @@ class Study(Section):
             raise ValueError(
                 f"deterministic is true, but ensemble.actors is {self.ensemble.actors}: samples "
                 "come in a fixed order from 1 only"
+            )
+        if self.design.sampler == "breed" and self.deterministic:
+            raise ValueError(
+                "deterministic is true, but design.sampler is breed: what it decides depends on "
+                "how far training is when a simulation starts; choose another sampler"
+            )
+        if self.design.sampler == "breed" and self.training.source:
+            raise ValueError(
+                "design.sampler is breed, but training.source names a store: there are no "
+                "simulations to steer; choose another sampler, or train on the stream"
             )
         if self.deterministic and self.training.stop.seconds:
             raise ValueError(

@@ -19,6 +19,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
+from framework.breeding import BredDesign
 from framework.buffer import Batch, Batches
 from framework.collective import sum_counts, sum_gradients, sum_over_ranks
 from framework.ledger import Ledger
@@ -99,9 +100,10 @@ class Trainer:
         buffer: Batches,
         ledger: Ledger,
         expected_samples: int,
+        breeding: BredDesign | None = None,
     ) -> None:
         """`expected_samples`: for the schedule, how many different ones the stream will bring, or
-        how many a store will be drawn from it in all its epochs."""
+        how many a store will be drawn from it in all its epochs. `breeding` is told the losses."""
         self.surrogate = surrogate.to(device)
         if config.precision == "float64":
             self.surrogate.double()
@@ -117,6 +119,7 @@ class Trainer:
         self._buffer = buffer
         self._ledger = ledger
         self._expected_samples = expected_samples
+        self._breeding = breeding
         self._parameters = list(self.surrogate.parameters())
         self._optimiser = _OPTIMISERS[config.optimiser](
             self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -225,11 +228,12 @@ class Trainer:
     def _losses(self, batch: Batch) -> Tensor:
         bfloat16 = self._config.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
-            return self.surrogate.losses(
+            losses = self.surrogate.losses(
                 batch.parameters.to(self.device, non_blocking=True),
                 batch.times.to(self.device, non_blocking=True),
                 batch.fields.to(self.device, non_blocking=True),
             )
+        return self._breeding.weigh(batch.simulation, losses) if self._breeding else losses
 
 
 _COUNTERS = ("step", "drawn", "waited", "seconds", "progress")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from framework.design import Design, DesignConfig
+from framework.design import BreedConfig, Design, DesignConfig
 from solvers.base import Parameter, ParameterSpace
 
 SPACE = ParameterSpace(
@@ -57,6 +57,16 @@ def test_a_latin_hypercube_cannot_grow_and_says_so() -> None:
 def test_a_latin_hypercube_has_one_point_in_every_stratum() -> None:
     strata = np.sort((unit(design("latin_hypercube"), 64) * 64).astype(int), axis=0)
     np.testing.assert_array_equal(strata, np.arange(64)[:, None].repeat(3, axis=1))
+
+
+def test_what_is_bred_is_decided_by_a_run_and_the_rest_is_as_ever() -> None:
+    bred, sobol = design("breed"), design("sobol")
+    assert bred.config.breed == design("breed", breed=None).config.breed == BreedConfig()
+    assert sobol.config.breed is None
+    with pytest.raises(LookupError, match="simulation 3 are decided by a run"):
+        bred.training(3)
+    np.testing.assert_array_equal(bred.even(3), sobol.training(3).parameters)
+    np.testing.assert_array_equal(bred.held_out(3).parameters, sobol.held_out(3).parameters)
 
 
 @pytest.mark.parametrize("sampler", ["sobol", "halton"])

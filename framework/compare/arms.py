@@ -99,6 +99,8 @@ class Plan:
         for section, settings in changes.items():
             mapping = isinstance(settings, dict)
             values[section] = {**values[section], **settings} if mapping else settings
+        if values["design"]["sampler"] != "breed":
+            values["design"]["breed"] = None
         try:
             return Study.model_validate(values)
         except ValidationError as error:
