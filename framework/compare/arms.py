@@ -5,6 +5,7 @@ steps of an arm, r = S B / (N W) how often it draws a sample.
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,8 @@ SEEDS = 3
 _NEVER = 10**9
 # With equal seconds it is not known how many simulations a stream will bring: so many times N.
 _AMPLE = 100
+# Of a buffer that draws each sample once, at once.
+_ONCE = {"watermark": 0, "replay": [1.0, 1.0]}
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Plan:
         self._study = study
         self._equal = equal
         self._batch = study.training.batch_size
-        window = study.surrogate_factory()().window
-        self._samples = study.solver_factory()().stored_steps - window + 1  # W
+        self._window = study.surrogate_factory()().window
+        self._samples = study.solver_factory()().stored_steps - self._window + 1  # W
         self._check()
         self.steps = self._number_of_steps()
         self.arms = self._online() + self._offline()
@@ -116,13 +119,12 @@ class Plan:
             # So that the last of the stream arrives just when the last step is done.
             passing = max(config.watermark + 1, self._batch)
             replay = [max(steps * self._batch / (total * self._samples - passing), 1.0)] * 2
-        once = {"replay": [1.0, 1.0]}
-        fifo = {"kind": "fifo", "watermark": 0, **once}
+        firo = {"kind": "firo", "replay": [1.0, 1.0]}
         reservoir = {"kind": "reservoir", "replay": replay}
         sampler = self._sampler()
         arms = [
-            Arm("fifo", False, streamed, steps, fifo, sampler),
-            Arm("firo", False, streamed, steps, {"kind": "firo", **once}, sampler),
+            Arm("fifo", False, streamed, steps, {**_ONCE, "kind": "fifo"}, sampler),
+            Arm("firo", False, streamed, steps, firo, sampler),
             Arm("reservoir", False, total if steps else streamed, steps, reservoir, sampler),
         ]
         if self._study.design.sampler != sampler:
@@ -136,10 +138,21 @@ class Plan:
             shares = {"offline": 1}
         total = self._study.design.simulations
         steps = self.steps if self._equal == "steps" else None
-        return [
-            Arm(name, True, total // share, steps, {}, self._sampler())
-            for name, share in shares.items()
-        ]
+        arms = []
+        for name, share in shares.items():
+            count = total // share
+            buffer = {**_ONCE, "kind": "fifo", "capacity": self._capacity(count)}
+            arms.append(Arm(name, True, count, steps, buffer, self._sampler()))
+        return arms
+
+    def _capacity(self, simulations: int) -> int:
+        """Of an offline arm: all that it trains on, so that an epoch is shuffled as a whole; as
+        much of it as half of the memory holds, where that is more than the study's buffer."""
+        solver = self._study.solver_factory()()
+        sample = 4 * self._window * len(solver.fields) * math.prod(solver.grid.shape)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        capacity = self._study.buffer.capacity
+        return min(simulations * self._samples, max(memory // 2 // sample, capacity))
 
     def _sampler(self) -> str:
         """Of all arms but `breed`, which is the reservoir with the study's own."""
@@ -187,11 +200,6 @@ class Plan:
             raise StudyError(
                 "design.sampler is latin_hypercube, which cannot be longer for one arm than for "
                 "another: choose sobol, halton or monte_carlo"
-            )
-        if buffer.capacity < samples:
-            raise StudyError(
-                f"buffer.capacity is {buffer.capacity}: the offline arms need room for a whole "
-                f"simulation, {samples} samples"
             )
         if buffer.watermark >= design.simulations * samples:
             raise StudyError(
