@@ -176,7 +176,7 @@ class BredDesign(Design):
         self._path = Path()  # where the file is
         # Processor seconds: while a thread waits for its turn, the other one works.
         self._deciding = 0.0
-        self._weighing = 0.0
+        self._telling = 0.0  # in the training loop
 
     def training(self, id: int) -> Simulation:
         """Simulation `id` as it was decided. Raises LookupError if it was not yet."""
@@ -204,12 +204,12 @@ class BredDesign(Design):
         """
         began = time.thread_time()
         self._losses.add(simulation, losses)
-        if self._breed.correct:
-            decided = [decision.weight for decision in self._ledger.decided(simulation)]
-            weights = torch.from_numpy(np.array(decided))
-            losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)
-        self._weighing += time.thread_time() - began
-        return losses
+        self._telling += time.thread_time() - began
+        if not self._breed.correct:
+            return losses
+        decided = [decision.weight for decision in self._ledger.decided(simulation)]
+        weights = torch.from_numpy(np.array(decided))
+        return losses * weights.to(losses.device, losses.dtype, non_blocking=True)
 
     def uniform_share(self, id: int) -> float:
         """The share of uniform draws among simulations as far in the design as `id`."""
@@ -221,18 +221,18 @@ class BredDesign(Design):
         """How many simulations were decided which way, and the processor seconds it took."""
         parents = [decision.parent for decision in self._ledger.decisions().values()]
         uniform = parents.count(None)
-        seconds = self._deciding + self._weighing
+        seconds = self._deciding + self._telling
         return {"bred": len(parents) - uniform, "uniform": uniform, "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
         """The losses and the seconds, for `load_state`; what was decided is in the ledger's."""
-        seconds = {"deciding": self._deciding, "weighing": self._weighing}
+        seconds = {"deciding": self._deciding, "telling": self._telling}
         return {"losses": self._losses.state(), **seconds}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._losses.load_state(state["losses"])
-        self._deciding, self._weighing = state["deciding"], state["weighing"]
+        self._deciding, self._telling = state["deciding"], state["telling"]
 
     def check(self, store: Store) -> None:
         """Raise StudyError unless all that is complete in a store was decided here."""
