@@ -172,13 +172,11 @@ class BredDesign(Design):
         self._breed = config.breed
         self._ledger = ledger
         self._losses = RecentLosses(config.breed.window, batch_size)
-        # By simulation, as far as the training loop has met them; NaN elsewhere.
-        self._weights = np.full(config.simulations, np.nan, dtype=np.float32)
         self._file: IO[str] | None = None
         self._path = Path()  # where the file is
         # Processor seconds: while a thread waits for its turn, the other one works.
         self._deciding = 0.0
-        self._weighing = 0.0
+        self._telling = 0.0  # in the training loop
 
     def training(self, id: int) -> Simulation:
         """Simulation `id` as it was decided. Raises LookupError if it was not yet."""
@@ -206,11 +204,12 @@ class BredDesign(Design):
         """
         began = time.thread_time()
         self._losses.add(simulation, losses)
-        if self._breed.correct:
-            weights = torch.from_numpy(self._weights_of(simulation))
-            losses = losses * weights.to(losses.device, losses.dtype, non_blocking=True)
-        self._weighing += time.thread_time() - began
-        return losses
+        self._telling += time.thread_time() - began
+        if not self._breed.correct:
+            return losses
+        decided = [decision.weight for decision in self._ledger.decided(simulation)]
+        weights = torch.from_numpy(np.array(decided))
+        return losses * weights.to(losses.device, losses.dtype, non_blocking=True)
 
     def uniform_share(self, id: int) -> float:
         """The share of uniform draws among simulations as far in the design as `id`."""
@@ -222,18 +221,18 @@ class BredDesign(Design):
         """How many simulations were decided which way, and the processor seconds it took."""
         parents = [decision.parent for decision in self._ledger.decisions().values()]
         uniform = parents.count(None)
-        seconds = self._deciding + self._weighing
+        seconds = self._deciding + self._telling
         return {"bred": len(parents) - uniform, "uniform": uniform, "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
         """The losses and the seconds, for `load_state`; what was decided is in the ledger's."""
-        seconds = {"deciding": self._deciding, "weighing": self._weighing}
+        seconds = {"deciding": self._deciding, "telling": self._telling}
         return {"losses": self._losses.state(), **seconds}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._losses.load_state(state["losses"])
-        self._deciding, self._weighing = state["deciding"], state["weighing"]
+        self._deciding, self._telling = state["deciding"], state["telling"]
 
     def check(self, store: Store) -> None:
         """Raise StudyError unless all that is complete in a store was decided here."""
@@ -299,15 +298,6 @@ class BredDesign(Design):
         with writing(self._path):
             csv.writer(self._file).writerow(row)
             self._file.flush()  # to the system, which keeps it whatever happens to this process
-
-    def _weights_of(self, simulation: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Of the samples [b] of a batch; to ask the ledger every time takes ten times as long."""
-        weights = self._weights[simulation]
-        if np.isnan(weights).any():
-            decided = self._ledger.decided(simulation)
-            self._weights[simulation] = [decision.weight for decision in decided]
-            weights = self._weights[simulation]
-        return weights
 
     def _decide(self, id: int) -> Decision:
         """A function of the seed, the id and the losses that are known by now."""
