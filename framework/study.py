@@ -171,13 +171,26 @@ class Study(Section):
             )
         make_surrogate = self.surrogate_factory()
         with _said_of("surrogate"), their_mistakes("making it failed", plain=ValueError):
-            window = make_surrogate().window
-        if solver.stored_steps < window:
+            made = make_surrogate()
+        if solver.stored_steps < made.window:
             raise ValueError(
                 f"the solver {self.solver.name} stores {solver.stored_steps} steps, but the "
-                f"surrogate {self.surrogate.name} learns from {window} at a time"
+                f"surrogate {self.surrogate.name} learns from {made.window} consecutive ones: let "
+                f"the solver store more, or {_shorten(made)}"
             )
         return self
+
+
+def _shorten(surrogate: Surrogate) -> str:
+    """How its window becomes shorter."""
+    ways = []
+    if surrogate.bundle > 1:
+        ways.append(f"lower surrogate.bundle, which is {surrogate.bundle}")
+    if surrogate.pushforward:
+        ways.append(
+            "set surrogate.pushforward to false, which learns from one bundle instead of two"
+        )
+    return ", or ".join(ways) or "set surrogate.mode to direct"
 
 
 @contextmanager

@@ -16,8 +16,9 @@ class Fno(Surrogate):
     Every condition becomes a constant channel beside the state; the library adds the coordinates.
     """
 
-    # The library keeps its spectral weights and coefficients in single precision.
-    precisions = ("float32",)
+    # The library keeps its spectral weights and coefficients in single precision, also where the
+    # rest is in bfloat16.
+    precisions = ("float32", "bfloat16")
 
     def __init__(
         self,
@@ -27,11 +28,14 @@ class Fno(Surrogate):
         hidden_channels: Annotated[int, Ge(1)] = 32,
         layers: Annotated[int, Ge(1)] = 4,
     ) -> None:
-        """`modes` Fourier modes along every axis, `layers` blocks of `hidden_channels` channels."""
+        """`modes` Fourier modes along every axis, counting both signs of a frequency; `layers`
+        blocks of `hidden_channels` channels."""
         super().__init__(problem, mode)
         if modes > min(problem.grid):
             raise ValueError(
-                f"modes is {modes}: at most {min(problem.grid)} on a grid of {problem.grid}"
+                f"modes is {modes}, but a grid of {problem.grid} has at most {min(problem.grid)} "
+                "along its shortest axis, counting both signs of a frequency: lower modes, or "
+                "refine the grid"
             )
         self.network = FNO(
             n_modes=(modes,) * len(problem.grid),

@@ -160,7 +160,7 @@ def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
         ("solver.grid_size", "solver.grid_size cannot be set"),
         ("solver.grid_size=small", "solver.grid_size"),
         ("solver.planet=3", "planet is not a setting"),
-        ("solver.grid_size=3", "modes is 4: at most 3 on a grid"),
+        ("solver.grid_size=3", r"modes is 4, but a grid of \(3, 3\) has at most 3"),
     ],
 )
 def test_overrides_that_cannot_be(override: str, message: str, tmp_path: Path) -> None:

@@ -65,7 +65,11 @@ def test_the_quickstart_has_numbers_in_every_section_that_has_any() -> None:
         (["surrogate.name=mlp:Mlp"], "surrogate.name is mlp:Mlp: importing mlp failed with Mod"),
         (["solver.name=solvers.heat:Cold"], "solver.name is solvers.heat:Cold: solvers.heat has "),
         (["solver.name=surrogates.mlp:Mlp"], "that is not a subclass of Solver"),
-        (["surrogate.modes=65"], "modes is 65: at most 64 on a grid of (64, 64)"),
+        (["surrogate.modes=65"], "modes is 65, but a grid of (64, 64) has at most 64 along its"),
+        (
+            ["surrogate={name: unet, levels: 7}"],
+            "levels is 7, but a grid of (64, 64) can be halved 6",
+        ),
         (["design.bounds.initial=[500, 100]"], "bounds of initial are [500.0, 100.0]"),
         (["design.bounds.initial=[-5, 100]"], "lower bound of initial is -5.0 K: it must be at l"),
         (["design.bounds.initial=[100, .inf]"], "design.bounds.initial.1 is inf"),
@@ -76,7 +80,7 @@ def test_the_quickstart_has_numbers_in_every_section_that_has_any() -> None:
         (["design.sampler=grid"], "design.sampler is 'grid': input should be 'monte_carlo'"),
         (["training.stop=never"], "training.stop: must be drained, or one limit such as {steps:"),
         (["training.stop.steps=5", "training.stop.samples=5"], "training.stop: give only one of"),
-        (["training.precision=bfloat16"], "surrogate fno can be trained in float32"),
+        (["training.precision=float64"], "surrogate fno can be trained in float32"),
         (["buffer.replay=[2, 1]"], "buffer"),
         (["buffer.kind=fifo"], "buffer"),
         (["buffer.watermark=1500"], "buffer"),
@@ -97,6 +101,28 @@ def test_bounds_that_the_solvers_step_cannot_follow_are_refused() -> None:
     Study.load(
         QUICKSTART, [burgers.replace("9", "1"), surrogate, "design.bounds={amplitude: [0, 0.05]}"]
     )
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "message"),
+    [
+        (
+            "pushforward: true",
+            "3 consecutive ones: let the solver store more, or set surrogate.push",
+        ),
+        (
+            "bundle: 5",
+            "6 consecutive ones: let the solver store more, or lower surrogate.bundle, wh",
+        ),
+        (
+            "bundle: 5, pushforward: true",
+            "which is 5, or set surrogate.pushforward to false, which",
+        ),
+    ],
+)
+def test_a_window_longer_than_a_simulation_is_refused(surrogate: str, message: str) -> None:
+    whole = f"surrogate={{name: message_passing, mode: autoregressive, {surrogate}}}"
+    assert message in refusal(whole, "solver.stored_steps=2")
 
 
 def test_every_mistake_is_named_at_once() -> None:

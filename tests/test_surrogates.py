@@ -17,12 +17,16 @@ from torch.func import functional_call
 
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
+from surrogates.message_passing import MessagePassing
 from surrogates.mlp import Mlp
+from surrogates.unet import UNet
 
 torch.set_num_threads(1)
 KINDS = {
     "mlp": partial(Mlp, hidden=(32,)),
     "fno": partial(Fno, modes=4, hidden_channels=6, layers=2),
+    "unet": partial(UNet, hidden_channels=4, levels=1),
+    "message_passing": partial(MessagePassing, hidden=8, layers=2),
 }
 MODES: tuple[Mode, ...] = ("direct", "autoregressive")
 GRIDS = [(8,), (8, 6), (4, 6, 5)]
@@ -381,7 +385,7 @@ def test_an_fno_is_neuraloperators(grid: tuple[int, ...], mode: Mode) -> None:
 
 def test_more_fourier_modes_than_the_grid_has_are_refused() -> None:
     Fno(make_problem((8, 6)), modes=6, hidden_channels=4, layers=1)
-    with pytest.raises(ValueError, match=r"modes is 7: at most 6 on a grid of \(8, 6\)"):
+    with pytest.raises(ValueError, match=r"modes is 7, but a grid of \(8, 6\) has at most 6 "):
         Fno(make_problem((8, 6)), modes=7)
 
 

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,19 @@ from framework.reception import FieldStatistics, Reception
 from framework.trainer import Trainer, TrainingConfig
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
+from surrogates.message_passing import MessagePassing
 from surrogates.mlp import Mlp
+from surrogates.unet import UNet
 
 torch.set_num_threads(1)
 GRID = (3,)  # as that of make_block
 STEPS = 60  # of a simulation
+KINDS: dict[str, Callable[..., Surrogate]] = {
+    "mlp": partial(Mlp, hidden=(8,)),
+    "fno": partial(Fno, modes=2, hidden_channels=4, layers=2),
+    "unet": partial(UNet, hidden_channels=4, levels=1),
+    "message_passing": partial(MessagePassing, hidden=8, layers=2),
+}
 
 
 def make_problem() -> Problem:
@@ -60,9 +69,8 @@ def filled(samples: Samples, kind: str = "fifo", over: bool = True, seed: int = 
 
 def make(kind: str = "mlp", mode: Mode = "direct", seed: int = 0) -> Surrogate:
     torch.manual_seed(seed)
-    if kind == "mlp":
-        return Mlp(make_problem(), mode, hidden=(8,))
-    return Fno(make_problem(), mode, modes=2, hidden_channels=4, layers=2)
+    surrogate: Surrogate = KINDS[kind](make_problem(), mode)
+    return surrogate
 
 
 def make_trainer(
@@ -324,7 +332,7 @@ def test_steps_are_those_of_the_optimiser_on_the_mean_loss(optimiser: str, mode:
     assert trainer.loss.item() == pytest.approx(loss, rel=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "fno"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_samples_in_the_same_order_give_the_same_bits(kind: str) -> None:
     samples = make_samples(37)
 
@@ -338,7 +346,7 @@ def test_the_same_samples_in_the_same_order_give_the_same_bits(kind: str) -> Non
 
 @pytest.mark.parametrize(
     ("kind", "precision"),
-    [(kind, name) for kind, cls in (("mlp", Mlp), ("fno", Fno)) for name in cls.precisions],
+    [(kind, name) for kind in KINDS for name in make(kind).precisions],
 )
 def test_a_surrogate_learns_in_every_precision_it_declares(kind: str, precision: str) -> None:
     samples = make_samples(50)
