@@ -28,7 +28,7 @@ DETERMINISTIC = [*FEW, "deterministic=true", "ensemble.actors=1", "store.keep=no
 
 
 def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
-    with (directory / "errors").open("w") as errors:
+    with (directory / "errors").open("a") as errors:  # two at a time write to it
         return subprocess.Popen(
             [MILLSTREAM, "train", str(QUICKSTART), *SMALL, *overrides, "--json"],
             cwd=directory,
