@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_surrogates import fields_normaliser, make_problem, predict
+from test_surrogates import MODES, fields_normaliser, make_problem, predict
 from torch import Tensor
 
 from surrogates.base import Mode
@@ -15,14 +15,14 @@ from surrogates.unet import UNet
 
 torch.set_num_threads(1)
 POINTS, TIMES = 8, 4
-# Name: the surrogate, and how often its loss is evaluated.
-FITS = {
-    "mlp": (partial(Mlp, hidden=(64, 64)), 300),
-    "fno": (partial(Fno, modes=4, hidden_channels=24, layers=2), 500),
-    "unet": (partial(UNet, hidden_channels=16, levels=1, periodic=True), 400),
-    "message_passing": (partial(MessagePassing, hidden=32, layers=2, periodic=True), 700),
-    "bundle": (partial(MessagePassing, bundle=2, hidden=32, layers=2, periodic=True), 400),
+KINDS = {
+    "mlp": partial(Mlp, hidden=(64, 64)),
+    "fno": partial(Fno, modes=4, hidden_channels=24, layers=2),
+    "unet": partial(UNet, hidden_channels=16, levels=1, periodic=True),
+    "message_passing": partial(MessagePassing, hidden=32, layers=2, periodic=True),
+    "bundle": partial(MessagePassing, bundle=2, hidden=32, layers=2, periodic=True),
 }
+FITS = [(kind, mode) for kind in KINDS for mode in MODES if (kind, mode) != ("bundle", "direct")]
 
 
 def trajectories() -> tuple[Tensor, Tensor, Tensor]:
@@ -35,19 +35,16 @@ def trajectories() -> tuple[Tensor, Tensor, Tensor]:
     return parameters, t, fields[:, :, None]
 
 
-@pytest.mark.parametrize("mode", ["direct", "autoregressive"])
-@pytest.mark.parametrize("name", FITS)
-def test_a_handful_of_trajectories_is_learned_to_a_thousandth(name: str, mode: Mode) -> None:
-    if (name, mode) == ("bundle", "direct"):
-        pytest.skip("in mode direct there is no bundle")
+@pytest.mark.parametrize(("kind", "mode"), FITS)
+def test_a_handful_of_trajectories_is_learned_to_a_thousandth(kind: str, mode: Mode) -> None:
+    """In relative L2 over the rollout, within 1,000 evaluations of the loss."""
     parameters, times, fields = trajectories()
     step = 1 / (TIMES - 1)
     problem = make_problem(
         (POINTS,), low=(1.0, 0.5), high=(2.0, 2.0), log=(False, False), steps=(step, step)
     )
-    make, evaluations = FITS[name]
     torch.manual_seed(0)
-    surrogate = make(problem, mode)
+    surrogate = KINDS[kind](problem, mode)
     starts = range(TIMES - surrogate.window + 1)
     windows = [slice(start, start + surrogate.window) for start in starts]
     batch = (
@@ -58,8 +55,8 @@ def test_a_handful_of_trajectories_is_learned_to_a_thousandth(name: str, mode: M
     surrogate.normalise_fields(*fields_normaliser(batch[2]))
     optimiser = torch.optim.LBFGS(
         surrogate.parameters(),
-        max_iter=evaluations,
-        max_eval=evaluations,
+        max_iter=50,
+        max_eval=50,
         history_size=200,
         tolerance_grad=0,
         tolerance_change=0,
@@ -72,6 +69,12 @@ def test_a_handful_of_trajectories_is_learned_to_a_thousandth(name: str, mode: M
         loss.backward()
         return loss
 
-    optimiser.step(evaluate)
-    error = (predict(surrogate, parameters, times, fields[:, 0]) - fields).flatten(1).norm(dim=1)
-    assert (error / fields.flatten(1).norm(dim=1)).mean() < 1e-3
+    def error() -> float:
+        difference = predict(surrogate, parameters, times, fields[:, 0]) - fields
+        return float((difference.flatten(1).norm(dim=1) / fields.flatten(1).norm(dim=1)).mean())
+
+    for _ in range(20):
+        optimiser.step(evaluate)
+        if error() < 1e-3:
+            break
+    assert error() < 1e-3

@@ -35,7 +35,7 @@ def test_grids_of_any_size_are_taken_or_refused(
 
 
 def test_grids_that_no_setting_fits_are_refused() -> None:
-    with pytest.raises(ValueError, match="grids of 1 to 3 axes, but this one has 4, .*: take the"):
+    with pytest.raises(ValueError, match=r"grids of 1 to 3 axes, but this one has 4, .*: take"):
         UNet(make_problem((4, 4, 4, 4)))
     with pytest.raises(ValueError, match=r"a grid of \(1,\) can be halved 0 times: take the surr"):
         UNet(make_problem((1,)), levels=1)
