@@ -215,7 +215,8 @@ class Surrogate(nn.Module, ABC):
         """The predicted state [n, C, *grid] at the end of the bundle, without gradient."""
         with torch.no_grad():
             end = self._advance(parameters, times, current)[:, -1]
-        # Autocast keeps the weights it has cast, and these were cast without gradient.
+        # Older torch goes on with the weights that autocast has cast here, without gradient
+        # (pytorch issue 112583).
         torch.clear_autocast_cache()
         return end
 
