@@ -46,10 +46,12 @@ class MessagePassing(Surrogate):
         predictions, too (both in mode autoregressive only). `neighbours` on either side along each
         axis, `layers` of `hidden` features. `periodic`: every axis is a circle."""
         super().__init__(problem, mode, bundle, pushforward)
-        if neighbours >= min(problem.grid):
+        most = min(problem.grid) - 1
+        if neighbours > most:
+            remedy = "lower it" if most else "take the surrogate mlp"
             raise ValueError(
-                f"neighbours is {neighbours}, but a grid of {problem.grid} has no more than "
-                f"{min(problem.grid) - 1} on one side of a point: lower it"
+                f"neighbours is {neighbours}, but on a grid of {problem.grid} a point has at most "
+                f"{most} on one side: {remedy}"
             )
         self.x: Tensor
         self.register_buffer("x", coordinates(problem.grid, periodic).movedim(0, -1).clone())

@@ -89,5 +89,9 @@ def test_on_a_periodic_grid_no_place_is_special_but_for_its_coordinates() -> Non
 
 def test_more_neighbours_than_there_are_points_are_refused() -> None:
     MessagePassing(make_problem((5, 4)), neighbours=3, hidden=2, layers=1)
-    with pytest.raises(ValueError, match=r"neighbours is 4, but a grid of \(5, 4\) has no more th"):
+    with pytest.raises(
+        ValueError, match=r"on a grid of \(5, 4\) a point has at most 3 .* lower it"
+    ):
         MessagePassing(make_problem((5, 4)), neighbours=4)
+    with pytest.raises(ValueError, match="at most 0 on one side: take the surrogate mlp"):
+        MessagePassing(make_problem((1,)))
