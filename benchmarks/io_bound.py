@@ -13,15 +13,17 @@ simulated into a store in `--folder` (so name one on the disk to be measured), w
 - loader, npy: the same over a .npy file for every field, without compression.
 - online, heat: a reservoir of 64 fields, filled from one solver process as in `millstream train`.
 - online, ready: the same, from a solver that costs nothing, as it yields fields computed once: as
-  many cores for solvers as it takes, on other machines.
+  many cores for solvers as it takes.
 
-Online every field is drawn once, or 8 times (replay 1 and 8, both bounds of the band). A turn
-offline is one epoch, each field once. Cold: every file is dropped from the page cache before the
-turn, and mincore has to find none of it there; what a host of virtual machines holds of the disk is
-beyond that. Warm: every file is in the page cache. The clock runs from the first request for a
+Online every field is drawn once, or 8 times (replay 1 and 8, both bounds of the band); with heat
+once each, which takes the solver long, a turn is 8 batches. A turn offline is one epoch, each field
+once. Cold: every file is dropped from the page cache before the turn, and mincore has to find none
+of it there; what a host of virtual machines holds of the disk is beyond that. Warm: every file is
+in the page cache. The clock runs from the first request for a
 batch of the files to the end of the last step, so nothing is read ahead uncounted; the loader's
 processes run already, as does online the solver, whose buffer is in its steady state: it receives
-in a turn what it should for its replay, which is printed as `different`. Nobody validates.
+in a turn as many fields as its replay says. `different` counts those drawn in a turn and never
+before. Nobody validates.
 
 The ways take turns, each with a fresh network, torch with one thread in this process. "Fed" is the
 same without a network: every batch is copied once, as if to a GPU. It is what a trainer gets that
@@ -76,7 +78,8 @@ SETTINGS = (
     f"training={{batch_size: {BATCH}}}",
 )
 COUNTED = SIMULATIONS * STEPS // BATCH  # batches of a turn
-UNCOUNTED = 12  # before it, of blank fields or of the stream
+FEW = COUNTED // 4  # of a turn whose every field has to be solved for
+UNCOUNTED = 4  # before it, of blank fields or of the stream
 WORKERS, AHEAD = 2, 4  # batches that each of them reads ahead
 PIECE = 4 * 2**20
 MB = 4 * SIDE**2 * BATCH / 1e6  # of a batch
@@ -189,7 +192,12 @@ def online(
 
 
 def take_turn(
-    study: Study, batches: Batches, statistics: FieldStatistics, ledger: Ledger, trained: bool
+    study: Study,
+    batches: Batches,
+    statistics: FieldStatistics,
+    ledger: Ledger,
+    trained: bool,
+    counted: int = COUNTED,
 ) -> Turn:
     """The turn of one way, with a network or only fed."""
     torch.manual_seed(study.seed)
@@ -202,9 +210,9 @@ def take_turn(
     def after_step() -> None:
         nonlocal steps
         steps += 1
-        if steps in (UNCOUNTED, UNCOUNTED + COUNTED):
+        if steps in (UNCOUNTED, UNCOUNTED + counted):
             marks.append((time.perf_counter(), trainer.waited, ledger.unique_trained))
-        if steps == UNCOUNTED + COUNTED:
+        if steps == UNCOUNTED + counted:
             batches.close()
 
     if trained:
@@ -219,7 +227,7 @@ def take_turn(
             after_step()
     (began, waited_before, known), (ended, waited, known_at_end) = marks
     seconds = ended - began
-    return Turn(COUNTED / seconds, (waited - waited_before) / seconds, known_at_end - known)
+    return Turn(counted / seconds, (waited - waited_before) / seconds, known_at_end - known)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -286,27 +294,26 @@ class Comparison:
             reader.t[0, :, None].astype(np.float32),
             reader.fields(0)[:, None],
         )
-        epochs = {
+        self._epochs: dict[str, tuple[Callable[[], Iterator[Batch]], str]] = {
             "store": (partial(from_store, study, reader), "store"),
             "loader, store": (make_loader(reader, None), "store"),
             "loader, npy": (make_loader(reader, loose), "npy"),
         }
-        self._epochs = epochs
 
     def round(self) -> None:
         """A turn of every way."""
         for name, files in self.files.items():
             drop(files)
             self.disk[name].append(read_all(files))
-        heat = self._study.solver_factory()
+        heat, ready = self._study.solver_factory(), partial(Ready, SIDE, STEPS)
         for trained in (True, False):
             for name in self._epochs:
                 self._read(name, "cold", trained)
                 self._read(name, "warm", trained)
             for replay in (1, 8):
-                self._stream(f"online, ready, replay {replay}", Ready, replay, trained)
-        for replay in (1, 8):
-            self._stream(f"online, heat, replay {replay}", heat, replay, True)
+                self._stream(f"online, ready, replay {replay}", ready, replay, trained)
+        self._stream("online, heat, replay 1", heat, 1, True, FEW)
+        self._stream("online, heat, replay 8", heat, 8, True)
 
     def _read(self, name: str, cache: str, trained: bool) -> None:
         epoch, kind = self._epochs[name]
@@ -319,12 +326,17 @@ class Comparison:
         self._note(f"{name}, {cache}", turn, trained)
 
     def _stream(
-        self, name: str, make_solver: Callable[[], Solver], replay: int, trained: bool
+        self,
+        name: str,
+        make_solver: Callable[[], Solver],
+        replay: int,
+        trained: bool,
+        counted: int = COUNTED,
     ) -> None:
-        if make_solver is Ready:
-            make_solver = partial(Ready, SIDE, STEPS)
         with online(self._study, make_solver, replay) as (buffer, stream):
-            turn = take_turn(self._study, buffer, stream.statistics, stream.ledger, trained)
+            turn = take_turn(
+                self._study, buffer, stream.statistics, stream.ledger, trained, counted
+            )
         self._note(name, turn, trained)
 
     def _note(self, name: str, turn: Turn, trained: bool) -> None:
