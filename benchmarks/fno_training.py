@@ -6,10 +6,11 @@ The quickstart's Fourier neural operator, from the same weights in every way of 
 same batch size, Adam at the same constant learning rate, the same loss (mean squared error of
 normalised fields) and the same number of steps, on samples of the quickstart's heat equation:
 
-- neuraloperator: its `Trainer` over a DataLoader of tensors in memory, shuffled, in the same
-  process; conditions laid out as constant channels beforehand, its data processor normalises.
+- neuraloperator: its `Trainer` over a DataLoader of tensors in memory, in the same process;
+  conditions are laid out as constant channels beforehand, its data processor normalises.
 - memory: `framework.trainer.Trainer` with `StoredSamples`, the way of `training.source`, of a store
-  that fits into the buffer and was read before the clock starts.
+  that fits into the buffer and was read before the clock starts. Its batches are, one by one, those
+  that neuraloperator is given, so that both have to learn the same.
 - stream: the same `Trainer` with a reservoir that a solver actor fills all the time, as in
   `training.py`; it may be drawn from as often as training likes.
 
@@ -19,8 +20,9 @@ GPU where there is one. The first round is not counted; the ways take turns.
 How to read it: steps a second, medians over the rounds; the ratio is the median of the rounds' own
 ratios to neuraloperator, with the quarters below and above. The loss is that of the trained network
 on all samples of the store, in percent of their variance, median and quarters: the first two were
-trained on these, the stream's on others of the same design. Neither autocast nor compilation is measured: the library keeps its
-spectral weights in single precision, and torch.compile does not take their complex numbers.
+trained on these, the stream's on others of the same design. Neither autocast nor compilation is
+measured: the library keeps its spectral weights in single precision, and torch.compile does not
+take their complex numbers.
 """
 
 import argparse
@@ -41,7 +43,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training import OTHER_CORE, QUICKSTART, TRAINING_CORE, pin
 
-from framework.buffer import Batches, make_buffer
+from framework.buffer import Batch, Batches, make_buffer
 from framework.cluster import ray_for
 from framework.ledger import Ledger
 from framework.offline import StoredSamples
@@ -75,6 +77,9 @@ class Ways:
         assert whole
         self._whole = whole
         self._steps = epochs * len(whole) // study.training.batch_size
+        rows = {key: row for row, key in enumerate(_keys(whole))}
+        stored = self._stored()
+        self._order = [[rows[key] for key in _keys(batch)] for batch in iter(stored.get, None)]
 
     def neuraloperator(self, surrogate: Fno) -> float:
         """Steps a second of the library's loop."""
@@ -89,12 +94,12 @@ class Ways:
         optimiser = torch.optim.Adam(surrogate.network.parameters(), lr=rate)
         trainer = LibraryTrainer(
             model=surrogate.network,
-            n_epochs=self._epochs,
+            n_epochs=1,  # of all the steps
             device=DEVICE,
             data_processor=DefaultDataProcessor(None, UnitGaussianNormalizer(mean, std, eps=0.0)),
         )
         loader: DataLoader[dict[str, Tensor]] = DataLoader(
-            TensorDataset(x, fields), self._study.training.batch_size, shuffle=True
+            TensorDataset(x, fields), batch_sampler=self._order
         )
         constant = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda epoch: 1.0)
         began = time.perf_counter()
@@ -155,6 +160,10 @@ class Ways:
         return trainer.step / trainer.seconds
 
 
+def _keys(batch: Batch) -> list[tuple[int, int]]:
+    return list(zip(batch.simulation.tolist(), batch.first_step.tolist(), strict=True))
+
+
 def squared_error(output: Tensor, y: Tensor, **_: Tensor) -> Tensor:
     """The loss of our surrogates, in the form of the library's."""
     return (output - y).square().mean()
@@ -163,7 +172,7 @@ def squared_error(output: Tensor, y: Tensor, **_: Tensor) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rates: dict[str, list[float]] = {}
