@@ -20,9 +20,8 @@ GPU where there is one. The first round is not counted; the ways take turns.
 How to read it: steps a second, medians over the rounds; the ratio is the median of the rounds' own
 ratios to neuraloperator, with the quarters below and above. The loss is that of the trained network
 on all samples of the store, in percent of their variance, median and quarters: the first two were
-trained on these, the stream's on others of the same design. Neither autocast nor compilation is
-measured: the library keeps its spectral weights in single precision, and torch.compile does not
-take their complex numbers.
+trained on these, the stream's on others of the same design. Both loops train in single precision,
+without autocast or compilation.
 """
 
 import argparse
