@@ -62,8 +62,10 @@ class Study(Section):
             raise StudyError(f"{path}: {explain(error, cls)}") from None
 
     def save(self, path: Path) -> None:
-        """Write the study with every default filled in."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        """Write the study with every default filled in, whole or not at all."""
+        temporary = path.with_suffix(".writing")
+        temporary.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        temporary.replace(path)
 
     def hash(self) -> str:
         """Of all that decides what is trained, but for how and where it runs and is recorded."""

@@ -98,9 +98,10 @@ def test_at_equal_steps_every_arm_has_enough_for_them(
         assert made.seed == compared.seed + 2
         assert made.training.stop.steps == plan.steps
         if arm.offline:
-            an_epoch = -(-made.training.simulations * W // batch)  # type: ignore[operator]
-            assert made.training.epochs * an_epoch >= plan.steps
-            assert made.buffer.capacity >= made.training.simulations * W  # type: ignore[operator]
+            count = made.training.simulations or simulations
+            assert count == arm.simulations
+            assert made.training.epochs * count * W >= drawn
+            assert made.buffer.capacity >= count * W
         elif arm.name == "reservoir":
             assert made.design.simulations == simulations
             # As often as needed, and no more often than it takes to the end of the stream.
@@ -266,6 +267,29 @@ def test_mlflow_has_a_run_with_a_child_for_every_arm(compared: Path) -> None:
         "comparison.png",
         "study.yaml",
     }
+
+
+def test_a_comparison_that_is_done_is_told_again(compared: Path) -> None:
+    result = in_process(compared, "resume", "runs/small-comparison", "--json")
+    assert result.returncode == 0
+    assert result.stdout == (compared / "output.json").read_text()
+
+
+def test_a_changed_or_damaged_comparison_is_refused(compared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "small-comparison"
+    folder.mkdir(parents=True)
+    done = compared / "runs" / "small-comparison"
+    study = (done / "study.yaml").read_text()
+    (folder / "comparison.json").write_text((done / "comparison.json").read_text())
+    (folder / "study.yaml").write_text(study.replace("batch_size: 10", "batch_size: 5"))
+    result = in_process(tmp_path, "resume", str(folder))
+    assert result.returncode == 2
+    assert "study.yaml is not the study that" in result.stderr
+    for damaged in ("{", "[]", '{"arms": []}'):
+        (folder / "comparison.json").write_text(damaged)
+        result = in_process(tmp_path, "resume", str(folder))
+        assert result.returncode == 2
+        assert "comparison.json is damaged: start the comparison anew" in result.stderr
 
 
 def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(

@@ -21,7 +21,8 @@ from framework.study import Study
 Equal = Literal["steps", "seconds", "samples"]
 # So many seeds an interval paired by seed needs.
 SEEDS = 3
-# The last step is scored, and none before it: no arm shares its processors with scoring.
+# Steps before the first validation: an arm shares its processors with scoring at its end only. And
+# epochs, where something else is the stop.
 _NEVER = 10**9
 # With equal seconds it is not known how many simulations a stream will bring: so many times N.
 _AMPLE = 100
@@ -76,12 +77,12 @@ class Plan:
             assert self._study.training.stop.seconds is not None
             training["stop"] = {"seconds": self._study.training.stop.seconds - simulated}
         if arm.offline:
-            an_epoch = -(-arm.simulations * self._samples // self._batch)
-            epochs = -(-arm.steps // an_epoch) if arm.steps else self._passes()
+            every = arm.simulations == self._study.design.simulations
             training |= {
                 "source": str(store),
-                "simulations": arm.simulations,
-                "epochs": _NEVER if self._equal == "seconds" else epochs,
+                # All are those that the store has: some may be quarantined.
+                "simulations": None if every else arm.simulations,
+                "epochs": self._passes() if self._equal == "samples" else _NEVER,
             }
         return self._study_of(
             seed,

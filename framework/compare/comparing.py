@@ -9,6 +9,7 @@ share is what each one trains on. Nothing but an arm runs while it trains. What 
 down arm by arm, so an interrupted comparison goes on with the arm that it was at.
 """
 
+import gc
 import json
 import sys
 import time
@@ -66,6 +67,7 @@ class Comparing:
         self._interrupted = False
         self._record: dict[str, Any] = {
             "status": "new",
+            "study": study.hash(),
             "equal": equal,
             "seeds": seeds,
             "steps": self._plan.steps,
@@ -74,6 +76,11 @@ class Comparing:
         }
         if folder:
             self._record = _read(folder.comparison)
+            if self._record["study"] != study.hash():
+                raise StudyError(
+                    f"{folder.study} is not the study that {folder.comparison} is of: restore it, "
+                    "or start the changed study anew with millstream compare"
+                )
         else:
             with writing(self.folder.path):
                 study.save(self.folder.study)
@@ -87,6 +94,9 @@ class Comparing:
 
     def run(self) -> None:
         """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
+        if self._record["status"] == "done":
+            self._tracking.close(PATIENCE)  # sends what could not be sent before
+            return
         self._record["status"] = "failed"
         self._tracking.start(self.study.model_dump(mode="json"), {}, send=False)
         try:
@@ -115,7 +125,7 @@ class Comparing:
         directory = self.folder.path / f"seed-{seed}"
         store = (directory / "store.zarr").absolute()
         with writing(directory):
-            directory.mkdir(exist_ok=True)
+            (directory / "held_out").mkdir(parents=True, exist_ok=True)
         study = self._plan.simulating(seed, store)
         self._hold_out(study, directory / "held_out")
         self._simulate(study, seed)
@@ -181,6 +191,7 @@ class Comparing:
         self._track_arm(found, folder)
         self._record["arms"].append(found)
         self._write()
+        gc.collect()  # the arm's buffer, before the next one has its own
         print(f"millstream: {told(found)}", file=sys.stderr)
 
     def _draw(self) -> Path | None:
@@ -305,7 +316,10 @@ def _bytes(directory: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        return record
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read: {error}; start the comparison anew") from None
+        record = json.loads(path.read_text())
+    except (OSError, ValueError):
+        record = None
+    needed = {"status", "study", "equal", "seeds", "steps", "simulating", "arms"}
+    if not isinstance(record, dict) or not needed <= record.keys():
+        raise StudyError(f"{path} is damaged: start the comparison anew with millstream compare")
+    return record
