@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from table import print_table
 
 from framework.cluster import ray_for
-from framework.compare.arms import Plan
+from framework.compare.arms import SEEDS, Plan
 from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import digits
 from framework.palette import BLUE, GREEN, STYLE, VERMILLION
@@ -42,6 +42,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("buffers.png"))
     arguments = parser.parse_args()
     study = Study.load(arguments.study)
+    if arguments.seeds < SEEDS:
+        parser.error(f"--seeds is {arguments.seeds}: the intervals need {SEEDS} or more")
+    if SHARES[0] * total_samples(study) < study.training.batch_size:
+        parser.error(f"{100 * SHARES[0]:g} % of the samples of {arguments.study} are no batch")
     with ray_for(study.ensemble, study.validation.cpus):
         errors = measure(arguments.study, arguments.seeds)
     rows = [
@@ -59,11 +63,9 @@ def main() -> None:
 
 def measure(path: Path, seeds: int) -> Errors:
     study = Study.load(path)
-    window = study.surrogate_factory()().window
-    total = study.design.simulations * (study.solver_factory()().stored_steps - window + 1)
     errors: Errors = {}
     for share in SHARES:
-        capacity = round(share * total)
+        capacity = round(share * total_samples(study))
         plan = Plan(Study.load(path, sizes(capacity, study.training.batch_size)), "steps")
         for arm in plan.arms:
             if not arm.offline:
@@ -74,9 +76,15 @@ def measure(path: Path, seeds: int) -> Errors:
     return errors
 
 
+def total_samples(study: Study) -> int:
+    """That the reservoir is sent."""
+    window = study.surrogate_factory()().window
+    return study.design.simulations * (study.solver_factory()().stored_steps - window + 1)
+
+
 def sizes(capacity: int, batch_size: int) -> list[str]:
-    """Settings of a buffer that holds a batch above its watermark, however small it is."""
-    watermark = max(min(capacity // 4, capacity - batch_size), 0)
+    """Settings of a buffer that holds a batch above its watermark."""
+    watermark = min(capacity // 4, capacity - batch_size)
     return [f"buffer.capacity={capacity}", f"buffer.watermark={watermark}"]
 
 

@@ -22,7 +22,7 @@ from pydantic import PositiveFloat, PositiveInt
 from framework.errors import RunError, StudyError, reason
 from framework.section import Section
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class CheckpointConfig(Section):

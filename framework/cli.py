@@ -48,10 +48,12 @@ def train(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False
 
 @app.command(epilog="Example: millstream resume runs/quickstart")
 def resume(
-    run: Annotated[Path, typer.Argument(help="The directory of a run, runs/NAME.")],
+    run: Annotated[
+        Path, typer.Argument(help="The directory of a run or of a comparison, runs/NAME.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run after any interruption, from its last checkpoint."""
+    """Go on with a run or a comparison after any interruption, from its last checkpoint."""
     from framework.advice import report
     from framework.folder import RunFolder
     from framework.run import Run, send_what_is_left

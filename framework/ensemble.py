@@ -212,7 +212,7 @@ class Ensemble:
             for worker in self._workers:
                 self._occupy(worker)
             # An actor that has not started yet is waited for only while there is work for it.
-            if not self._work_left() and not any(worker.call for worker in self._workers):
+            if not any(worker.call for worker in self._workers) and not self._work_left():
                 return
             busy = {worker.ping or worker.stream: worker for worker in self._workers}
             waiting = [reference for reference in busy if reference is not None]

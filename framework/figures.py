@@ -5,9 +5,11 @@ Counters go on over resumes. All may be read from any thread.
 
 import math
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 
 from framework.breeding import BredDesign
 from framework.buffer import Buffer
@@ -80,7 +82,8 @@ class Figures:
     def count_cost(self) -> None:
         """What an optimiser step costs; takes about as long as one."""
         surrogate, batch_size = self._trainer.surrogate, self.study.training.batch_size
-        self._cost = vars(surrogate.cost(batch_size))
+        with suppress(torch.OutOfMemoryError):  # of a GPU that training itself has just fitted
+            self._cost = vars(surrogate.cost(batch_size))
 
     def end(self) -> None:
         """The run has ended: its clock stands still."""
@@ -118,7 +121,7 @@ class Figures:
 
     def source(self) -> dict[str, Any] | None:
         """The identity of the store that is trained from, if it is not a stream."""
-        return self._buffer.source.identity if isinstance(self._buffer, StoredSamples) else None
+        return self._buffer.identity if isinstance(self._buffer, StoredSamples) else None
 
     def completed(self) -> int:
         """Training simulations that have arrived whole."""

@@ -27,7 +27,7 @@ from framework.section import Section
 from framework.study import Study
 from surrogates.base import Problem, Surrogate
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class _TrainedFor(Section):

@@ -90,6 +90,11 @@ class StoredSamples:
         return len(self._held) * self._windows
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What to record of the data that is trained on."""
+        return {**self.source.identity, "simulations": len(self._simulations)}
+
+    @property
     def samples(self) -> int:
         """How many different samples the store has, which is how many an epoch draws."""
         return len(self._simulations) * self._windows

@@ -23,12 +23,13 @@ def make_batches(study: Study, window: int) -> Buffer | StoredSamples:
     """What is trained from: an empty buffer, or the store that `training.source` names."""
     solver, config = study.solver_factory()(), study.buffer
     batch_size, shape = study.training.batch_size, (len(solver.fields), *solver.grid.shape)
-    _check_memory(config, 4 * window * math.prod(shape))
     if study.training.source:
+        _check_memory(config, stored_sample_bytes(study))
         source = StoreReader(study.training.source)
         check_source(source, identity(study, study.store))
         epochs, count = study.training.epochs, study.training.simulations
         return StoredSamples(source, config, batch_size, window, epochs, study.seed, count)
+    _check_memory(config, 4 * window * math.prod(shape))
     parameters, in_turn = len(solver.parameters), study.deterministic
     try:
         return make_buffer(config, batch_size, window, parameters, shape, study.seed, in_turn)
@@ -90,14 +91,25 @@ def open_store(study: Study, breeding: BredDesign | None = None) -> Store | None
     return store
 
 
+def stored_sample_bytes(study: Study) -> int:
+    """The memory that a sample from a store takes: those of a simulation share its steps."""
+    solver, window = study.solver_factory()(), study.surrogate_factory()().window
+    simulation = 4 * solver.stored_steps * len(solver.fields) * math.prod(solver.grid.shape)
+    return -(-simulation // (solver.stored_steps - window + 1))
+
+
+def memory(config: BufferConfig) -> int:
+    """What is free where a buffer is to be held, in bytes; of a machine's memory, all there is."""
+    if config.device == "cuda":
+        return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _check_memory(config: BufferConfig, sample_bytes: int) -> None:
     """Raise StudyError if the buffer cannot be held where the study wants it."""
-    if config.device == "cuda":
-        if not torch.cuda.is_available():
-            raise StudyError("buffer.device is cuda, but there is no GPU here: set it to cpu")
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise StudyError("buffer.device is cuda, but there is no GPU here: set it to cpu")
+    free = memory(config)
     needed = config.capacity * sample_bytes
     if needed > free:
         raise StudyError(

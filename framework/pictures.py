@@ -21,8 +21,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
-from framework.comparison import Comparison, draw_comparison
 from framework.coverage import DesignPoints, draw_coverage
+from framework.error_picture import Comparison, draw_comparison
 from framework.history import Record
 from framework.palette import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
 

@@ -39,9 +39,9 @@ import torch
 from framework.block import Block
 from framework.checkpoint import Checkpoints
 from framework.cluster import check_gpus, ray_for
-from framework.comparison import Comparison
 from framework.display import Display
 from framework.ensemble import Quarantined
+from framework.error_picture import Comparison
 from framework.errors import DivergedError, RunError, writing
 from framework.figures import Figures
 from framework.folder import RunFolder
@@ -199,6 +199,11 @@ class Run:
                 raise
             finally:
                 self._end()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it was asked to stop."""
+        return self._interrupted
 
     def summary(self) -> dict[str, Any]:
         """What was done so far (see `Figures.summary`)."""

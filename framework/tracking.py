@@ -188,16 +188,21 @@ class _Sender:
         key = f"{parent.data.tags['millstream.key']}/{entry['name']}"
         found = client.search_runs([experiment], f"tags.`millstream.key` = '{key}'")
         tags = {"millstream.key": key, "mlflow.parentRunId": parent.info.run_id}
-        child = (
-            found[0] if found else client.create_run(experiment, entry["time"], tags, entry["name"])
-        )
+        times = [round(1000 * row["values"].get("seconds", 0)) for row in entry["rows"]]
+        began = entry["time"] - max(times, default=0)
+        child = found[0] if found else client.create_run(experiment, began, tags, entry["name"])
         run_id, params = child.info.run_id, [Param(*item) for item in entry["params"].items()]
+        # First, so that it is over even if MLflow does not take something of it.
+        client.set_terminated(run_id, entry["status"], entry["time"])
         for first in range(0, len(params), _PARAMS):
             client.log_batch(run_id, params=params[first : first + _PARAMS])
-        metrics = [metric for row in entry["rows"] for metric in _metrics({**entry, **row})]
+        metrics = [
+            metric
+            for row, time in zip(entry["rows"], times, strict=True)
+            for metric in _metrics({**row, "time": began + time if time else entry["time"]})
+        ]
         for first in range(0, len(metrics), _METRICS):
             client.log_batch(run_id, metrics[first : first + _METRICS])
-        client.set_terminated(run_id, entry["status"], entry["time"])
 
     @contextmanager
     def _refusable(self, kind: str) -> Iterator[None]:

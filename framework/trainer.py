@@ -156,6 +156,7 @@ class Trainer:
             going_on = self._any_batch(batch)
         out_of_time.cancel()
         self._buffer.close()
+        float(self.loss)  # waits for a GPU, which may be steps behind
         self.seconds = time.monotonic() - started
 
     def state(self) -> dict[str, Any]:

@@ -142,7 +142,12 @@ def test_an_arm_of_its_own_for_bred_simulations() -> None:
         ([], "seconds", "training.stop has to be {seconds: N} for --equal seconds"),
         (["training.source=x.zarr"], "steps", "training.source is x.zarr, but a comparison"),
         (["design.sampler=latin_hypercube"], "steps", "choose sobol, halton or monte_carlo"),
-        (["buffer.watermark=320", "buffer.capacity=400"], "steps", "buffer.watermark is 320"),
+        (
+            ["buffer.watermark=319", "buffer.capacity=400"],
+            "steps",
+            "buffer.watermark is 319 and tr",
+        ),
+        (["training.stop={seconds: 5}", "design.sampler=breed"], "seconds", "sampler is breed, wh"),
     ],
 )
 def test_a_study_that_cannot_be_compared_is_refused(
@@ -233,7 +238,8 @@ def test_improvements_are_told_for_every_pair(compared: Path) -> None:
     result = the_object((compared / "output.json").read_text())
     arms = {(arm["name"], arm["seed"]): arm["validation"]["mean"] for arm in result["arms"]}
     pairs = [(item["of"], item["against"]) for item in result["improvement"]]
-    assert sorted(pairs) == sorted((a, b) for a in NAMES - {*OFFLINE} for b in OFFLINE)
+    with_offline = [(a, b) for a in NAMES - {*OFFLINE} for b in OFFLINE]
+    assert sorted(pairs) == sorted([*with_offline, ("reservoir", "fifo"), ("reservoir", "firo")])
     for item in result["improvement"]:
         ratios = [arms[item["of"], seed] / arms[item["against"], seed] for seed in range(3)]
         assert item["mean"] == pytest.approx(1 - np.exp(np.log(ratios).mean()))

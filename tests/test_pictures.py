@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from framework.comparison import Comparison, draw_comparison
 from framework.coverage import DesignPoints, draw_coverage
+from framework.error_picture import Comparison, draw_comparison
 from framework.history import Record
 from framework.palette import STYLE
 from framework.pictures import draw_curves, draw_pictures, draw_timeline

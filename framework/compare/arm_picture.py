@@ -10,25 +10,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from framework.compare.intervals import improvement
-from framework.compare.report import by_name, paired, percent
+from framework.compare.report import by_name, percent
 from framework.palette import BLUE, GREY, ORANGE, STYLE, VERMILLION
 
 _WIDTH, _ROW, _MARGINS = 9.0, 0.42, 1.5  # inches
 _COLOURS = {"mean": BLUE, "p90": ORANGE, "p99": VERMILLION}
+_OURS = "reservoir"
 _NAMES = {"mean": "mean", "p90": "90th percentile", "p99": "99th percentile"}
 
 
-def draw_arms(arms: Sequence[dict[str, Any]], path: Path) -> bool:
-    """Draw the arms that were trained into a PNG; False if there are none. Raises OSError."""
-    done = by_name([arm for arm in arms if arm["status"] == "done"])
+def draw_arms(found: dict[str, Any], path: Path) -> bool:
+    """Draw the arms of a result (see `report.result`) that were trained into a PNG; False if there
+    are none. Raises OSError."""
+    done = by_name([arm for arm in found["arms"] if arm["status"] == "done"])
     if not done:
         return False
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(_WIDTH, _MARGINS + _ROW * len(done)), layout="constrained")
         errors, better = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _draw_errors(errors, done)
-        _draw_improvement(better, done)
+        _draw_improvement(better, list(done), found["improvement"])
         figure.savefig(path)
     return True
 
@@ -67,13 +68,15 @@ def _few_minor(axes: Axes) -> Any:
     return label
 
 
-def _draw_improvement(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
+def _draw_improvement(
+    axes: Axes, names: Sequence[str], improvement: Sequence[dict[str, Any]]
+) -> None:
     """By how much the reservoir's mean error is lower than that of each other arm."""
     axes.axvline(0, color=GREY, linewidth=0.8)
-    for row, name in enumerate(done):
-        if name == _OURS or _OURS not in done:
+    for found in improvement:
+        if found["of"] != _OURS or found["mean"] is None:
             continue
-        found = improvement(*paired([*done[_OURS], *done[name]], _OURS, name, "mean"))
+        row = names.index(found["against"])
         low, high = found["ci95"] or [found["mean"]] * 2
         axes.plot([100 * low, 100 * high], [row, row], color=BLUE)
         axes.plot(100 * found["mean"], row, "o", color=BLUE)
@@ -88,6 +91,3 @@ def _draw_improvement(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None
     axes.grid(True, axis="x")
     axes.set_xlabel("lower by [%], with 95 % interval")
     axes.set_title("Error of the reservoir, against each")
-
-
-_OURS = "reservoir"

@@ -5,7 +5,6 @@ steps of an arm, r = S B / (N W) how often it draws a sample.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from framework.component import explain
 from framework.errors import StudyError
+from framework.parts import memory, stored_sample_bytes
 from framework.study import Study
 
 # What is equal between the arms: optimiser steps, seconds of simulating and training, or the
@@ -116,7 +116,9 @@ class Plan:
         replay = list(config.replay)
         steps = self.steps if self._equal == "steps" else None
         if steps:
-            streamed = max(total, -(-steps * self._batch // self._samples))
+            # With as many to spare as may fail.
+            left = 1 - min(self._study.ensemble.max_quarantined, 0.5)
+            streamed = max(total, math.ceil(steps * self._batch / self._samples / left))
             # So that the last of the stream arrives just when the last step is done.
             passing = max(config.watermark + 1, self._batch)
             replay = [max(steps * self._batch / (total * self._samples - passing), 1.0)] * 2
@@ -149,11 +151,8 @@ class Plan:
     def _capacity(self, simulations: int) -> int:
         """Of an offline arm: all that it trains on, so that an epoch is shuffled as a whole; as
         much of it as half of the memory holds, where that is more than the study's buffer."""
-        solver = self._study.solver_factory()()
-        sample = 4 * self._window * len(solver.fields) * math.prod(solver.grid.shape)
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        capacity = self._study.buffer.capacity
-        return min(simulations * self._samples, max(memory // 2 // sample, capacity))
+        buffer, sample = self._study.buffer, stored_sample_bytes(self._study)
+        return min(simulations * self._samples, max(memory(buffer) // 2 // sample, buffer.capacity))
 
     def _sampler(self) -> str:
         """Of all arms but `breed`, which is the reservoir with the study's own."""
@@ -202,8 +201,16 @@ class Plan:
                 "design.sampler is latin_hypercube, which cannot be longer for one arm than for "
                 "another: choose sobol, halton or monte_carlo"
             )
-        if buffer.watermark >= design.simulations * samples:
+        total = design.simulations * samples
+        if max(buffer.watermark + 1, study.training.batch_size) >= total:
             raise StudyError(
-                f"buffer.watermark is {buffer.watermark}, but the stream brings "
-                f"{design.simulations * samples} samples only: lower it"
+                f"buffer.watermark is {buffer.watermark} and training.batch_size "
+                f"{study.training.batch_size}, but the stream brings {total} samples only: lower "
+                "them, or raise design.simulations"
+            )
+        if design.sampler == "breed" and self._equal == "seconds":
+            raise StudyError(
+                "design.sampler is breed, which is steered by how many of its simulations have "
+                "started, and with --equal seconds nobody knows of how many: compare it at equal "
+                "steps or samples"
             )

@@ -27,8 +27,7 @@ def compare(
     equal: Annotated[
         Literal["steps", "seconds", "samples"],
         typer.Option(
-            metavar="WHAT",
-            help="What all arms have alike; seconds are those of training.stop.",
+            help="What arms have alike: steps, seconds (of training.stop), or samples to learn from.",
         ),
     ] = "steps",
     as_json: AsJson = False,

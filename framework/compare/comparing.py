@@ -11,6 +11,7 @@ down arm by arm, so an interrupted comparison goes on with the arm that it was a
 
 import gc
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from framework.parts import make_ensemble
 from framework.run import HURRY, PATIENCE, Run
 from framework.run_tracking import Tracking
 from framework.simulating import Simulating
+from framework.store_layout import locked
 from framework.store_reader import StoreReader
 from framework.study import Study
 from framework.tracking_uri import check
@@ -70,8 +72,8 @@ class Comparing:
             "study": study.hash(),
             "equal": equal,
             "seeds": seeds,
-            "steps": self._plan.steps,
-            "simulating": {},  # seed -> seconds of one simulation
+            "steps": self._plan.steps if equal == "steps" else None,
+            "simulating": {},  # seed -> [seconds, simulations in that time]
             "arms": [],
         }
         if folder:
@@ -82,9 +84,9 @@ class Comparing:
                     "or start the changed study anew with millstream compare"
                 )
         else:
+            self._write()  # first: without it the folder would pass for that of a plain run
             with writing(self.folder.path):
                 study.save(self.folder.study)
-            self._write()
 
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
@@ -101,6 +103,7 @@ class Comparing:
         self._tracking.start(self.study.model_dump(mode="json"), {}, send=False)
         try:
             with (
+                locked(str(self.folder.path.absolute()), "going on with", "wait for its end"),
                 Interrupts(self._interrupt),
                 ray_for(self.study.ensemble, self.study.validation.cpus),
             ):
@@ -111,8 +114,7 @@ class Comparing:
             self._record["status"] = "interrupted"
             raise
         finally:
-            self._write()
-            self._track_end(self._draw())
+            self._end()
 
     def result(self) -> dict[str, Any]:
         """What came of it so far (see `report.result`)."""
@@ -127,37 +129,26 @@ class Comparing:
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
         study = self._plan.simulating(seed, store)
-        self._hold_out(study, directory / "held_out")
-        self._simulate(study, seed)
+        _hold_out(study, directory / "held_out")
+        self._simulate(study, seed, store)
         shared = _first(StoreReader(str(store)), self._shared())
         for arm in left:
             self._stop_if_interrupted()
             self._run_arm(arm, seed, directory, store, shared)
 
-    def _hold_out(self, study: Study, directory: Path) -> None:
-        """Run the held-out simulations of a seed, but those that are there already."""
-        solver = study.solver_factory()()
-        cpus = study.validation.cpus
-        validation = Validation(study.surrogate_factory(), solver.stored_steps, cpus, directory)
-        ensemble = make_ensemble(study, study.validation.simulations, 0, None)
-        ensemble.resume(validation.load(), [])
-        try:
-            for block in ensemble.blocks():
-                validation.add(block)
-                self._stop_if_interrupted()
-        finally:
-            ensemble.close()
-
-    def _simulate(self, study: Study, seed: int) -> None:
-        """Fill the store of a seed, and note how long a simulation takes."""
+    def _simulate(self, study: Study, seed: int, store: Path) -> None:
+        """Fill the store of a seed, and note how long that takes."""
+        measured = self._record["simulating"].setdefault(str(seed), [0.0, 0])
+        if not measured[1]:  # or nobody would know how long what is there has taken
+            shutil.rmtree(store, ignore_errors=True)
         simulating = Simulating(study)
         before = simulating.summary()["simulations"]["completed"]
         started = time.monotonic()
-        simulating.run()
-        made = simulating.summary()["simulations"]["completed"] - before
-        if made:
-            seconds = (time.monotonic() - started) / made
-            self._record["simulating"][str(seed)] = seconds
+        try:
+            simulating.run()
+        finally:
+            measured[0] += time.monotonic() - started
+            measured[1] += simulating.summary()["simulations"]["completed"] - before
             self._write()
 
     def _run_arm(
@@ -166,11 +157,13 @@ class Comparing:
         seconds, size = 0.0, 0
         if arm.offline:
             share = arm.simulations / self.study.design.simulations
-            seconds = self._record["simulating"][str(seed)] * arm.simulations
+            measured, simulations = self._record["simulating"][str(seed)]
+            seconds = measured / simulations * arm.simulations
             size = round(_bytes(store) * share)
         found = {
             "name": arm.name,
             "seed": seed,
+            "offline": arm.offline,
             "run": str(directory / arm.name),
             "simulating_seconds": seconds,
             "bytes": size,
@@ -185,7 +178,7 @@ class Comparing:
                 found |= _measured(folder.finished() or _train(study, folder), seconds)
                 if arm.offline:
                     found["simulations"] = arm.simulations
-                found |= _gap(found, folder, shared)
+                found |= _gap(found, folder, shared if arm.sampler != "breed" else None)
             except DivergedError as error:
                 found |= {"status": "diverged", "error": str(error)}
         self._track_arm(found, folder)
@@ -194,11 +187,24 @@ class Comparing:
         gc.collect()  # the arm's buffer, before the next one has its own
         print(f"millstream: {told(found)}", file=sys.stderr)
 
-    def _draw(self) -> Path | None:
-        """The picture of what is done so far, if there is anything to draw."""
-        path = self.folder.comparison.with_suffix(".png")
-        with writing(path):
-            return path if draw_arms(self._record["arms"], path) else None
+    def _end(self) -> None:
+        """Whatever has happened: keep, draw and track what was done."""
+        self._write()
+        found, path = self.result(), self.folder.comparison.with_suffix(".png")
+        try:
+            drawn = draw_arms(found, path)
+        except OSError as error:
+            drawn = False
+            print(f"millstream: cannot draw {path}: {error.strerror}", file=sys.stderr)
+        for item in found["improvement"]:
+            if item["mean"] is not None:
+                name = f"improvement/{item['of']}_against_{item['against']}"
+                self._tracking.log({"step": 0, name: item["mean"]})
+        for artifact in (self.folder.study, self.folder.comparison, *([path] if drawn else [])):
+            self._tracking.artifact(artifact)
+        self._tracking.finish(found["status"])
+        # Only now is anything sent: no arm shares its processors with MLflow.
+        self._tracking.close(HURRY if found["status"] == "interrupted" else PATIENCE)
 
     def _track_arm(self, arm: dict[str, Any], folder: RunFolder) -> None:
         written = folder.study.exists()  # not if there was no time for the arm
@@ -206,19 +212,6 @@ class Comparing:
         status = "done" if arm["status"] == "done" else "failed"
         rows = [*read_rows(folder.history), _figures(arm)]
         self._tracking.child(f"{arm['name']}-{arm['seed']}", study, rows, status)
-
-    def _track_end(self, picture: Path | None) -> None:
-        """Only now is anything sent: no arm shares its processors with MLflow."""
-        status, tracking = self._record["status"], self._tracking
-        for item in self.result()["improvement"]:
-            if item["mean"] is not None:
-                name = f"improvement/{item['of']}_against_{item['against']}"
-                tracking.log({"step": 0, name: item["mean"]})
-        for path in (self.folder.study, self.folder.comparison, picture):
-            if path:
-                tracking.artifact(path)
-        tracking.finish(status)
-        tracking.close(HURRY if status == "interrupted" else PATIENCE)
 
     def _shared(self) -> int:
         """How many simulations are scored of those that every arm is trained on."""
@@ -255,7 +248,25 @@ def _train(study: Study, folder: RunFolder) -> dict[str, Any]:
             study.save(folder.study)
     run = Run(Study.load(folder.study), folder, pictures=False)
     run.train()
+    if run.interrupted:  # when it had trained already, and was only to be kept
+        raise KeyboardInterrupt
     return run.summary()
+
+
+def _hold_out(study: Study, directory: Path) -> None:
+    """Run the held-out simulations of a seed, but those that are there already."""
+    solver, cpus = study.solver_factory()(), study.validation.cpus
+    validation = Validation(study.surrogate_factory(), solver.stored_steps, cpus, directory)
+    ensemble = make_ensemble(study, study.validation.simulations, 0, None)
+    ensemble.resume(validation.load(), [])
+    with Interrupts(ensemble.stop) as interrupts:
+        try:
+            for block in ensemble.blocks():
+                validation.add(block)
+        finally:
+            ensemble.close()
+    if interrupts.received:
+        raise KeyboardInterrupt
 
 
 def _figures(arm: dict[str, Any]) -> Record:
@@ -275,7 +286,8 @@ def _measured(summary: dict[str, Any], simulating_seconds: float) -> dict[str, A
     samples, training, validation = (summary[key] for key in ("samples", "training", "validation"))
     if validation is None:
         raise RunError("there are no two held-out simulations to score by: see what failed above")
-    errors = validation["relative_l2"]
+    errors, checkpoints = validation["relative_l2"], summary["checkpoint"]["seconds"]
+    seconds = training["seconds"] - checkpoints
     return {
         "status": "done",
         "steps": training["steps"],
@@ -283,17 +295,22 @@ def _measured(summary: dict[str, Any], simulating_seconds: float) -> dict[str, A
         "unique_samples": samples["unique_trained"],
         "drawn_samples": samples["drawn"],
         "validation": {key: errors[key] for key in ("mean", "p90", "p99", "max")},
-        "seconds": simulating_seconds + training["seconds_to_end"],
-        "training_seconds": training["seconds"],
-        "samples_per_second": training["samples_per_second"],
+        # Without checkpoints, which are large where a buffer is part of them.
+        "seconds": simulating_seconds + training["seconds_to_end"] - checkpoints,
+        "training_seconds": seconds,
+        "samples_per_second": samples["drawn"] / seconds,
         "waited": training["wait_fraction"],
         "loss": training["loss"],
     }
 
 
-def _gap(found: dict[str, Any], folder: RunFolder, shared: Trajectories) -> dict[str, float]:
+def _gap(
+    found: dict[str, Any], folder: RunFolder, shared: Trajectories | None
+) -> dict[str, float | None]:
     """The error on simulations that every arm was trained on, and how much larger it is on
-    held-out ones."""
+    held-out ones; None of an arm that was not trained on them."""
+    if shared is None:
+        return {"trained": None, "gap": None}
     _, surrogate = load_model(folder.model)
     trained = summarise(score(surrogate, shared), shared)["relative_l2"]["mean"]
     return {"trained": trained, "gap": found["validation"]["mean"] - trained}

@@ -9,7 +9,6 @@ import numpy as np
 from framework.compare.intervals import half_interval, improvement
 
 MEASURES = ("mean", "p90", "p99", "max")
-_OFFLINE = "offline"
 _WIDTH = 100
 
 
@@ -18,18 +17,21 @@ def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
 
     `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
     held-out trajectories; `trained` is its mean over simulations that every arm was trained on, and
-    `gap` how much larger the mean is on held-out ones; `seconds` are those of simulating what is
-    trained on, and of training; `bytes` lie on disk. `improvement` says by which part the errors of
+    `gap` how much larger the mean is on held-out ones (null for bred simulations); `seconds` are
+    those of simulating what is trained on, and of training; `bytes` lie on disk. `steps` are those
+    of every arm, if they are equal. `improvement` says by which part the errors of
     an online arm (`of`) are lower than those of another (`against`), see `intervals.improvement`.
     """
     arms = record["arms"]
-    names = list(dict.fromkeys(arm["name"] for arm in arms))
-    online = [name for name in names if not name.startswith(_OFFLINE)]
+    offline = {arm["name"]: arm["offline"] for arm in arms}
+    online = [name for name in offline if not offline[name]]
     pairs = [
         (of, against)
         for of in reversed(online)
-        for against in names
-        if against.startswith(_OFFLINE) or (of == "breed" and against == "reservoir")
+        for against in offline
+        # A buffer is compared with the simpler ones, too.
+        if offline[against]
+        or (of in ("reservoir", "breed") and against in online[: online.index(of)])
     ]
     return {
         "run_dir": directory,
@@ -93,6 +95,12 @@ def report(found: dict[str, Any]) -> str:
         head = ["Errors are lower by", "in the mean", "95 % interval", "99th percentile", "maximum"]
         lines += ["", *aligned([head, *map(_better, better)])]
     lines += [told(arm) for arm in found["arms"] if arm["status"] != "done"]
+    lines += [
+        f"{arm['name']}, seed {arm['seed']}: ended after {arm['steps']} of {found['steps']} "
+        "steps, as simulations failed"
+        for arm in done
+        if found["steps"] and arm["steps"] < found["steps"]
+    ]
     return "\n".join(lines)
 
 
@@ -121,7 +129,7 @@ def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
         digits(np.mean(errors["mean"])),
         f"+- {digits(half_interval(errors['mean']))}" if len(arms) > 1 else "",
         *(digits(np.mean(errors[key])) for key in MEASURES[1:]),
-        digits(mean("gap")),
+        digits(mean("gap")) if arms[0]["gap"] is not None else "",
         f"{mean('steps'):.0f}",
         f"{mean('unique_samples'):.0f}",
         f"{mean('seconds'):.1f}",
