@@ -27,7 +27,7 @@ def compare(
     equal: Annotated[
         Literal["steps", "seconds", "samples"],
         typer.Option(
-            help="What arms have alike: steps, seconds (of training.stop), or samples to learn from.",
+            help="What arms have alike: steps, seconds (of training.stop) or samples to learn from."
         ),
     ] = "steps",
     as_json: AsJson = False,
