@@ -57,11 +57,11 @@ def _draw_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _few_minor(axes: Axes) -> Any:
-    """Labels between the powers of ten where there are fewer than two of those in view."""
+    """Labels between the powers of ten where there are fewer than three of those in view."""
 
     def label(value: float, _: int) -> str:
         low, high = axes.get_xlim()
-        narrow = np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1
+        narrow = np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 2
         leading = round(value / 10 ** np.floor(np.log10(value)))
         return f"{value:g}" if narrow and leading in (2, 3, 5) else ""
 
