@@ -90,7 +90,7 @@ def test_one_of_another_study_or_format_is_refused(
     monkeypatch.setattr("framework.checkpoint._FORMAT", 99)
     checkpoints.save(state(2))
     monkeypatch.undo()
-    with pytest.raises(StudyError, match="has format 99, but this version of Millstream reads 1"):
+    with pytest.raises(StudyError, match="has format 99, but this version of Millstream reads 2"):
         make(tmp_path).load()
 
 

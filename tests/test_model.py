@@ -189,7 +189,7 @@ def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
 
     refused("model is not the folder of a model")
     rewrite(model, format=99)
-    refused("model.json has format 99, but this version of Millstream reads 1")
+    refused("model.json has format 99, but this version of Millstream reads 2")
     (model / "model.json").write_text("{")
     refused("model.json is damaged")
     (model / "model.json").write_text("[]")

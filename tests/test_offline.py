@@ -92,9 +92,10 @@ def make(
     window: int = 1,
     epochs: int = 1,
     seed: int = 0,
+    simulations: int | None = None,
 ) -> StoredSamples:
     config = BufferConfig(capacity=capacity)
-    return StoredSamples(reader(keep), config, batch_size, window, epochs, seed)
+    return StoredSamples(reader(keep), config, batch_size, window, epochs, seed, simulations)
 
 
 def ids(batch: Batch) -> list[tuple[int, int]]:
@@ -297,3 +298,21 @@ def test_a_store_of_another_solver_is_refused(changes: dict[str, Any], differenc
 def test_a_store_of_another_design_will_do() -> None:
     design = {"sampler": "halton", "bounds": {"a": [0, 9], "b": [0, 1]}}
     check_source(reader("all"), {**IDENTITY, "seed": 5, "design": design})
+
+
+@pytest.mark.parametrize("capacity", [1000, STEPS])
+def test_of_a_store_only_the_first_simulations(capacity: int) -> None:
+    samples = make(capacity=capacity, simulations=2, epochs=3)
+    drawn = []
+    while batch := samples.get():
+        drawn += ids(batch)
+    first = sorted(SIMULATIONS)[:2]
+    expected = [(id, step) for id in first for step in range(STEPS)]
+    assert sorted(drawn) == sorted(3 * expected)
+    assert samples.samples == samples.received == len(expected)
+    assert samples.identity["simulations"] == 2
+
+
+def test_more_simulations_than_a_store_has_are_refused() -> None:
+    with pytest.raises(StudyError, match=r"training.simulations is 9, but .* complete ones: lower"):
+        make(simulations=9)
