@@ -63,6 +63,16 @@ def train(*overrides: str, status: int = 2) -> str:
         ("store.path=/proc/no/store.zarr", "store.path: "),
         ("training.source=nowhere.zarr", "nowhere.zarr"),
         ("training.epochs=3", "epochs is 3, but a stream passes once: give training.source"),
+        ("training.simulations=3", "simulations is 3, but it is for a store: give training.source"),
+        ("surrogate={name: fno, modes: 17}", "modes is 17, but a grid of (16, 16) has at most 16"),
+        (
+            "surrogate={name: unet, levels: 5}",
+            "levels is 5, but a grid of (16, 16) can be",
+        ),
+        (
+            "surrogate={name: message_passing, mode: autoregressive, bundle: 5, pushforward: true}",
+            "heat stores 10 steps, but the surrogate message_passing learns",
+        ),
         ("deterministic=true", "deterministic is true, but ensemble.actors is 2"),
         ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less"),
         ("ensemble.cpus_per_actor=0.0001", "ensemble.cpus_per_actor is 0.0001: input should"),
@@ -75,6 +85,26 @@ def test_a_wrong_study_names_the_key_the_value_and_what_is_allowed(
 ) -> None:
     assert message in train(override)
     assert not (directory / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "message"),
+    [
+        (
+            "{name: unet}",
+            "levels is 2, but a grid of (1,) can be halved 0 times: take",
+        ),
+        ("{name: message_passing}", "neighbours is 2, but on a grid of (1,) a point has at most 0"),
+        ("{name: fno}", "modes is 16, but a grid of (1,) has at most 1"),
+    ],
+)
+def test_a_surrogate_that_cannot_take_the_solvers_grid_says_so(
+    surrogate: str, message: str
+) -> None:
+    lorenz = QUICKSTART.with_name("lorenz.yaml")
+    for mode in ("direct", "autoregressive"):
+        overrides = [f"surrogate={surrogate}", f"surrogate.mode={mode}"]
+        assert message in said(2, "train", str(lorenz), *overrides)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
