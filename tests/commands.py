@@ -35,7 +35,7 @@ SMALL = [
 def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `directory`."""
     return subprocess.run(
-        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=180
+        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=480
     )
 
 

@@ -320,7 +320,7 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
             if "firo, seed 0: relative L2" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        output, said = process.communicate(timeout=60)
+        output, said = process.communicate(timeout=180)
     assert process.returncode == 130, said
     first = the_object(output)
     assert first["status"] == "interrupted"
@@ -333,7 +333,7 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=480,
     )
     assert resumed.returncode == 0, resumed.stderr
     result = the_object(resumed.stdout)
