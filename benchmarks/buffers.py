@@ -78,8 +78,7 @@ def measure(path: Path, seeds: int) -> Errors:
 
 def total_samples(study: Study) -> int:
     """That the reservoir is sent."""
-    window = study.surrogate_factory()().window
-    return study.design.simulations * (study.solver_factory()().stored_steps - window + 1)
+    return study.design.simulations * study.samples_per_simulation()
 
 
 def sizes(capacity: int, batch_size: int) -> list[str]:

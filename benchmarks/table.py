@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.compare.report import aligned
+
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns under their names, aligned to the right but for the first."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        cells = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        print("  ".join([line[0].ljust(widths[0]), *cells]))
+    print("\n".join(aligned([head, *rows])))
 
 
 def spread(values: NDArray[np.float64]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framework.compare.command import comparison, resume_comparison
-from framework.console import AsJson, Overrides, StudyFile, fail, print_result
+from framework.console import AsJson, Overrides, StudyFile, carry_out, fail, print_result
 from framework.errors import RunError, StudyError
 from framework.inverse.commands import inverse
 
@@ -77,25 +77,10 @@ def resume(
 
 
 def _run(make: "Callable[[], Run]", as_json: bool) -> None:
-    """Run a training run to its end, and say how it ended."""
     from framework.advice import report
+    from framework.run import Run
 
-    run: Run | None = None
-    try:
-        # Standard output is for the result: what Ray or a solver prints goes to standard error.
-        with redirect_stdout(sys.stderr):
-            run = make()
-            run.train()
-    except StudyError as error:
-        fail(2, str(error), {}, as_json)
-    except RunError as error:
-        fail(1, str(error), run.summary() if run else {}, as_json)
-    except KeyboardInterrupt:
-        summary = run.summary() if run else {}
-        hint = f": go on with millstream resume {run.folder.path}" if run else ""
-        fail(130, f"interrupted{hint}", summary, as_json)
-    summary = run.summary()
-    print_result(summary, report(summary, run.study), as_json)
+    carry_out(make, Run.train, Run.summary, lambda it: report(it.summary(), it.study), as_json)
 
 
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")

@@ -93,9 +93,9 @@ def open_store(study: Study, breeding: BredDesign | None = None) -> Store | None
 
 def stored_sample_bytes(study: Study) -> int:
     """The memory that a sample from a store takes: those of a simulation share its steps."""
-    solver, window = study.solver_factory()(), study.surrogate_factory()().window
+    solver = study.solver_factory()()
     simulation = 4 * solver.stored_steps * len(solver.fields) * math.prod(solver.grid.shape)
-    return -(-simulation // (solver.stored_steps - window + 1))
+    return -(-simulation // study.samples_per_simulation())
 
 
 def memory(config: BufferConfig) -> int:

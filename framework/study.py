@@ -82,6 +82,10 @@ class Study(Section):
         registered = surrogates.base.REGISTERED
         return factory(self.surrogate, "surrogate", registered, Surrogate, self.problem())
 
+    def samples_per_simulation(self) -> int:
+        """How many windows of the surrogate's length the stored steps of a simulation have."""
+        return self.solver_factory()().stored_steps - self.surrogate_factory()().window + 1
+
     def make_design(self) -> Design:
         """The study's design of experiments, within its bounds."""
         return Design(self.design, self.solver_factory()().parameters, self.seed)

@@ -22,6 +22,7 @@ from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import report
 from framework.errors import StudyError
 from framework.model import load_model
+from framework.store_layout import locked
 from framework.study import Study
 from surrogates.mlp import Mlp
 
@@ -296,6 +297,22 @@ def test_a_changed_or_damaged_comparison_is_refused(compared: Path, tmp_path: Pa
         result = in_process(tmp_path, "resume", str(folder))
         assert result.returncode == 2
         assert "comparison.json is damaged: start the comparison anew" in result.stderr
+
+
+def test_two_processes_do_not_go_on_with_one_comparison(compared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "small-comparison"
+    folder.mkdir(parents=True)
+    done = compared / "runs" / "small-comparison"
+    (folder / "study.yaml").write_text((done / "study.yaml").read_text())
+    record = (
+        (done / "comparison.json").read_text().replace('"status": "done"', '"status": "new"', 1)
+    )
+    (folder / "comparison.json").write_text(record)
+    with locked(str(folder)):
+        result = in_process(tmp_path, "resume", str(folder))
+    assert result.returncode == 1
+    assert "another run is going on with" in result.stderr
+    assert (folder / "comparison.json").read_text() == record
 
 
 def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(

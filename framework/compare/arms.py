@@ -26,8 +26,7 @@ SEEDS = 3
 _NEVER = 10**9
 # With equal seconds it is not known how many simulations a stream will bring: so many times N.
 _AMPLE = 100
-# Of a buffer that draws each sample once, at once.
-_ONCE = {"watermark": 0, "replay": [1.0, 1.0]}
+_FIFO = {"kind": "fifo", "watermark": 0, "replay": [1.0, 1.0]}
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,7 @@ class Plan:
         self._study = study
         self._equal = equal
         self._batch = study.training.batch_size
-        self._window = study.surrogate_factory()().window
-        self._samples = study.solver_factory()().stored_steps - self._window + 1  # W
+        self._samples = study.samples_per_simulation()  # W
         self._check()
         self.steps = self._number_of_steps()
         self.arms = self._online() + self._offline()
@@ -126,7 +124,7 @@ class Plan:
         reservoir = {"kind": "reservoir", "replay": replay}
         sampler = self._sampler()
         arms = [
-            Arm("fifo", False, streamed, steps, {**_ONCE, "kind": "fifo"}, sampler),
+            Arm("fifo", False, streamed, steps, _FIFO, sampler),
             Arm("firo", False, streamed, steps, firo, sampler),
             Arm("reservoir", False, total if steps else streamed, steps, reservoir, sampler),
         ]
@@ -144,7 +142,7 @@ class Plan:
         arms = []
         for name, share in shares.items():
             count = total // share
-            buffer = {**_ONCE, "kind": "fifo", "capacity": self._capacity(count)}
+            buffer = {**_FIFO, "capacity": self._capacity(count)}
             arms.append(Arm(name, True, count, steps, buffer, self._sampler()))
         return arms
 

@@ -1,15 +1,12 @@
 """The command `compare`, and how `resume` goes on with one."""
 
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from framework.console import AsJson, Overrides, StudyFile, fail, print_result
-from framework.errors import RunError, StudyError
+from framework.console import AsJson, Overrides, StudyFile, carry_out
 
 if TYPE_CHECKING:
     from framework.compare.comparing import Comparing
@@ -52,21 +49,7 @@ def resume_comparison(directory: Path, as_json: bool) -> None:
 
 
 def _run(make: "Callable[[], Comparing]", as_json: bool) -> None:
+    from framework.compare.comparing import Comparing
     from framework.compare.report import report
 
-    comparing: Comparing | None = None
-    try:
-        # Standard output is for the result: what Ray or a solver prints goes to standard error.
-        with redirect_stdout(sys.stderr):
-            comparing = make()
-            comparing.run()
-    except StudyError as error:
-        fail(2, str(error), {}, as_json)
-    except RunError as error:
-        fail(1, str(error), comparing.result() if comparing else {}, as_json)
-    except KeyboardInterrupt:
-        found = comparing.result() if comparing else {}
-        hint = f": go on with millstream resume {comparing.folder.path}" if comparing else ""
-        fail(130, f"interrupted{hint}", found, as_json)
-    found = comparing.result()
-    print_result(found, report(found), as_json)
+    carry_out(make, Comparing.run, Comparing.result, lambda it: report(it.result()), as_json)

@@ -99,11 +99,15 @@ class Comparing:
         if self._record["status"] == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
+        with locked(str(self.folder.path.absolute()), "going on with", "wait for its end"):
+            self._record = _read(self.folder.comparison)  # as whoever had the lock has left it
+            self._run()
+
+    def _run(self) -> None:
         self._record["status"] = "failed"
         self._tracking.start(self.study.model_dump(mode="json"), {}, send=False)
         try:
             with (
-                locked(str(self.folder.path.absolute()), "going on with", "wait for its end"),
                 Interrupts(self._interrupt),
                 ray_for(self.study.ensemble, self.study.validation.cpus),
             ):
@@ -125,19 +129,19 @@ class Comparing:
         if not left:
             return
         directory = self.folder.path / f"seed-{seed}"
-        store = (directory / "store.zarr").absolute()
+        store = _store(directory)
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
         study = self._plan.simulating(seed, store)
         _hold_out(study, directory / "held_out")
-        self._simulate(study, seed, store)
+        size = self._simulate(study, seed, store)
         shared = _first(StoreReader(str(store)), self._shared())
         for arm in left:
             self._stop_if_interrupted()
-            self._run_arm(arm, seed, directory, store, shared)
+            self._run_arm(arm, seed, directory, size, shared)
 
-    def _simulate(self, study: Study, seed: int, store: Path) -> None:
-        """Fill the store of a seed, and note how long that takes."""
+    def _simulate(self, study: Study, seed: int, store: Path) -> int:
+        """Fill the store of a seed, and note how long that takes; its bytes on disk."""
         measured = self._record["simulating"].setdefault(str(seed), [0.0, 0])
         if not measured[1]:  # or nobody would know how long what is there has taken
             shutil.rmtree(store, ignore_errors=True)
@@ -148,18 +152,19 @@ class Comparing:
             simulating.run()
         finally:
             measured[0] += time.monotonic() - started
-            measured[1] += simulating.summary()["simulations"]["completed"] - before
+            summary = simulating.summary()
+            measured[1] += summary["simulations"]["completed"] - before
             self._write()
+        return int(summary["bytes"])
 
     def _run_arm(
-        self, arm: Arm, seed: int, directory: Path, store: Path, shared: Trajectories
+        self, arm: Arm, seed: int, directory: Path, store_bytes: int, shared: Trajectories
     ) -> None:
         seconds, size = 0.0, 0
         if arm.offline:
-            share = arm.simulations / self.study.design.simulations
             measured, simulations = self._record["simulating"][str(seed)]
             seconds = measured / simulations * arm.simulations
-            size = round(_bytes(store) * share)
+            size = round(store_bytes * arm.simulations / self.study.design.simulations)
         found = {
             "name": arm.name,
             "seed": seed,
@@ -174,7 +179,7 @@ class Comparing:
             found |= {"status": "no time", "error": f"simulating alone took {seconds:.0f} s"}
         else:
             try:
-                study = self._plan.study_of(arm, seed, store, seconds)
+                study = self._plan.study_of(arm, seed, _store(directory), seconds)
                 found |= _measured(folder.finished() or _train(study, folder), seconds)
                 if arm.offline:
                     found["simulations"] = arm.simulations
@@ -327,8 +332,9 @@ def _first(reader: StoreReader, count: int) -> Trajectories:
     )
 
 
-def _bytes(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+def _store(directory: Path) -> Path:
+    """Of a seed with this directory."""
+    return (directory / "store.zarr").absolute()
 
 
 def _read(path: Path) -> dict[str, Any]:
