@@ -39,7 +39,10 @@ class Interrupts:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
-        print("millstream: stopping tidily; once more to stop at once", file=sys.stderr)
         # The handler runs between any two instructions of the main thread, where a lock may be
-        # held that `stop` needs.
-        threading.Thread(target=self._stop, name="stop", daemon=True).start()
+        # held that `stop` needs, or standard error be written to.
+        threading.Thread(target=self._obey, name="stop", daemon=True).start()
+
+    def _obey(self) -> None:
+        print("millstream: stopping tidily; once more to stop at once", file=sys.stderr)
+        self._stop()
