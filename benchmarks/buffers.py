@@ -19,13 +19,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from table import print_table
 
-from framework.cluster import ray_for
 from framework.compare.arms import SEEDS, Plan
 from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import digits
-from framework.palette import BLUE, GREEN, STYLE, VERMILLION
-from framework.run import train
-from framework.study import Study
+from framework.pictures.style import BLUE, GREEN, STYLE, VERMILLION
+from framework.run.run import train
+from framework.simulation.cluster import ray_for
+from framework.study.study import Study
 
 STUDY = Path(__file__).parent.parent / "configs" / "compare" / "heat_mlp.yaml"
 SHARES = (0.01, 0.05, 0.25)

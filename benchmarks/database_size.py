@@ -23,16 +23,16 @@ from matplotlib.figure import Figure
 from patients import Patient, held_out
 from table import print_table
 
-from framework.inverse.index import Index
-from framework.inverse.index_writer import IndexWriter
-from framework.inverse.observer import Observer
+from framework.inverse.index.index import Index
+from framework.inverse.index.observer import Observer
+from framework.inverse.index.writer import IndexWriter
 from framework.inverse.posterior import Floats, Particles
-from framework.inverse.query import search
-from framework.palette import BLUE, ORANGE, STYLE, matplotlib
-from framework.store import Store
-from framework.store_identity import identity, solver_of
-from framework.store_reader import StoreReader
-from framework.study import Study
+from framework.inverse.search.query import search
+from framework.pictures.style import BLUE, ORANGE, STYLE, matplotlib
+from framework.store.owner import Store
+from framework.store.reader import StoreReader
+from framework.study.identity import identity, solver_of
+from framework.study.study import Study
 from solvers.base import Solver
 
 TEMPERATURE = 0.1

@@ -8,9 +8,9 @@ normalised fields) and the same number of steps, on samples of the quickstart's 
 
 - neuraloperator: its `Trainer` over a DataLoader of tensors in memory, in the same process;
   conditions are laid out as constant channels beforehand, its data processor normalises.
-- memory: `framework.trainer.Trainer` with `StoredSamples`, the way of `training.source`, of a store
-  that fits into the buffer and was read before the clock starts. Its batches are, one by one, those
-  that neuraloperator is given, so that both have to learn the same.
+- memory: our `Trainer` with `StoredSamples`, the way of `training.source`, of a store that fits
+  into the buffer and was read before the clock starts. Its batches are, one by one, those that
+  neuraloperator is given, so that both have to learn the same.
 - stream: the same `Trainer` with a reservoir that a solver actor fills all the time, as in
   `training.py`; it may be drawn from as often as training likes.
 
@@ -42,15 +42,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training import OTHER_CORE, QUICKSTART, TRAINING_CORE, pin
 
-from framework.buffer import Batch, Batches, make_buffer
-from framework.cluster import ray_for
-from framework.ledger import Ledger
-from framework.offline import StoredSamples
-from framework.reception import FieldStatistics
-from framework.simulating import simulate
-from framework.store_reader import StoreReader
-from framework.study import Study
-from framework.trainer import Stop, Trainer
+from framework.run.simulating import simulate
+from framework.simulation.cluster import ray_for
+from framework.store.reader import StoreReader
+from framework.stream.buffer import Batch, Batches, make_buffer
+from framework.stream.ledger import Ledger
+from framework.stream.reception import FieldStatistics
+from framework.stream.stored import StoredSamples
+from framework.study.study import Study
+from framework.training.trainer import Stop, Trainer
 from surrogates.fno import Fno
 
 SETTINGS = (

@@ -22,10 +22,10 @@ from patients import Patient, held_out
 from table import print_table
 
 from framework.inverse.calibration import Calibration
-from framework.inverse.index import Index
+from framework.inverse.index.index import Index
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
-from framework.store_identity import solver_of
-from framework.store_reader import StoreReader
+from framework.store.reader import StoreReader
+from framework.study.identity import solver_of
 
 
 def rank(particles: Particles, patient: Patient, calibration: Calibration) -> Floats:

@@ -53,16 +53,16 @@ from stream import Stream
 from table import print_table, spread
 from torch.utils.data import DataLoader, Dataset
 
-from framework.block import Samples
-from framework.buffer import Batch, Batches, Buffer, make_buffer
-from framework.cluster import ray_for
-from framework.ledger import Ledger
-from framework.offline import StoredSamples
-from framework.reception import FieldStatistics
-from framework.simulating import simulate
-from framework.store_reader import StoreReader
-from framework.study import Study
-from framework.trainer import Trainer
+from framework.run.simulating import simulate
+from framework.simulation.block import Samples
+from framework.simulation.cluster import ray_for
+from framework.store.reader import StoreReader
+from framework.stream.buffer import Batch, Batches, Buffer, make_buffer
+from framework.stream.ledger import Ledger
+from framework.stream.reception import FieldStatistics
+from framework.stream.stored import StoredSamples
+from framework.study.study import Study
+from framework.training.trainer import Trainer
 from solvers.base import Solver
 from solvers.heat import Heat
 

@@ -38,9 +38,9 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 from table import print_table
 
-from framework.inverse.index import Cubes, Index
-from framework.inverse.index_writer import IndexWriter
-from framework.inverse.query import search
+from framework.inverse.index.index import Cubes, Index
+from framework.inverse.index.writer import IndexWriter
+from framework.inverse.search.query import search
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]

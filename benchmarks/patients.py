@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.design import Design, DesignConfig
 from framework.inverse.calibration import observe
-from framework.inverse.index import Index
-from framework.inverse.query import Observed
-from framework.store_reader import StoreReader
+from framework.inverse.index.index import Index
+from framework.inverse.search.query import Observed
+from framework.store.reader import StoreReader
+from framework.study.design import Design, DesignConfig
 from solvers.base import Solver
 
 

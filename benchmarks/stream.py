@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from peers import Frames, make_frame
 
-from framework.block import Simulation
-from framework.buffer import Buffer
-from framework.ensemble import MESSAGE_BYTES, Ensemble, EnsembleConfig, steps_per_block
-from framework.ledger import Ledger
-from framework.reception import FieldStatistics, Reception
+from framework.simulation.block import Simulation
+from framework.simulation.ensemble import MESSAGE_BYTES, Ensemble, EnsembleConfig, steps_per_block
+from framework.stream.buffer import Buffer
+from framework.stream.ledger import Ledger
+from framework.stream.reception import FieldStatistics, Reception
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 

@@ -28,10 +28,10 @@ import torch
 from stream import Stream
 from table import print_table, spread
 
-from framework.buffer import make_buffer
-from framework.cluster import ray_for
-from framework.study import Study
-from framework.trainer import Trainer
+from framework.simulation.cluster import ray_for
+from framework.stream.buffer import make_buffer
+from framework.study.study import Study
+from framework.training.trainer import Trainer
 from surrogates.base import Surrogate
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"

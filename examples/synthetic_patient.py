@@ -14,8 +14,8 @@ import nibabel
 import numpy as np
 
 from framework.inverse.calibration import moved
-from framework.inverse.patient_space import from_grid, inverse
-from framework.study import Study
+from framework.inverse.observed.space import from_grid, inverse
+from framework.study.study import Study
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tumor_database.yaml"
 SHAPE = (197, 233, 189)

@@ -1,1 +1,1 @@
-"""Online against offline training of one study, arm by arm: see docs/comparing.md."""
+"""Does training on a stream pay: many runs of one study, set side by side."""

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from framework.component import explain
 from framework.errors import StudyError
-from framework.parts import memory, stored_sample_bytes
-from framework.study import Study
+from framework.run.assembly import memory, stored_sample_bytes
+from framework.study.component import explain
+from framework.study.study import Study
 
 # What is equal between the arms: optimiser steps, seconds of simulating and training, or the
 # samples that there are to train on.

@@ -19,24 +19,24 @@ from typing import Any
 
 import numpy as np
 
-from framework.cluster import check_gpus, ray_for
-from framework.compare.arm_picture import draw_arms
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
+from framework.compare.picture import draw_arms
 from framework.compare.report import result, told
 from framework.errors import DivergedError, RunError, StudyError, writing
-from framework.folder import RunFolder
-from framework.history import Record, read_rows
-from framework.interrupt import Interrupts
-from framework.model import load_model
-from framework.parts import make_ensemble
-from framework.run import HURRY, PATIENCE, Run
-from framework.run_tracking import Tracking
-from framework.simulating import Simulating
-from framework.store_layout import locked
-from framework.store_reader import StoreReader
-from framework.study import Study
-from framework.tracking_uri import check
-from framework.validation import Trajectories, Validation, score, summarise
+from framework.run.assembly import make_ensemble
+from framework.run.folder import RunFolder
+from framework.run.interrupt import Interrupts
+from framework.run.run import HURRY, PATIENCE, Run
+from framework.run.simulating import Simulating
+from framework.simulation.cluster import check_gpus, ray_for
+from framework.store.layout import locked
+from framework.store.reader import StoreReader
+from framework.study.study import Study
+from framework.tracking.history import Record, read_rows
+from framework.tracking.recorder import Tracking
+from framework.tracking.uri import check
+from framework.training.model import load_model
+from framework.training.validation import Trajectories, Validation, score, summarise
 
 
 def compare(study: Study, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Inverse questions: which of the stored simulations explains what was observed."""
+"""Which simulation explains what was observed: see docs/inverse.md."""

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from framework.errors import RunError, StudyError, reason, writing
-from framework.inverse.index import Index, index_folder, manifest_checksum
+from framework.inverse.index.index import Index, index_folder, manifest_checksum
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
-from framework.inverse.query import Observed
-from framework.store_identity import solver_of
-from framework.store_reader import StoreReader
+from framework.inverse.search.query import Observed
+from framework.store.reader import StoreReader
+from framework.study.identity import solver_of
 from solvers.base import Solver
 
 FILE = "calibration.json"

@@ -7,13 +7,13 @@ import numpy as np
 from scipy.stats import chi2
 
 from framework.inverse.calibration import FALSE_ALARMS
-from framework.inverse.field_observation import FieldObservation
-from framework.inverse.field_query import FieldAnswer, FieldMatch, search_fields
 from framework.inverse.inversion import Inversion, ensemble
-from framework.inverse.objective import FieldObjective, Objective
+from framework.inverse.observed.field_observation import FieldObservation
 from framework.inverse.posterior import Posterior, fields, of_distances
-from framework.store_identity import solver_factory
-from framework.store_reader import StoreReader
+from framework.inverse.refine.objective import FieldObjective, Objective
+from framework.inverse.search.field_query import FieldAnswer, FieldMatch, search_fields
+from framework.store.reader import StoreReader
+from framework.study.identity import solver_factory
 
 
 class FieldInversion(Inversion):
@@ -79,8 +79,8 @@ class FieldInversion(Inversion):
         """Refine by the gradients of a trained surrogate, the directory of a run or the address of
         a model, and then by simulating what they lead to."""
         # torch and the surrogates are loaded only where they are needed.
-        from framework.inverse.gradient_refinement import refine_by_gradient
-        from framework.prediction import load_surrogate
+        from framework.inverse.refine.gradient import refine_by_gradient
+        from framework.run.prediction import load_surrogate
 
         _, trained = load_surrogate(surrogate)
         self.refinement = refine_by_gradient(

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.block import Simulation
-from framework.ensemble import EnsembleConfig
 from framework.errors import writing
-from framework.inverse.field_query import FieldAnswer
-from framework.inverse.growing import Growth, grow, grown_store, merge
-from framework.inverse.objective import Objective
 from framework.inverse.posterior import Posterior, around
-from framework.inverse.query import Answer
-from framework.inverse.refinement import Refinement, refine, stored_simulation
-from framework.store_identity import solver_factory, solver_of
-from framework.store_reader import StoreReader
+from framework.inverse.refine.growing import Growth, grow, grown_store, merge
+from framework.inverse.refine.objective import Objective
+from framework.inverse.refine.refinement import Refinement, refine, stored_simulation
+from framework.inverse.search.field_query import FieldAnswer
+from framework.inverse.search.query import Answer
+from framework.simulation.block import Simulation
+from framework.simulation.ensemble import EnsembleConfig
+from framework.store.reader import StoreReader
+from framework.study.identity import solver_factory, solver_of
 
 # Refinement begins at the best match, and looks as far as so many of the best differ.
 _STARTS = 5

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from framework.errors import StudyError
 from framework.inverse.calibration import Calibration
-from framework.inverse.index import Index
-from framework.inverse.indexing import build
+from framework.inverse.index.index import Index
+from framework.inverse.index.indexing import build
 from framework.inverse.inversion import Inversion
-from framework.inverse.objective import MaskObjective, Objective
-from framework.inverse.observation import Observation, covered, read_region, to_patient
-from framework.inverse.patient_picture import draw_match
+from framework.inverse.observed.observation import Observation, covered, read_region, to_patient
+from framework.inverse.picture import draw_match
 from framework.inverse.posterior import Posterior, fields, of_masks
-from framework.inverse.query import Answer, Match, search
-from framework.store_reader import StoreReader
+from framework.inverse.refine.objective import MaskObjective, Objective
+from framework.inverse.search.query import Answer, Match, search
+from framework.store.reader import StoreReader
 from solvers.base import Solver
 
 Mask = NDArray[np.bool_]

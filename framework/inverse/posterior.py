@@ -31,11 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
-from framework.inverse.field_query import FieldAnswer
-from framework.inverse.index import Index
-from framework.inverse.kernels import moments
-from framework.inverse.query import Observed, dice, search
-from framework.store_reader import StoreReader
+from framework.inverse.index.index import Index
+from framework.inverse.search.field_query import FieldAnswer
+from framework.inverse.search.kernels import moments
+from framework.inverse.search.query import Observed, dice, search
+from framework.store.reader import StoreReader
 from solvers.base import Solver
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,86 @@
+"""Builds the look-up index of a store, or extends it by the simulations that it lacks."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from framework.errors import StudyError
+from framework.inverse.index.index import MANIFEST, Index, index_folder
+from framework.inverse.index.observer import Observer
+from framework.inverse.index.writer import IndexWriter
+from framework.store.reader import StoreReader
+from framework.study.identity import solver_of
+from solvers.base import Solver
+
+
+def build(
+    store: str,
+    thresholds: Mapping[str, Sequence[float]] | None = None,
+    tell: Callable[[int, int], None] = lambda done, simulations: None,
+) -> dict[str, Any]:
+    """Index every complete simulation of a store that is not in its index yet; what there is now.
+
+    `thresholds` of the solver's masks, in place of its own or of those of the index that there is.
+    `tell` is called after each simulation. Interrupted, it goes on where it was, but for some
+    seconds. Raises StudyError if the store cannot be indexed so, and RunError if the store or the
+    index is damaged, or the latter cannot be written.
+    """
+    started = time.monotonic()
+    reader = StoreReader(store)
+    folder = index_folder(reader.path)
+    solver = solver_of(reader)
+    if not len(reader.complete):
+        raise StudyError(f"the store {reader.path} has no complete simulation to index yet")
+    masks = _masks(solver, reader, thresholds)
+    if (folder / MANIFEST).exists():
+        index = Index(folder)
+        index.check(reader)
+        masks = masks if thresholds else index.masks
+    observer = Observer(solver, masks)
+    with IndexWriter(folder, reader.identity["hash"], solver.grid.shape, masks) as writer:
+        # What is known now that nobody else writes: another process may just have added some.
+        missing = np.setdiff1d(reader.complete, writer.simulations).tolist()
+        for done, simulation in enumerate(missing):
+            for step, fields in enumerate(reader.fields(simulation)):
+                writer.add(simulation, step, *observer.masks(fields))
+            if writer.full or done + 1 == len(missing):
+                writer.commit()
+            tell(done + 1, len(missing))
+    index = Index(folder)
+    return {
+        "store": reader.path,
+        "index": str(folder),
+        "simulations": {"indexed": len(reader.complete), "added": len(missing)},
+        "entries": index.entries,
+        "masks": {name: list(values) for name, values in index.masks.items()},
+        "bytes": index.bytes,
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _masks(
+    solver: Solver, reader: StoreReader, thresholds: Mapping[str, Sequence[float]] | None
+) -> Mapping[str, tuple[float, ...]]:
+    """Those to index, each with ascending thresholds. Raises StudyError."""
+    name = reader.study["solver"]["name"]
+    if not solver.masks:
+        raise StudyError(
+            f"{reader.path} is a store of {name}, whose solver has no masks to compare with "
+            "segmentations: it cannot be indexed"
+        )
+    if thresholds is None:
+        return solver.masks
+    for mask, values in thresholds.items():
+        if mask not in solver.masks:
+            raise StudyError(f"{mask} is not a mask of {name}, which has {', '.join(solver.masks)}")
+        if not values:
+            raise StudyError(f"no threshold is given for {mask}: give one at least")
+    if not thresholds:
+        raise StudyError(f"no mask is given: give one at least of {', '.join(solver.masks)}")
+    return {
+        mask: tuple(sorted(set(map(float, thresholds[mask]))))
+        for mask in solver.masks
+        if mask in thresholds
+    }

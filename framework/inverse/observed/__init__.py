@@ -1,0 +1,1 @@
+"""What was observed: images, their spaces and labels, and values of fields."""

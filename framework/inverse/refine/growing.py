@@ -1,0 +1,150 @@
+"""More simulations where a store has the best answers, to ask again.
+
+A store holds what its design says: what its study simulates. Simulations at other parameters go to
+a store of their own beside it, NAME.grown.zarr for NAME.zarr: of the same solver and bounds, laid
+out alike, indexed and asked alike. Its design is `points`: the parameters of its simulations are
+those it lists; each growth adds some, none is ever changed. The two answers together, merged, are
+the exact answer over both. As in any store, what is complete stays whatever is killed.
+
+Shapes: N new simulations, p parameters.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.errors import RunError, StudyError
+from framework.run.interrupt import Interrupts
+from framework.run.simulating import store_all
+from framework.simulation.block import Simulation
+from framework.simulation.cluster import ray_for
+from framework.simulation.ensemble import Ensemble, EnsembleConfig, steps_per_block
+from framework.store.owner import Store
+from framework.store.reader import StoreReader
+from framework.study.design import simulation_seed
+from framework.study.identity import StoreConfig
+from solvers.base import Solver
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What was added: the ids of the new simulations in the store at `path`; and how many of those
+    asked for failed, with the last error."""
+
+    path: str
+    simulations: tuple[int, ...]
+    failed: int
+    error: str
+    seconds: float
+
+
+def grown_path(store: str) -> str:
+    """Where the simulations are that were added to a store."""
+    return f"{store.removesuffix('.zarr')}.grown.zarr"
+
+
+def grown_store(reader: StoreReader) -> StoreReader | None:
+    """The store that was grown from this one; None if there is none yet, or half of one.
+
+    Raises StudyError if it was grown from another store, RunError if it is damaged.
+    """
+    try:
+        grown = StoreReader(grown_path(reader.path))
+    except StudyError:
+        return None
+    if grown.study["design"].get("grown_from") != reader.identity["hash"]:
+        raise StudyError(
+            f"{grown.path} was not grown from the store that is at {reader.path} now: move it "
+            "elsewhere"
+        )
+    return grown
+
+
+def grow(
+    reader: StoreReader,
+    make_solver: Callable[[], Solver],
+    points: NDArray[np.float64],
+    config: EnsembleConfig,
+) -> Growth:
+    """Simulate parameters [N, p] with the solver of a store, into the store beside it.
+
+    Raises RunError if all of them fail, or the store cannot be written, and KeyboardInterrupt if it
+    is interrupted; what is complete by then stays.
+    """
+    began, solver = time.monotonic(), make_solver()
+    path = grown_path(reader.path)
+    there = grown_store(reader)
+    taken = set() if there is None else set(there.complete.tolist())
+    ids = list(islice((id for id in count() if id not in taken), len(points)))
+    size = max(max(ids, default=-1), max(taken, default=-1)) + 1
+    store = Store.open(path, StoreConfig(**reader.study["store"]), _identity(reader), solver, size)
+    try:
+        if not store.completed.isdisjoint(ids):
+            raise RunError(f"another run has just added simulations to {path}: run this again")
+        simulations = [
+            Simulation(id, point, simulation_seed(reader.study["seed"], 0, id))
+            for id, point in zip(ids, np.asarray(points, dtype=np.float64), strict=True)
+        ]
+        ensemble = _ensemble(make_solver, solver, config, simulations, store)
+        with Interrupts(ensemble.stop) as interrupts, ray_for(config, 0):
+            try:
+                store_all(ensemble, store, solver.stored_steps)
+            finally:
+                ensemble.close()
+        if interrupts.received:
+            raise KeyboardInterrupt
+        added = tuple(id for id in ids if id in store.completed)
+    finally:
+        store.close()
+    failures = ensemble.quarantined
+    error = failures[-1].error if failures else ""
+    if not added:
+        raise RunError(f"none of the {len(points)} simulations succeeded; the last error: {error}")
+    return Growth(path, added, len(failures), error, time.monotonic() - began)
+
+
+def merge(
+    answers: Sequence[Sequence[Found]], rank: Callable[[Found], float], top: int
+) -> list[tuple[int, Found]]:
+    """The `top` matches of the lowest rank in several answers, each with its answer's number.
+
+    Exact if each of the answers is and has `top` matches or all. Of equal ranks the first answer's
+    come first, and then in its own order.
+    """
+    numbered = [(number, match) for number, answer in enumerate(answers) for match in answer]
+    return sorted(numbered, key=lambda pair: rank(pair[1]))[:top]
+
+
+def _identity(reader: StoreReader) -> dict[str, object]:
+    """Of the grown store: that of the store but for the design, see `store_identity.identity`."""
+    design = {**reader.study["design"], "sampler": "points", "grown_from": reader.identity["hash"]}
+    return {**reader.study, "design": design}
+
+
+def _ensemble(
+    make_solver: Callable[[], Solver],
+    solver: Solver,
+    config: EnsembleConfig,
+    simulations: Sequence[Simulation],
+    store: Store,
+) -> Ensemble:
+    """Runs them, however many fail."""
+    step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
+    ensemble = Ensemble(
+        make_solver,
+        config.model_copy(update={"max_quarantined": 1.0}),
+        simulations,
+        len(simulations),
+        solver.stored_steps,
+        steps_per_block(config.group_size, solver.stored_steps, step_bytes),
+    )
+    ensemble.store(store.writer())
+    return ensemble

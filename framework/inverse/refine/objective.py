@@ -1,0 +1,89 @@
+"""How good a simulation is as an explanation of what was observed: what a search for one improves.
+
+It is the score by which the entries of a store are ranked, of fields that need not be stored.
+
+Shapes: C fields, `*grid` the grid's axes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.inverse.index.observer import Observer
+from framework.inverse.observed.field_observation import FieldObservation
+from solvers.base import Solver
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Of the fields at one time: the score, greater being better; and for each mask observed the
+    threshold that is best (of equals the lowest) and its Dice coefficient."""
+
+    score: float = -math.inf
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    dice: Mapping[str, float] = field(default_factory=dict)
+
+
+class Objective(Protocol):
+    """What simulations are rated by; can be sent to another process."""
+
+    def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which of the stored times `t` are rated."""
+
+    def rate(self, solver: Solver, fields: NDArray[np.float32]) -> Rating:
+        """The fields [C, *grid] at one time."""
+
+
+@dataclass(frozen=True)
+class MaskObjective:
+    """Weighted mean of Dice coefficients with the masks `observed` [*grid], as in `query.search`.
+
+    `tried`: the thresholds of every mask, as in an index. `weights` of the masks observed, equal if
+    None.
+    """
+
+    observed: Mapping[str, NDArray[np.bool_]]
+    tried: Mapping[str, tuple[float, ...]]
+    weights: Mapping[str, float] | None = None
+
+    def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return np.ones(t.shape, dtype=bool)
+
+    def rate(self, solver: Solver, fields: NDArray[np.float32]) -> Rating:
+        names = [name for name in self.tried if name in self.observed]
+        given = dict.fromkeys(names, 1.0) if self.weights is None else self.weights
+        total = sum(given.values())
+        masks, corner = Observer(solver, {name: self.tried[name] for name in names}).masks(fields)
+        ends = zip(corner, masks.shape[1:], strict=True)
+        box = tuple(slice(start, start + length) for start, length in ends)
+        of_masks = iter(masks)
+        score, thresholds, dice = 0.0, {}, {}
+        for name in names:
+            dices = [_dice(next(of_masks), self.observed[name], box) for _ in self.tried[name]]
+            best = int(np.argmax(dices))
+            thresholds[name], dice[name] = self.tried[name][best], dices[best]
+            score += given.get(name, 0.0) / total * dices[best]
+        return Rating(score, thresholds, dice)
+
+
+@dataclass(frozen=True)
+class FieldObjective:
+    """Minus the distance of fields from an observation."""
+
+    observation: FieldObservation
+
+    def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
+        return self.observation.at(t)
+
+    def rate(self, solver: Solver, fields: NDArray[np.float32]) -> Rating:
+        return Rating(-self.observation.distance(fields))
+
+
+def _dice(mask: NDArray[np.bool_], observed: NDArray[np.bool_], box: tuple[slice, ...]) -> float:
+    """Dice's coefficient of a mask in a box, empty outside it, and of one on the grid."""
+    voxels = np.count_nonzero(mask) + np.count_nonzero(observed)
+    return 1.0 if voxels == 0 else 2.0 * np.count_nonzero(mask & observed[box]) / voxels

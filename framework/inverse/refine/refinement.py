@@ -1,0 +1,138 @@
+"""A local search that runs the solver: from the best entries of a store to something better.
+
+CMA-ES (Hansen, arXiv 1604.00772; the library `cma`) in the solver's parameters, each scaled so that
+its bounds are 0 and 1, by logarithms where its prior is log-uniform. It begins at the best entry,
+as wide in every parameter as the best entries differ. A generation's simulations are Ray tasks;
+each is rated at all its stored times, and its best time counts. One that fails is the worst of its
+generation.
+
+Shapes: p parameters, n starts or candidates, C fields, `*grid` the grid's axes.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cma
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.errors import RunError
+from framework.inverse.refine.evaluation import Candidate, Evaluation
+from framework.inverse.refine.objective import Objective
+from framework.simulation.block import Simulation
+from framework.simulation.cluster import ray_for
+from framework.simulation.ensemble import EnsembleConfig
+from framework.store.reader import StoreReader
+from framework.study.design import simulation_seed
+from solvers.base import ParameterSpace, Solver
+
+# Standard deviations of the first generation in scaled parameters: the least and the largest, and
+# what they are for a single start.
+_LEAST, _LARGEST, _ALONE = 0.01, 0.2, 0.05
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a search found. `best` is at least as good as `start`, the first of the starts."""
+
+    start: Candidate
+    best: Candidate
+    evaluations: int  # simulations that were run
+    failed: int  # of them
+    seconds: float
+
+
+def refine(
+    make_solver: Callable[[], Solver],
+    space: ParameterSpace,
+    objective: Objective,
+    starts: Sequence[Simulation],
+    config: EnsembleConfig,
+    evaluations: int = 80,
+    seed: int = 0,
+    tell: Callable[[int, float], None] = lambda evaluations, score: None,
+) -> Refinement:
+    """Search near `starts`, the best entry first, with at most so many simulations.
+
+    All are run with the first start's seed, within the bounds of `space`. The same `seed` gives the
+    same result. `tell` is called after each generation with the number of simulations so far and
+    the best score. Raises RunError if the first start cannot be simulated.
+    """
+    began = time.monotonic()
+    scaled = np.stack([_to_unit(space, start.parameters) for start in starts]).clip(0, 1)
+    random = np.random.default_rng(seed)
+    search = cma.CMAEvolutionStrategy(
+        # On a bound itself the library's map to within the bounds is flat.
+        scaled[0].clip(1e-3, 1 - 1e-3),
+        1.0,
+        {
+            "CMA_stds": _widths(scaled),
+            "bounds": [0, 1],
+            # All that is random comes from here, and not from numpy's global state.
+            "seed": np.nan,
+            "randn": lambda *shape: random.standard_normal(shape),
+            "verbose": -9,
+        },
+    )
+    with ray_for(config, 0):
+        evaluate = Evaluation(make_solver, objective, config, starts[0].seed)
+        start = start_of(evaluate, starts[0])
+        best, count, failed = start, 1, 0
+        while count + search.popsize <= evaluations and not search.stop():
+            points = search.ask()
+            found = evaluate([_from_unit(space, np.asarray(point)) for point in points])
+            search.tell(points, _costs(found))
+            best = max([best, *found], key=lambda candidate: candidate.rating.score)
+            count += len(found)
+            failed += sum(bool(candidate.error) for candidate in found)
+            tell(count, best.rating.score)
+    return Refinement(start, best, count, failed, time.monotonic() - began)
+
+
+def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
+    """What a search starts from. Raises RunError if it fails."""
+    (start,) = evaluate([simulation.parameters])
+    if start.error:
+        raise RunError(
+            f"the best entry, simulation {simulation.id}, cannot be simulated again, so there is "
+            f"nothing to refine: {start.error}"
+        )
+    return start
+
+
+def stored_simulation(reader: StoreReader, id: int) -> Simulation:
+    """What has to be known to run a simulation of a store again."""
+    return Simulation(id, reader.parameters[id], simulation_seed(reader.study["seed"], 0, id))
+
+
+def _costs(candidates: Sequence[Candidate]) -> list[float]:
+    """What is to be least; those that failed are worse than all others. Only the order counts."""
+    worst = min((c.rating.score for c in candidates if not c.error), default=0.0)
+    failed = 1 + abs(worst) - worst
+    return [failed if c.error else -c.rating.score for c in candidates]
+
+
+def _widths(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviations [p] of scaled starts [n, p], within limits."""
+    if len(scaled) == 1:
+        return np.full(scaled.shape[1], _ALONE)
+    return np.asarray(scaled.std(0).clip(_LEAST, _LARGEST))
+
+
+def _to_unit(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Parameters [p] scaled by the bounds of each alone, whatever the prior has of the others."""
+    low, high, values = (_logarithms(space, x) for x in (space.low, space.high, parameters))
+    return (values - low) / (high - low)
+
+
+def _from_unit(space: ParameterSpace, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of it."""
+    low, high = _logarithms(space, space.low), _logarithms(space, space.high)
+    values = low + (high - low) * scaled
+    return np.where(space.log, np.exp(np.where(space.log, values, 0)), values)
+
+
+def _logarithms(space: ParameterSpace, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of those parameters [p] whose prior is log-uniform, else the values."""
+    return np.where(space.log, np.log(np.where(space.log, values, 1)), values)

@@ -1,0 +1,263 @@
+"""A run's pictures, drawn at its end from its history and a few arrays.
+
+fields.png    truth, prediction and error of one held-out simulation
+curves.png    the loss and the validation error over the steps
+timeline.png  the buffer's occupancy, rates and waits over the seconds
+coverage.png  which parameters were simulated
+
+One for which there is not enough yet is left out.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from framework.pictures.coverage import DesignPoints, draw_coverage
+from framework.pictures.errors import Comparison, draw_comparison
+from framework.pictures.style import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
+from framework.tracking.history import Record
+
+Floats = NDArray[np.float64]
+
+# A picture shows at most this many intervals of time.
+_INTERVALS = 400
+# Rows are taken every 2 s or less: more than this between two of them is a gap.
+_GAP_SECONDS = 7.0
+_WIDTH = 9.0  # inches
+_LARGE = 400_000  # bytes
+
+
+def draw_pictures(
+    directory: Path,
+    history: Sequence[Record],
+    comparison: Comparison | None,
+    points: DesignPoints,
+    trivial: Mapping[str, float | None],
+) -> list[Path]:
+    """Draw what there is enough of into `directory`; return the files.
+
+    `trivial` has the relative L2 errors of predictors that know nothing, by name, and may be empty.
+    """
+    drawings: dict[str, Callable[[], Figure]] = {}
+    if comparison is not None:
+        drawings["fields"] = lambda: draw_comparison(comparison)
+    if len(_column(history, "training/loss", "step")[0]):
+        drawings["curves"] = lambda: draw_curves(history, trivial)
+    if len(history) > 2 and history[-1].get("samples/received"):
+        drawings["timeline"] = lambda: draw_timeline(history)
+    if len(points.completed):
+        drawings["coverage"] = lambda: draw_coverage(points)
+    drawn = []
+    try:
+        directory.mkdir(exist_ok=True)
+        with matplotlib.rc_context(STYLE):
+            for name, draw in drawings.items():
+                path = directory / f"{name}.png"
+                _save(draw(), path)
+                drawn.append(path)
+    except OSError as error:
+        print(f"millstream: cannot draw into {directory}: {error.strerror}", file=sys.stderr)
+    return drawn
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a PNG; one that would be large with a palette of 256 colours, which is a third."""
+    figure.savefig(path)
+    if path.stat().st_size > _LARGE:
+        with Image.open(path) as image:
+            small = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
+        small.save(path, optimize=True)
+
+
+def draw_curves(history: Sequence[Record], trivial: Mapping[str, float | None]) -> Figure:
+    """The loss, and if there is one the validation error, over the steps."""
+    steps, errors = _column(history, "validation/relative_l2", "validation/step")
+    figure = Figure(figsize=(_WIDTH, 6.0 if len(steps) else 3.4), layout="constrained")
+    axes = figure.subplots(2 if len(steps) else 1, 1, sharex=True, squeeze=False)[:, 0]
+    _draw_loss(axes[0], history)
+    if len(steps):
+        _draw_errors(axes[1], steps, errors, trivial)
+    axes[-1].set_xlabel("optimiser steps")
+    axes[-1].set_xlim(left=0)
+    return figure
+
+
+def draw_timeline(history: Sequence[Record]) -> Figure:
+    """The buffer, the rates of samples, and who waited, over the seconds of the run."""
+    rows = _thinned(history)
+    figure = Figure(figsize=(_WIDTH, 7.0), layout="constrained")
+    buffer, rates, waits = figure.subplots(3, 1, sharex=True)
+    _draw_buffer(buffer, rows)
+    _draw_rates(rates, rows)
+    _draw_waits(waits, rows)
+    for axes in (buffer, rates, waits):
+        axes.grid(True)
+        axes.set_ylim(bottom=0)
+        _mark_end_of_simulations(axes, history, "simulations done" if axes is buffer else "")
+    _mark_checkpoints(buffer, history)
+    _name(buffer, "Samples in the buffer", "samples")
+    _name(rates, "Rates", "samples/s")
+    _name(waits, "Who waits", "share of the time [%]")
+    waits.set_xlabel("seconds of the run")
+    waits.set_xlim(0, history[-1]["seconds"])
+    return figure
+
+
+def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
+    steps, losses = _column(history, "training/loss", "step")
+    losses = np.where(losses > 0, losses, np.nan)
+    smooth = len(steps) >= 8
+    marker = "o" if len(steps) == 1 else ""
+    alpha = 0.35 if smooth else 1.0
+    axes.plot(
+        steps, losses, color=BLUE, alpha=alpha, linewidth=1, marker=marker, label="of a batch"
+    )
+    if smooth:
+        axes.plot(steps, _smoothed(losses), color=BLUE, linewidth=1.8, label="smoothed")
+    axes.set_yscale("log")
+    axes.grid(True)
+    at, rates = _column(history, "training/learning_rate", "step")
+    if len(rates) and rates.max() > rates.min():
+        beside = axes.twinx()
+        beside.plot(at, rates, color=GREY, linewidth=1, linestyle=":")
+        beside.set_ylabel("learning rate", color=GREY)
+        beside.tick_params(axis="y", colors=GREY)
+        beside.set_ylim(bottom=0)
+        axes.plot([], [], color=GREY, linewidth=1, linestyle=":", label="learning rate")
+    _name(axes, "Training loss", "loss, normalised units")
+
+
+def _draw_errors(
+    axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str, float | None]
+) -> None:
+    marker = "o" if len(steps) <= 60 else ""
+    axes.plot(steps, 100 * errors, color=VERMILLION, marker=marker, markersize=3.5)
+    known = {name: 100 * error for name, error in trivial.items() if error}
+    for (name, error), style in zip(known.items(), ("--", "-."), strict=False):
+        label = f"{name.replace('_', ' ')}: {error:.3g} %"
+        axes.axhline(error, color=GREY, linewidth=1, linestyle=style, label=label)
+    every = np.array([*(100 * errors), *known.values()])
+    if every.min() > 0 and every.max() / every.min() > 4:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(True)
+    title = f"Error on held-out simulations: {100 * errors[-1]:.3g} % in the end"
+    _name(axes, title, "relative L2 [%]")
+
+
+def _draw_buffer(axes: Axes, rows: Sequence[Record]) -> None:
+    x, held = _series(rows, "buffer/held")
+    axes.fill_between(x, held, color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(x, held, color=BLUE)
+    capacity = rows[-1].get("buffer/capacity")
+    if capacity:
+        axes.axhline(capacity, color=GREY, linewidth=1, linestyle="--", label="capacity")
+
+
+def _draw_rates(axes: Axes, rows: Sequence[Record]) -> None:
+    for key, label, colour in (
+        ("samples/received", "received from the solvers", GREEN),
+        ("samples/drawn", "drawn by training", ORANGE),
+    ):
+        x, counts = _series(rows, key)
+        seconds = np.diff(x)
+        axes.plot(x[1:] - seconds / 2, np.diff(counts) / seconds, color=colour, label=label)
+
+
+def _draw_waits(axes: Axes, rows: Sequence[Record]) -> None:
+    for key, label, colour, style in (
+        ("wait/solvers", "solvers, to hand over", GREEN, "-"),
+        ("wait/training", "training, for samples", ORANGE, "-"),
+        ("wait/transport", "transport, for the solvers", GREY, "--"),
+    ):
+        x, shares = _series(rows, key)
+        axes.plot(x, 100 * shares, color=colour, linestyle=style, label=label)
+    axes.set_ylim(top=102)
+
+
+def _mark_checkpoints(axes: Axes, history: Sequence[Record]) -> None:
+    at = [row["seconds"] for row in history if "checkpoint/seconds" in row]
+    if at:
+        style: Any = {"markersize": 6 if len(at) < 60 else 3, "clip_on": False, "zorder": 5}
+        axes.plot(at, [0] * len(at), "^", color=VERMILLION, label="checkpoint", **style)
+
+
+def _mark_end_of_simulations(axes: Axes, history: Sequence[Record], label: str) -> None:
+    for row in history:
+        ended = row.get("simulations/completed", 0) + row.get("simulations/quarantined", 0)
+        if 0 < row.get("simulations/requested", 0) <= ended:
+            style: Any = {"linewidth": 1.2, "linestyle": ":", "label": label}
+            axes.axvline(row["seconds"], color="black", **style)
+            return
+
+
+def _name(axes: Axes, title: str, label: str) -> None:
+    """A title, a label of the values, and on the title's line, out of their way, the legend."""
+    axes.set_title(title)
+    axes.set_ylabel(label)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        place: Any = {"loc": "lower right", "bbox_to_anchor": (1, 0.98), "borderaxespad": 0}
+        axes.legend(ncols=len(handles), columnspacing=1.4, handlelength=1.6, **place)
+
+
+def _column(history: Sequence[Record], key: str, at: str) -> tuple[Floats, Floats]:
+    """The figures `at` and `key` of the rows that have both; the last ones where `at` repeats."""
+    values = {row[at]: row[key] for row in history if key in row and at in row}
+    return np.array([*values.keys()], dtype=float), np.array([*values.values()], dtype=float)
+
+
+def _thinned(history: Sequence[Record]) -> list[Record]:
+    """About _INTERVALS rows: counters as they are in the end, shares and rates on average."""
+    apart: list[Record] = []
+    for row in history:
+        if not apart or row["seconds"] - apart[-1]["seconds"] >= 1:
+            apart.append(row)
+    each = -(-len(apart) // _INTERVALS)
+    rows = []
+    for start in range(0, len(apart), each):
+        group = apart[start : start + each]
+        means = {
+            key: float(np.mean([row[key] for row in group if key in row]))
+            for key in group[-1]
+            if key.startswith("wait/")
+        }
+        rows.append({**group[-1], **means})
+    return rows
+
+
+def _series(rows: Sequence[Record], key: str) -> tuple[Floats, Floats]:
+    """The seconds and the figures of all rows; NaN where there is none, and within gaps."""
+    x = np.array([row["seconds"] for row in rows])
+    y = np.array([row.get(key, np.nan) for row in rows])
+    between = np.diff(x)
+    gaps = np.flatnonzero(between > max(_GAP_SECONDS, 3 * np.median(between))) + 1
+    return np.insert(x, gaps, x[gaps - 1] + 0.5), np.insert(y, gaps, np.nan)
+
+
+def _smoothed(values: Floats) -> Floats:
+    """Geometric means over a sliding window, narrower at the ends."""
+    half = max(len(values) // 30, 2)
+    logs = np.log(values)
+    known = np.isfinite(logs)
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(array)]) for array in (np.where(known, logs, 0), known)
+    )
+    index = np.arange(len(values))
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.exp((sums[last] - sums[first]) / (counts[last] - counts[first]))
+    return means

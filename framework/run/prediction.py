@@ -1,0 +1,159 @@
+"""Fields from a trained surrogate, as numbers and as a picture.
+
+Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from framework.errors import StudyError
+from framework.pictures.fields import Trajectory, draw_trajectories
+from framework.pictures.style import STYLE
+from framework.study.component import their_mistakes
+from framework.study.study import Study
+from framework.tracking.sender import download
+from framework.training.model import load_model
+from solvers.base import ParameterSpace, Solver
+from surrogates.base import Problem, Surrogate
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a surrogate predicts for one set of parameters."""
+
+    parameters: dict[str, float]
+    t: NDArray[np.float64]  # [T]
+    field: NDArray[np.float32]  # [T, C, *grid], in the fields' units
+    solver: Solver  # whose fields they are
+    space: ParameterSpace  # the parameters, in this order
+
+    def save(self, path: Path) -> None:
+        """Write `field`, `t`, the fields' names and the parameters as a numpy .npz file."""
+        np.savez(
+            path,
+            field=self.field,
+            t=self.t,
+            channels=np.array([field.name for field in self.solver.fields]),
+            parameter_names=np.array(list(self.parameters)),
+            parameters=np.array(list(self.parameters.values())),
+        )
+
+
+def load_surrogate(
+    run_or_model: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Study, Surrogate]:
+    """The study and the trained surrogate of a run's directory, of a model's folder, or of a model
+    registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
+
+    `overrides` as in `load_model`. Raises StudyError, and RunError if MLflow cannot be reached.
+    """
+    if str(run_or_model).startswith("models:"):
+        with TemporaryDirectory() as directory:
+            return load_model(download(str(run_or_model), Path(directory)), overrides)
+    path = Path(run_or_model)
+    if (path / "model.json").is_file():
+        return load_model(path, overrides)
+    if not (path / "study.yaml").is_file():
+        raise StudyError(
+            f"{path} is not the directory of a run, nor the folder of a model: it has neither "
+            "study.yaml nor model.json"
+        )
+    if not (path / "model").is_dir():
+        raise StudyError(
+            f"{path} holds no trained surrogate: it has no model; go on with the run by "
+            f"millstream resume {path}"
+        )
+    return load_model(path / "model", overrides)
+
+
+def predict(
+    run_or_model: str | Path, parameters: Mapping[str, float], overrides: Sequence[str] = ()
+) -> Prediction:
+    """Predict the fields at every stored time for one value of each parameter.
+
+    An autoregressive surrogate starts from what the solver has at the first stored time.
+    `overrides`, such as `solver.grid_size=128`, ask for another grid. Raises StudyError if a
+    parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
+    the solver cannot start from the parameters; and as `load_surrogate`.
+    """
+    study, surrogate = load_surrogate(run_or_model, overrides)
+    solver, problem = study.solver_factory()(), surrogate.problem
+    _check(parameters, problem)
+    values = np.array([parameters[name] for name in problem.names], dtype=np.float64)
+    t = solver.times(values)
+    if overrides:
+        _check_times(t, surrogate)
+    initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
+    if surrogate.mode == "autoregressive":
+        initial = _initial(solver, values, study.seed)
+    steps = surrogate.rollout(
+        torch.tensor(values[None]),
+        torch.tensor(t[None]),
+        torch.tensor(initial[None]),
+    )
+    field = np.stack([step[0].numpy() for step in steps]).astype(np.float32)
+    if not np.isfinite(field).all():
+        raise StudyError(
+            f"the surrogate of {run_or_model} predicts NaN or infinity: its training diverged"
+        )
+    space = study.make_design().space
+    ordered = {name: parameters[name] for name in problem.names}
+    return Prediction(ordered, t, field, solver, space)
+
+
+def draw(prediction: Prediction, path: Path) -> None:
+    """Draw the fields, as `field_picture` does those of a simulation."""
+    values = np.array(list(prediction.parameters.values()))
+    trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
+    with matplotlib.rc_context(STYLE):
+        draw_trajectories([trajectory], prediction.solver, prediction.space).savefig(path)
+
+
+def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
+    """The fields [C, *grid] at the first stored time. Raises StudyError."""
+    try:
+        with their_mistakes("it failed", plain=ValueError):
+            return next(iter(solver.solve(values, seed)))
+    except ValueError as error:
+        raise StudyError(f"the solver has no fields to start from: {error}") from None
+
+
+def _check(parameters: Mapping[str, float], problem: Problem) -> None:
+    ranges = [
+        f"{name} in [{low:g}, {high:g}]"
+        for name, low, high in zip(problem.names, problem.low, problem.high, strict=True)
+    ]
+    for name in parameters:
+        if name not in problem.names:
+            raise StudyError(f"{name} is not a parameter: there are {', '.join(ranges)}")
+    for name, low, high in zip(problem.names, problem.low, problem.high, strict=True):
+        if name not in parameters:
+            raise StudyError(f"the parameter {name} is missing: give {', '.join(ranges)}")
+        if not low <= parameters[name] <= high:
+            raise StudyError(
+                f"{name} is {parameters[name]:g}: the surrogate was trained within "
+                f"[{low:g}, {high:g}] and knows nothing outside"
+            )
+
+
+def _check_times(t: NDArray[np.float64], surrogate: Surrogate) -> None:
+    """Overrides may ask for times that were never trained on."""
+    problem = surrogate.problem
+    asked = {"time": (t.min(), t.max(), *problem.times)}
+    if surrogate.mode == "autoregressive":
+        steps = np.diff(t)
+        asked["time step"] = (steps.min(), steps.max(), *problem.steps)
+    for name, (lowest, highest, low, high) in asked.items():
+        tolerance = 0.01 * max(abs(low), abs(high))
+        if lowest < low - tolerance or highest > high + tolerance:
+            raise StudyError(
+                f"the {name} is in [{lowest:g}, {highest:g}]: the surrogate was trained within "
+                f"[{low:g}, {high:g}] and knows nothing outside"
+            )

@@ -1,0 +1,136 @@
+"""The ensemble alone: simulations into a store, without training.
+
+    design --simulations--> solver actors --their own writes--> store
+                                |                                 ^ commits
+                                '--blocks--> this process --------'
+
+What an earlier process has stored is not computed again, so the same command goes on after any
+interruption.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from framework.errors import StudyError
+from framework.pictures.fields import draw_store
+from framework.report.display import Display
+from framework.run.assembly import make_ensemble, open_store
+from framework.run.interrupt import Interrupts
+from framework.simulation.cluster import check_gpus, ray_for
+from framework.simulation.ensemble import Ensemble
+from framework.store.owner import Store
+from framework.stream.ledger import Ledger, ReplayMismatchError
+from framework.study.study import Study
+from framework.tracking.history import Record
+
+
+def simulate(study: Study) -> dict[str, Any]:
+    """Run the study's simulations into its store; return the summary (see `Simulating.summary`).
+
+    Raises StudyError before Ray is started, and RunError when it cannot be finished.
+    """
+    simulating = Simulating(study)
+    simulating.run()
+    return simulating.summary()
+
+
+class Simulating:
+    """One such run."""
+
+    def __init__(self, study: Study) -> None:
+        check_gpus(study.ensemble)
+        if study.design.sampler == "breed":
+            raise StudyError(
+                "design.sampler is breed, but nothing is trained whose losses could decide what "
+                "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
+            )
+        store = open_store(study)
+        if store is None:
+            raise StudyError(
+                "store.keep is none, so nothing would be kept of what is simulated: set it to all, "
+                "last, or a number n to keep every n-th step"
+            )
+        self._study = study
+        self._store = store
+        self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
+        self._ensemble.resume(store.completed, [])
+        self._stored_steps = study.solver_factory()().stored_steps
+        self._names = study.make_design().space.names
+        self._interrupted = False
+        self._seconds = 0.0
+        self._started = time.monotonic()
+
+    def run(self) -> None:
+        """Simulate until all is stored. Raises RunError, and KeyboardInterrupt if interrupted."""
+        title = f"{self._store.path}: {self._study.solver.name}"
+        try:
+            with (
+                Interrupts(self._interrupt),
+                Display(title, self._record, []),
+                ray_for(self._study.ensemble, 0),
+            ):
+                try:
+                    store_all(self._ensemble, self._store, self._stored_steps)
+                finally:
+                    self._ensemble.close()
+        finally:
+            self._store.close()
+            self._seconds = time.monotonic() - self._started
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def summary(self) -> dict[str, Any]:
+        """What is stored by now, as plain numbers for JSON; `bytes` is the store's size on disk."""
+        return {
+            "store": self._store.path,
+            "simulations": {
+                "requested": self._study.design.simulations,
+                "completed": self._completed(),
+                "quarantined": len(self._ensemble.quarantined),
+            },
+            "quarantined": [item.describe(self._names) for item in self._ensemble.quarantined],
+            "bytes": self._store.bytes(),
+            "seconds": self._seconds,
+        }
+
+    def draw(self) -> Path:
+        """Draw some of what is stored, beside a local store; return where. Raises RunError."""
+        path = self._store.path
+        picture = Path(path.rpartition("/")[2] if "://" in path else path).with_suffix(".png")
+        study = self._study
+        draw_store(path, study.solver_factory()(), study.make_design().space, picture)
+        return picture
+
+    def _interrupt(self) -> None:
+        self._interrupted = True
+        self._ensemble.stop()
+
+    def _completed(self) -> int:
+        return self._store.count(below=self._study.design.simulations)
+
+    def _record(self) -> Record:
+        return {
+            "seconds": time.monotonic() - self._started,
+            "simulations/completed": self._completed(),
+            "simulations/requested": self._study.design.simulations,
+            "simulations/quarantined": len(self._ensemble.quarantined),
+        }
+
+
+def store_all(ensemble: Ensemble, store: Store, stored_steps: int) -> None:
+    """Run an ensemble to its end, whose actors write to the store, and mark complete what is.
+
+    Returns once that is on disk. Raises RunError.
+    """
+    ledger = Ledger(stored_steps, window=1)
+    for block in ensemble.blocks():
+        try:
+            ledger.receive(block)
+        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
+            ledger.forget(block.simulation)
+            ensemble.restart(block.simulation)
+            continue
+        if ledger.complete(block.simulation):
+            store.commit(block.simulation, block.parameters)
+    store.flush()

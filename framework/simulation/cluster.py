@@ -1,0 +1,72 @@
+"""Ray for the length of a command: the cluster that was named, or a local one."""
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+
+from framework.errors import RunError, StudyError
+from framework.simulation.ensemble import EnsembleConfig
+
+
+def check_gpus(config: EnsembleConfig) -> None:
+    """Raise StudyError if the solvers are to have GPUs of this machine, and it has none.
+
+    Ray would wait for one for ever. A cluster may add machines that have some.
+    """
+    here = _address(config) == "local" and not ray.is_initialized()
+    if here and config.gpus_per_actor and not torch.cuda.is_available():
+        raise StudyError(
+            f"ensemble.gpus_per_actor is {config.gpus_per_actor:g}, but there is no GPU here: set "
+            "it to 0, or join a cluster that has GPUs (ensemble.address)"
+        )
+
+
+@contextmanager
+def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
+    """Ray as the study or RAY_ADDRESS says; a local one gets the CPUs of the solvers and
+    `other_cpus`.
+
+    A Ray that this process had started before is used and left as it is. Raises RunError.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray frees objects by the hundred: our large messages would wander through gigabytes of shared
+    # memory, and every page of it is cleared when it is first written.
+    os.environ.setdefault("RAY_free_objects_batch_size", "1")
+    address = _address(config)
+    # Standard output belongs to the caller, so the workers' output stays in Ray's logs.
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
+        cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS): "
+            f"{' '.join(str(error).split())}"
+        ) from None
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        # Ray has put its own in the place of the command's, and that ends at once.
+        signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _address(config: EnsembleConfig) -> str:
+    return config.address or os.environ.get("RAY_ADDRESS") or "local"

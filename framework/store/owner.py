@@ -1,0 +1,244 @@
+"""The store: every simulation of a study in one zarr group, which `xarray.open_zarr` opens.
+
+    parameters [simulation, parameter]     the coordinate `parameter` has their names
+    FIELD      [simulation, time, *grid]   one array a field; NaN where nothing was written
+    time       [time]                      the stored steps that are kept
+    t          [simulation, time]          their times
+    resolved   [simulation]                whether grid and step resolve what its parameters ask for
+    complete   [simulation]                whether the simulation is all there, to the last bit
+
+Two kinds of process write, and no chunk is written by both or by two of one kind:
+
+- Each solver actor has a `StoreWriter` (store_writer.py). It writes the fields of its simulations;
+  a chunk is of one simulation. A simulation is reported only once all of it is written.
+- The training process has the `Store`, the one owner: it creates and resizes the arrays, and writes
+  parameters, times, `resolved` and then `complete` of what was reported.
+
+So whatever is killed, what is marked complete was written before. Readers (store_reader.py) go by
+that mark, never by the length of an array. A chunk is replaced by renaming a whole new one into
+its place, and has a checksum, so that what a disk or a power cut has damaged is noticed when it is
+read.
+
+Shapes: S simulations, T stored steps, K of them kept, C fields, p parameters, `*grid` the grid's
+axes.
+"""
+
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from typing import Any, Self
+
+import numpy as np
+import zarr
+import zarr.abc.store
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+from zarr.errors import GroupNotFoundError
+
+from framework.errors import RunError, StudyError
+from framework.store.layout import (
+    OF_SIMULATIONS,
+    absolute,
+    array_of,
+    attributes_of,
+    cannot_write,
+    create,
+    is_empty,
+    locked,
+    read,
+    remove_rests,
+    resize,
+    zarr_store,
+)
+from framework.store.writer import StoreWriter
+from framework.study.identity import StoreConfig, attributes, first_difference, kept_steps
+from solvers.base import Solver
+
+
+class Store:
+    """The owner of a store; at any time there is one. Its methods may be called from any thread."""
+
+    def __init__(
+        self, path: str, group: zarr.Group, solver: Solver, lock: ExitStack | None = None
+    ) -> None:
+        """Use `Store.open`. `lock` is released by `close`."""
+        self.path = path
+        self._hash = attributes_of(group)["hash"]
+        self._solver = solver
+        self._lock = lock or ExitStack()
+        self._steps = read(group, "time")
+        self._arrays = {name: array_of(group, name) for name in OF_SIMULATIONS}
+        self._complete: NDArray[np.bool_] = read(group, "complete")  # [S], as on disk
+        self._changed = threading.Condition()
+        self._waiting: dict[int, NDArray[np.float64]] = {}  # simulation -> its parameters
+        self._error: Exception | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._write_commits, name="store", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        config: StoreConfig,
+        identity: dict[str, Any],
+        solver: Solver,
+        simulations: int,
+    ) -> Self:
+        """Create a store for this many simulations, or continue one, resizing it if they are more.
+
+        `config` may not keep none. Raises StudyError if there is something else at `path`, or the
+        store of a study with another identity, and RunError if another run is writing it.
+        """
+        path = absolute(path)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(path))
+                store = zarr_store(path)
+                _prepare(store, path, config, identity, solver, simulations)
+                group = zarr.open_group(store, mode="r+", use_consolidated=False)
+            except OSError as error:
+                raise StudyError(f"store.path: {cannot_write(path, error)}") from error
+            return cls(path, group, solver, stack.pop_all())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What to record of the data that something was trained on."""
+        count = self.count(len(self._complete))
+        return {"path": self.path, "simulations": count, "hash": self._hash}
+
+    @property
+    def completed(self) -> set[int]:
+        """The simulations that are marked complete on disk."""
+        with self._changed:
+            return set(np.flatnonzero(self._complete).tolist())
+
+    def count(self, below: int) -> int:
+        """How many of the simulations with an id below this one are marked complete on disk."""
+        with self._changed:
+            return int(np.count_nonzero(self._complete[:below]))
+
+    def parameters(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The simulations [n] that are marked complete on disk, and their parameters [n, p]."""
+        with self._changed:
+            complete = np.flatnonzero(self._complete)
+        return complete, np.asarray(self._arrays["parameters"][:])[complete]
+
+    def writer(self) -> StoreWriter:
+        """For a solver actor; it leaves alone what is complete by now."""
+        with self._changed:
+            return StoreWriter(self.path, self._steps, self._complete.copy())
+
+    def commit(self, simulation: int, parameters: NDArray[np.float64]) -> None:
+        """Have a simulation that its `StoreWriter` has finished marked complete; does not wait.
+
+        Raises RunError if commits before it could not be written.
+        """
+        with self._changed:
+            self._raise_error()
+            if not self._complete[simulation]:
+                self._waiting[simulation] = parameters
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Return once everything committed is on disk. Raises RunError if it cannot be written."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or not self._waiting)
+            self._raise_error()
+
+    def close(self) -> None:
+        """Write what is committed, if that is possible, and let another run have the store."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._lock.close()
+
+    def bytes(self) -> int:
+        """The size on disk."""
+        if "://" in self.path:
+            return sync(zarr_store(self.path).getsize_prefix(""))
+        return sum(
+            os.path.getsize(os.path.join(directory, name))
+            for directory, _, names in os.walk(self.path)
+            for name in names
+        )
+
+    def _raise_error(self) -> None:
+        if self._error:
+            raise RunError(
+                f"{cannot_write(self.path, self._error)}; of those that were computed "
+                f"{len(self._waiting)} are not marked complete"
+            ) from self._error
+
+    def _write_commits(self) -> None:
+        """Write what is committed, all that waits at once, until the store is closed."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                commits = dict(self._waiting)
+            if not commits:
+                return
+            try:
+                self._write(commits)
+            # Handed over to whoever commits or flushes next, which raises it.
+            except Exception as error:
+                with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._complete[list(commits)] = True
+                for simulation in commits:
+                    del self._waiting[simulation]
+                self._changed.notify_all()
+
+    def _write(self, commits: dict[int, NDArray[np.float64]]) -> None:
+        rows = np.array(sorted(commits))
+        parameters = np.stack([commits[row] for row in rows.tolist()])
+        t = np.stack([self._solver.times(values)[self._steps] for values in parameters])
+        self._arrays["parameters"].set_orthogonal_selection((rows, slice(None)), parameters)
+        self._arrays["t"].set_orthogonal_selection((rows, slice(None)), t)
+        resolved = np.array([self._solver.resolved(values) for values in parameters])
+        self._arrays["resolved"].set_orthogonal_selection((rows,), resolved)
+        # Only now: a reader takes what is complete for whole.
+        self._arrays["complete"].set_orthogonal_selection((rows,), np.ones(len(rows), dtype=bool))
+
+
+def _prepare(
+    store: zarr.abc.store.Store,
+    path: str,
+    config: StoreConfig,
+    identity: dict[str, Any],
+    solver: Solver,
+    simulations: int,
+) -> None:
+    """See that there is a store of this identity with room for the simulations."""
+    remedy = "set store.path to another place, or store.keep to none"
+    try:
+        group = zarr.open_group(store, mode="r+", use_consolidated=False)
+    except GroupNotFoundError:
+        if not is_empty(store):
+            raise StudyError(f"store.path is {path}: that is not a store; {remedy}") from None
+        group = None
+    except (FileExistsError, NotADirectoryError, ValueError):
+        raise StudyError(f"store.path is {path}: that is not a store; {remedy}") from None
+    if group is not None and "millstream_format" not in group.attrs:
+        raise StudyError(f"store.path is {path}: that is not millstream's; {remedy}")
+    # The hash is written last: without it whoever created the group was killed over it.
+    if group is None or "hash" not in group.attrs:
+        steps, overwrite = kept_steps(config.keep, solver.stored_steps), group is not None
+        dtype, compression = config.dtype, config.compression
+        group = create(store, solver, simulations, steps, dtype, compression, overwrite)
+        group.attrs.update(attributes(config, identity, solver))
+    elif difference := first_difference(attributes_of(group)["study"], identity):
+        raise StudyError(
+            f"store.path is {path}, the store of another study: {difference}; {remedy}"
+        )
+    else:
+        resize(group, simulations)
+        remove_rests(store)
+    # One file then has the shapes of all arrays: who opens the store never sees some resized.
+    with warnings.catch_warnings(action="ignore"):
+        zarr.consolidate_metadata(store)

@@ -1,0 +1,98 @@
+"""Reads a store: its simulations that are complete, each checked for damage.
+
+Shapes: S simulations, K kept steps, C fields, p parameters, `*grid` the grid's axes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from framework.errors import RunError, StudyError
+from framework.store.layout import (
+    FORMAT,
+    absolute,
+    array_of,
+    attributes_of,
+    read,
+    reason,
+    zarr_store,
+)
+
+
+class StoreReader:
+    """Reads what was complete when it was made."""
+
+    def __init__(self, path: str) -> None:
+        """Raises StudyError if there is no store at `path`, and RunError if it is damaged."""
+        self.path = absolute(path)
+        try:
+            group = zarr.open_group(zarr_store(self.path, read_only=True), mode="r")
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"{self.path} is not a store that millstream has written: {reason(error)}"
+            ) from None
+        self._attributes = attributes_of(group)
+        written = self._attributes.get("millstream_format")
+        if written != FORMAT or "hash" not in self._attributes:
+            raise StudyError(f"{self.path} is not a store of millstream's format {FORMAT}")
+        self.study: dict[str, Any] = self._attributes["study"]  # see `store_identity.identity`
+        self.field_names = tuple(self._attributes["fields"])
+        with self._reading("it"):
+            self.complete: NDArray[np.int64] = np.flatnonzero(read(group, "complete"))
+            self.steps: NDArray[np.int64] = read(group, "time")  # [K]
+            self.parameters: NDArray[np.float64] = read(group, "parameters")  # [S, p]
+            self.t: NDArray[np.float64] = read(group, "t")  # [S, K]
+            self._arrays = [array_of(group, name) for name in self.field_names]
+        self.field_shape = (len(self._arrays), *self._arrays[0].shape[2:])  # [C, *grid]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What to record of the data that something was trained on."""
+        hash = self._attributes["hash"]
+        return {"path": self.path, "simulations": len(self.complete), "hash": hash}
+
+    def fields(self, simulation: int) -> NDArray[np.float32]:
+        """The fields [K, C, *grid] of a complete simulation. Raises RunError if damaged."""
+        fields = np.empty((len(self.steps), *self.field_shape), dtype=np.float32)
+        for channel in range(len(self._arrays)):
+            fields[:, channel] = self.values(simulation, channel)
+        return fields
+
+    def step(self, simulation: int, position: int) -> NDArray[np.float32]:
+        """The fields [C, *grid] of a complete simulation at one of the kept steps, by its position.
+        Raises RunError if damaged."""
+        at = slice(position, position + 1)
+        channels = range(len(self._arrays))
+        return np.concatenate(
+            [self.values(simulation, channel, at) for channel in channels], dtype=np.float32
+        )
+
+    def chunks(self) -> list[slice]:
+        """Which of the kept steps lie in one chunk, and so are read together."""
+        count, length = len(self.steps), self._arrays[0].chunks[1]
+        return [slice(first, min(first + length, count)) for first in range(0, count, length)]
+
+    def values(
+        self, simulation: int, channel: int, steps: slice = slice(None)
+    ) -> NDArray[np.floating]:
+        """One field [k, *grid] of a complete simulation at `steps` of those kept, in the store's
+        type. May be called from any thread. Raises RunError if damaged."""
+        with self._reading(f"{self.field_names[channel]} of simulation {simulation}"):
+            values: NDArray[np.floating] = np.asarray(self._arrays[channel][simulation, steps])
+            if not np.isfinite(values).all():
+                raise ValueError("a chunk is missing")
+        return values
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"the store {self.path} is damaged, {what} cannot be read: {reason(error)}; "
+                "restore it from a copy, or remove it and simulate again"
+            ) from error

@@ -1,0 +1,131 @@
+"""What a solver's process does with a store: it writes the fields of its simulations.
+
+It imports neither torch nor the rest of the store.
+
+Shapes: S simulations, K kept steps, C fields, `*grid` the grid's axes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from framework.errors import RunError
+from framework.store.layout import array_of, attributes_of, cannot_write, zarr_store
+
+
+class StoreWriter:
+    """Writes the fields of simulations, a chunk at a time; small, and can be sent elsewhere.
+
+    It passes over held-out simulations (negative ids) and over those that were complete when it
+    was made: what is complete is never touched again.
+    """
+
+    def __init__(self, path: str, steps: NDArray[np.int64], complete: NDArray[np.bool_]) -> None:
+        """`steps` [K]: those that are kept; `complete` [S]."""
+        self._path = path
+        self._index = {step: index for index, step in enumerate(steps.tolist())}
+        self._complete = complete
+        self._arrays: list[zarr.Array[Any]] = []  # one a field; opened when they are needed
+        self._pending: dict[int, _Pending] = {}
+
+    def append(self, simulation: int, step: int, fields: NDArray[np.float32]) -> None:
+        """Take one stored step's fields [C, *grid]; a simulation's steps come in order, from 0.
+
+        Raises ValueError if a number is beyond what the store's dtype can hold, which is the
+        simulation's failure, and RunError if the store cannot be written.
+        """
+        if not self._wanted(simulation):
+            return
+        if step == 0:
+            self.forget(simulation)
+        if step not in self._index:
+            return
+        with self._writing():
+            if simulation not in self._pending:
+                self._pending[simulation] = _Pending(self._open())
+            pending = self._pending[simulation]
+            pending.add(fields)
+            if pending.full():
+                pending.write(simulation, self._arrays)
+
+    def finish(self, simulation: int) -> None:
+        """Return once all of the simulation is written. Raises RunError if it cannot be."""
+        if not self._wanted(simulation):
+            return
+        pending = self._pending.pop(simulation)
+        assert pending.first + pending.count == len(self._index), "a step is missing"
+        with self._writing():
+            pending.write(simulation, self._arrays)
+
+    def forget(self, simulation: int) -> None:
+        """Drop what is held of a simulation that failed or starts anew."""
+        self._pending.pop(simulation, None)
+
+    def _wanted(self, simulation: int) -> bool:
+        return simulation >= 0 and not self._complete.item(simulation)
+
+    def _open(self) -> list["zarr.Array[Any]"]:
+        if not self._arrays:
+            group = zarr.open_group(zarr_store(self._path), mode="r+")
+            # Fields are never all NaN: looking whether a chunk could be left out is in vain.
+            self._arrays = [
+                array_of(group, name).with_config({"write_empty_chunks": True})
+                for name in attributes_of(group)["fields"]
+            ]
+        return self._arrays
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(cannot_write(self._path, error)) from error
+
+
+class _Pending:
+    """The steps of one simulation that are not written yet: `count` of them, from `first` on."""
+
+    def __init__(self, arrays: list["zarr.Array[Any]"]) -> None:
+        _, *chunk = arrays[0].chunks
+        self.first = self.count = 0
+        self._capacity: int = chunk[0]
+        self._fields = np.empty((len(arrays), *chunk), dtype=arrays[0].dtype)
+
+    def full(self) -> bool:
+        return self.count == self._capacity
+
+    def add(self, fields: NDArray[np.float32]) -> None:
+        try:
+            with np.errstate(over="raise"):
+                self._fields[:, self.count] = (
+                    _without_tails(fields) if self._fields.dtype == np.float16 else fields
+                )
+        except FloatingPointError:
+            raise ValueError(
+                f"it has a value of {np.abs(fields).max():g}, but store.dtype is "
+                f"{self._fields.dtype}, which ends at {np.finfo(self._fields.dtype).max:g}: "
+                "set store.dtype to float32"
+            ) from None
+        self.count += 1
+
+    def write(self, simulation: int, arrays: list["zarr.Array[Any]"]) -> None:
+        if not self.count:
+            return
+        steps = slice(self.first, self.first + self.count)
+        for array, fields in zip(arrays, self._fields, strict=True):
+            array[simulation, steps] = fields[: self.count]
+        self.first, self.count = steps.stop, 0
+
+
+def _without_tails(fields: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What becomes the same float16, but with small numbers already rounded as there.
+
+    numpy rounds them itself, but one by one: ten times slower where a field has long tails.
+    """
+    smallest = np.finfo(np.float16).smallest_normal
+    step = np.float32(np.finfo(np.float16).smallest_subnormal)
+    return np.where(np.abs(fields) < smallest, np.rint(fields / step) * step, fields)

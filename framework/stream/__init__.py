@@ -1,0 +1,1 @@
+"""What arrives: blocks become samples, which wait in a buffer to be drawn."""

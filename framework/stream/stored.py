@@ -1,0 +1,262 @@
+"""Training from a store instead of a stream: shuffled epochs over its complete simulations.
+
+An epoch puts the simulations in a random order and goes through them in portions that fit the
+buffer's capacity; the windows of a portion are shuffled. If everything fits there is one portion,
+and it is read once. Everything random is a function of the seed, the epoch and the portion, so a
+position in an epoch is all that has to be kept of it.
+
+Shapes: S simulations, K kept steps, w steps in a window, n windows in a batch, C fields,
+p parameters, `*grid` the grid's axes.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from framework.errors import StudyError
+from framework.simulation.block import Samples
+from framework.store.reader import StoreReader
+from framework.stream.buffer import Batch, BufferConfig
+from framework.study.identity import first_difference
+
+# Windows for the statistics are handed over in pieces of about this size.
+_PIECE_BYTES = 4 * 2**20
+
+
+def check_source(source: StoreReader, identity: dict[str, Any]) -> None:
+    """Raise StudyError unless the store is of the same solver as a study with this identity."""
+    parts = ("solver", "fields", "grid", "stored_steps")
+    there, here = ({part: study[part] for part in parts} for study in (source.study, identity))
+    there["parameters"], here["parameters"] = (
+        list(study["design"]["bounds"]) for study in (source.study, identity)
+    )
+    if difference := first_difference(there, here):
+        raise StudyError(
+            f"training.source is {source.path}, a store of another solver: {difference}; give a "
+            "store that was written with this study's solver"
+        )
+
+
+class StoredSamples:
+    """Every window of a store once an epoch, in batches; what a buffer is to the training loop.
+
+    `received` counts the different samples read so far, `drawn` those drawn in all epochs; they,
+    and the length, may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        source: StoreReader,
+        config: BufferConfig,
+        batch_size: int,
+        window: int,
+        epochs: int,
+        seed: int,
+        simulations: int | None = None,
+    ) -> None:
+        """Of `config`, `capacity` and `device` matter; `simulations`: how many, the first ones, if
+        not all. Raises StudyError if the store won't do."""
+        self.source = source
+        self.lock = threading.RLock()
+        self.received = 0
+        self.drawn = 0
+        self._batch_size = batch_size
+        self._window = window
+        self._epochs = epochs
+        self._seed = seed
+        self._closed = threading.Event()
+        self._epoch = 0
+        self._position = 0  # in the epoch, in windows
+        self._simulations: NDArray[np.int64] = source.complete[:simulations]
+        self._windows = len(source.steps) - window + 1  # of one simulation
+        self._check(config, simulations or 1)
+        self._rows = min(config.capacity // self._windows, len(self._simulations))
+        self._portion = (-1, 0)  # the one in memory: its epoch and its number
+        self._held: NDArray[np.int64] = self._simulations[:0]  # its simulations, one a row
+        self._order: NDArray[np.int64] = self._simulations[:0]  # its windows, shuffled
+        steps, parameters = len(source.steps), source.parameters.shape[1]
+        self._tensors = tuple(
+            torch.empty(self._rows, *shape, dtype=torch.float32, device=config.device)
+            for shape in ((parameters,), (steps,), (steps, *source.field_shape))
+        )
+
+    def __len__(self) -> int:
+        """How many samples are in memory."""
+        return len(self._held) * self._windows
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What to record of the data that is trained on."""
+        return {**self.source.identity, "simulations": len(self._simulations)}
+
+    @property
+    def samples(self) -> int:
+        """How many different samples the store has, which is how many an epoch draws."""
+        return len(self._simulations) * self._windows
+
+    def get(self) -> Batch | None:
+        """The next batch; the last one of an epoch may be short. None at the end, or once closed.
+
+        Reading the next portion takes its time. Raises RunError if the store is damaged.
+        """
+        with self.lock:
+            if self._epoch == self._epochs:
+                return None
+            parts, position = [], self._position
+            end = min(position + self._batch_size, self.samples)
+            while position < end:  # what is left of a portion begins a batch, the next one ends it
+                self._load(position)
+                if self._closed.is_set():
+                    return None
+                parts.append(self._take(position, end))
+                position += len(parts[-1])
+            self.drawn += end - self._position
+            self._position = end
+            if end == self.samples:
+                self._epoch, self._position = self._epoch + 1, 0
+            return parts[0] if len(parts) == 1 else _join(parts)
+
+    def close(self) -> None:
+        """From now on get returns None; it stops reading if it is about it."""
+        self._closed.set()
+
+    def statistics(self) -> Iterator[Samples]:
+        """The samples of the first portion, to normalise by: as many as fit, of random simulations.
+
+        They stay in memory for the first batches.
+        """
+        with self.lock:
+            self._load(self._position)
+            starts = np.arange(self._windows)
+            size = 4 * self._window * self._tensors[2][0, 0].numel()
+            pieces = np.array_split(starts, -(-len(starts) * size // _PIECE_BYTES))
+            for row in range(len(self._held)):
+                for piece in pieces:
+                    batch = self._gather(np.full(len(piece), row), piece)
+                    arrays = (batch.parameters, batch.times, batch.fields)
+                    yield Samples(
+                        batch.simulation,
+                        batch.first_step,
+                        *(tensor.cpu().numpy() for tensor in arrays),
+                    )
+
+    def state(self) -> dict[str, Any]:
+        """What decides the next batches, as plain numbers and a tensor."""
+        with self.lock:
+            return {
+                "epoch": self._epoch,
+                "position": self._position,
+                "received": self.received,
+                "drawn": self.drawn,
+                "simulations": torch.from_numpy(self._simulations),
+            }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, with the same simulations even if the store grew.
+
+        Raises StudyError if it lacks one of them.
+        """
+        with self.lock:
+            simulations = state["simulations"].numpy()
+            if not np.isin(simulations, self.source.complete).all():
+                raise StudyError(
+                    f"training.source is {self.source.path}, which lacks simulations that the run "
+                    "was trained on before: give the store that it was started with"
+                )
+            self._simulations = simulations
+            self._epoch, self._position = state["epoch"], state["position"]
+            self.received, self.drawn = state["received"], state["drawn"]
+
+    def _check(self, config: BufferConfig, simulations: int) -> None:
+        source = self.source
+        given = f"training.source is {source.path}"
+        if not len(self._simulations):
+            raise StudyError(
+                f"{given}, which has no complete simulation: run `millstream simulate` on its study"
+            )
+        if len(self._simulations) < simulations:
+            raise StudyError(
+                f"training.simulations is {simulations}, but {source.path} has "
+                f"{len(self._simulations)} complete ones: lower it, or simulate more"
+            )
+        if self._window > 1 and (self._windows < 1 or (np.diff(source.steps) != 1).any()):
+            raise StudyError(
+                f"{given}, of which store.keep is {source.study['store']['keep']}, but the "
+                f"surrogate learns from {self._window} consecutive steps: simulate with store.keep "
+                "all, or choose a direct surrogate"
+            )
+        if config.capacity < self._windows:
+            raise StudyError(
+                f"buffer.capacity is {config.capacity}: to train from {source.path} it has to hold "
+                f"a whole simulation, {self._windows} samples"
+            )
+
+    # A portion is `_rows` simulations, the last one of an epoch maybe fewer; p counts them.
+
+    def _load(self, position: int) -> None:
+        """Have the portion of a position in the epoch in memory; leaves off when closed."""
+        p = position // (self._rows * self._windows)
+        if self._portion == (self._epoch, p):
+            return
+        epoch = np.random.default_rng([self._seed, self._epoch, 0])
+        shuffled = epoch.permutation(self._simulations)[p * self._rows : (p + 1) * self._rows]
+        self._read(np.sort(shuffled))
+        if self._closed.is_set():
+            return
+        order = np.random.default_rng([self._seed, self._epoch, 1 + p])
+        self._order = order.permutation(len(self))
+        self._portion = (self._epoch, p)
+        if self._epoch == 0:
+            self.received = max(self.received, p * self._rows * self._windows + len(self))
+
+    def _read(self, simulations: NDArray[np.int64]) -> None:
+        if np.array_equal(simulations, self._held):
+            return
+        self._held = simulations[:0]
+        parameters, times, fields = self._tensors
+        for row, simulation in enumerate(simulations.tolist()):
+            if self._closed.is_set():
+                return
+            parameters[row] = torch.from_numpy(self.source.parameters[simulation])
+            times[row] = torch.from_numpy(self.source.t[simulation])
+            fields[row] = torch.from_numpy(self.source.fields(simulation))
+        self._held = simulations
+
+    def _take(self, position: int, end: int) -> Batch:
+        """The windows at these positions of the epoch, as far as the portion in memory has them."""
+        start = position % (self._rows * self._windows)
+        chosen = self._order[start : start + end - position]
+        return self._gather(*np.divmod(chosen, self._windows))
+
+    def _gather(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
+        """The windows that begin in these rows at these kept steps."""
+        parameters, times, fields = self._tensors
+        kept = times.shape[1]
+        first = torch.from_numpy(rows * kept + starts)
+        steps = (first[:, None] + torch.arange(self._window)).flatten().to(fields.device)
+
+        def windows(tensor: Tensor) -> Tensor:  # [rows, K, ...] -> [n, w, ...]
+            chosen = tensor.flatten(0, 1).index_select(0, steps)
+            return chosen.view(len(rows), self._window, *chosen.shape[1:])
+
+        return Batch(
+            self._held[rows],
+            self.source.steps[starts],
+            parameters.index_select(0, torch.from_numpy(rows).to(fields.device)),
+            windows(times),
+            windows(fields),
+        )
+
+
+def _join(parts: list[Batch]) -> Batch:
+    columns = [[getattr(part, name) for part in parts] for name in vars(parts[0])]
+    return Batch(
+        np.concatenate(columns[0]),
+        np.concatenate(columns[1]),
+        *(torch.cat(tensors) for tensors in columns[2:]),
+    )

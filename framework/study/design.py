@@ -1,0 +1,145 @@
+"""Design of experiments: which parameters and which seed every simulation has.
+
+(study, simulation id) -> (parameters, seed) is a pure function: it needs no memory of what was
+drawn before, so a simulation can be run again anywhere and a longer design begins with the same
+simulations. Of the sampler `breed` that holds for the seeds and the held-out simulations; its other
+parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
+from pydantic import Field, PositiveInt, model_validator
+from scipy.stats import qmc
+
+from framework.simulation.block import Simulation
+from framework.study.section import Section
+from solvers.base import ParameterSpace
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class BreedConfig(Section):
+    """The `design.breed` section of a study: see docs/sampling.md."""
+
+    # The standard deviation of a mutation, where every parameter's prior is mapped to [0, 1].
+    sigma: Annotated[float, Gt(0), Le(1)] = 0.05
+    # The share of simulations that are not bred: of the first, and of the last.
+    uniform: tuple[Share, Share] = (0.5, 0.25)
+    # How many samples' losses are remembered, the latest.
+    window: PositiveInt = 2000
+    # Weigh each sample's loss by how much less often than it should its simulation was drawn.
+    correct: bool = False
+
+    @model_validator(mode="after")
+    def _weights_are_bounded(self) -> Self:
+        if self.correct and min(self.uniform) == 0:
+            raise ValueError(
+                f"correct is true, but uniform is {list(self.uniform)}: a weight is at most 1 over "
+                "the share of uniform draws, which so has to be above 0"
+            )
+        return self
+
+
+class DesignConfig(Section):
+    """The `design` section of a study."""
+
+    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube", "breed"] = "sobol"
+    simulations: PositiveInt
+    # Bounds that replace the solver's own: name -> [low, high].
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    # Settings of the sampler `breed`; none of the others.
+    breed: BreedConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _breed_has_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("sampler") != "breed":
+            return values
+        return {**values, "breed": {} if values.get("breed") is None else values["breed"]}
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_sampler(self) -> Self:
+        if self.breed and self.sampler != "breed":
+            raise ValueError(
+                f"breed was given, but sampler is {self.sampler}: these are settings of the "
+                "sampler breed, and of no other"
+            )
+        return self
+
+
+class Design:
+    """The simulations of a study: `simulations` for training, and any number held out."""
+
+    def __init__(self, config: DesignConfig, space: ParameterSpace, seed: int) -> None:
+        self.config = config
+        self.space = space.with_bounds(config.bounds)
+        self._seed = seed
+        self._sequence: NDArray[np.float64] = np.empty((0, len(space)))
+
+    def training(self, id: int) -> Simulation:
+        """Simulation `id`, counted from 0; designs but the Latin hypercube go on for ever.
+
+        Raises ValueError past the end of a Latin hypercube, which cannot grow: its strata are
+        fixed by its size. Raises LookupError where the parameters are not decided yet, see
+        `start`.
+        """
+        if self.config.sampler == "breed":
+            raise LookupError(f"the parameters of simulation {id} are decided by a run")
+        return Simulation(id, self.even(id), simulation_seed(self._seed, 0, id))
+
+    def start(self, id: int) -> Simulation:
+        """Simulation `id`, which is about to run; `training` knows it from now on."""
+        return self.training(id)
+
+    def even(self, id: int) -> NDArray[np.float64]:
+        """Parameters [p] that cover the space evenly, over many ids: those of simulation `id`, if
+        it is not bred. Raises ValueError as `training` does."""
+        return self.space.from_unit(self._point(id))
+
+    def held_out(self, index: int) -> Simulation:
+        """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
+        point = np.random.default_rng([self._seed, 2, index]).random(len(self.space))
+        return Simulation(
+            -1 - index, self.space.from_unit(point), simulation_seed(self._seed, 1, index)
+        )
+
+    def simulation(self, id: int) -> Simulation:
+        """A simulation of either kind: held-out ones have negative ids."""
+        return self.training(id) if id >= 0 else self.held_out(-1 - id)
+
+    def _point(self, id: int) -> NDArray[np.float64]:
+        """Point `id` of the design in the unit cube [p]."""
+        if self.config.sampler == "monte_carlo":
+            return np.random.default_rng([self._seed, 3, id]).random(len(self.space))
+        if id >= len(self._sequence):
+            self._sequence = self._draw(id + 1)
+        point: NDArray[np.float64] = self._sequence[id]
+        return point
+
+    def _draw(self, count: int) -> NDArray[np.float64]:
+        """The first points of the sequence, at least `count` of them."""
+        dimensions = len(self.space)
+        random = np.random.default_rng([self._seed, 4])
+        points: NDArray[np.float64]
+        if self.config.sampler == "latin_hypercube":
+            if count > self.config.simulations:
+                raise ValueError(
+                    f"a Latin hypercube of {self.config.simulations} simulations cannot grow to "
+                    f"{count}: the sobol, halton and monte_carlo samplers can"
+                )
+            points = qmc.LatinHypercube(dimensions, rng=random).random(self.config.simulations)
+            return points
+        # A Sobol sequence is balanced at powers of two only; drawing more changes nothing before.
+        power = max(count, self.config.simulations, 2) - 1
+        engine = qmc.Halton if self.config.sampler == "halton" else qmc.Sobol
+        points = engine(dimensions, rng=random).random(2 ** power.bit_length())
+        return points
+
+
+def simulation_seed(seed: int, stream: int, index: int) -> int:
+    """Of a simulation, from the study's seed: `stream` 0 for training, 1 for those held out."""
+    sequence = np.random.SeedSequence([seed, stream, index])
+    return int(sequence.generate_state(1, np.uint64)[0])

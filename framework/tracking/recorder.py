@@ -1,0 +1,169 @@
+"""One run's tracking, on training's side: writes the journal, and starts the process that sends it.
+
+That process is `tracking.py`, which says why there is one.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from framework.tracking.history import Record
+from framework.tracking.journal import Journal
+from framework.tracking.sender import LEFT
+from framework.tracking.uri import TrackingConfig, masked, resolve
+
+_STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+_LONGEST = 5000  # characters of one value, as MLflow takes them
+
+
+class Tracking:
+    """One run's tracking; with the URI `none` it does nothing. May be used from any thread.
+
+    Made again for the same folder, it continues the same MLflow run.
+    """
+
+    def __init__(self, config: TrackingConfig, directory: Path, run_name: str) -> None:
+        """`directory`: the run's folder, for the journal."""
+        uri = resolve(config)
+        self.uri = None if uri == "none" else masked(uri)
+        self._directory = directory.absolute()
+        self._arguments = [str(self._directory), uri, config.experiment, run_name]
+        self._journal = Journal(self._directory)
+        self._lock = threading.Lock()
+        self._off = self.uri is None
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Of the MLflow run; None until MLflow was reached."""
+        run_id: str | None = self._journal.state()["run_id"]
+        return run_id
+
+    @property
+    def registered(self) -> dict[str, str] | None:
+        """Name and version of the registered model; None until it was sent."""
+        registered: dict[str, str] | None = self._journal.state()["registered"]
+        return registered
+
+    def summary(self) -> dict[str, str | None] | None:
+        """The tracking URI and the run's id; None without tracking."""
+        return {"tracking_uri": self.uri, "run_id": self.run_id} if self.uri else None
+
+    def start(self, study: dict[str, Any], data: dict[str, Any], send: bool = True) -> None:
+        """Begin, or go on after a resume. The study becomes parameters; `data`, which says what is
+        trained on (path, simulations, hash), becomes tags and a dataset. Without `send` nothing is
+        sent before `close`."""
+        self._write("start", params=_flat(study), data=_flat(data))
+        if send and not self._off:
+            self._start_process()
+
+    def log(self, record: Record) -> None:
+        """A row of the run's history becomes metrics at its step."""
+        values = {name: value for name, value in record.items() if name != "step"}
+        self._write("metrics", step=int(record.get("step", 0)), values=values)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Send a file, with the content that it has when it is sent."""
+        self._write("artifact", path=str(path.absolute()), folder=folder)
+
+    def model(self, directory: Path, name: str, tags: dict[str, Any]) -> None:
+        """Send the folder of a trained surrogate, and register it as a version of the model `name`.
+
+        A run has one version of a model: another call replaces its files and tags.
+        """
+        self._write("model", path=str(directory.absolute()), name=name, tags=_flat(tags))
+
+    def child(self, name: str, study: dict[str, Any], rows: Sequence[Record], status: str) -> None:
+        """A run inside this one, which is over: its study, its history, and how it ended."""
+        metrics = [
+            {
+                "step": int(row.get("step", 0)),
+                "values": {key: value for key, value in row.items() if key != "step"},
+            }
+            for row in rows
+        ]
+        self._write("child", name=name, params=_flat(study), rows=metrics, status=_STATUS[status])
+
+    def finish(self, status: str) -> None:
+        """The run has ended: `done`, `failed` or `interrupted`."""
+        self._write("finish", status=_STATUS[status])
+
+    def close(self, timeout: float = 60.0) -> None:
+        """Wait until all is sent, and say so if something is left: at once if MLflow cannot be
+        reached, else after `timeout` seconds. What earlier processes have left is sent, too."""
+        if self._process is None and not self._off and self._journal.unsent():
+            self._start_process()
+        if self._process is None or self._process.stdin is None:
+            return
+        self._process.stdin.close()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._relay.join()
+        crashed = self._process.returncode not in (0, LEFT, -9)
+        self._process = None
+        if self._journal.unsent():
+            _say(
+                f"not all could be sent to MLflow at {self.uri}: it is kept in "
+                f"{self._journal.path}, and millstream resume {self._directory} sends it"
+                + (f"; what went wrong is in {self._journal.errors}" if crashed else "")
+            )
+
+    def _start_process(self) -> None:
+        imports = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        with self._journal.errors.open("a") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "framework.tracking.sender", *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "PYTHONPATH": imports},
+                start_new_session=True,  # Ctrl-C is for training alone
+            )
+        assert self._process.stdout is not None
+        arguments = (self._process.stdout,)
+        self._relay = threading.Thread(target=_relay, args=arguments, name="tracking", daemon=True)
+        self._relay.start()
+
+    def _write(self, kind: str, **content: Any) -> None:
+        with self._lock:
+            if self._off:
+                return
+            try:
+                self._journal.append({"kind": kind, "time": int(time.time() * 1000), **content})
+            except OSError as error:
+                self._off = True
+                _say(f"cannot write {self._journal.path}: {error.strerror}; tracking has stopped")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested mappings as `section.key` -> text, as MLflow takes them."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = prefix + re.sub(r"[^\w./ -]", "_", str(key), flags=re.ASCII)
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            flat[name] = masked(text)[:_LONGEST]
+    return flat
+
+
+def _relay(lines: IO[str]) -> None:
+    with lines:
+        for line in lines:
+            _say(line.rstrip())
+
+
+def _say(sentence: str) -> None:
+    print(f"millstream: {sentence}", file=sys.stderr)

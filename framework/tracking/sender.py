@@ -1,0 +1,367 @@
+"""Tracking with MLflow, out of training's way. The only file that imports mlflow.
+
+    training process: Tracking --an entry a line--> tracking.jsonl in the run's folder
+                                                          |
+    sending process (this file, run as a module):         '--> MLflow; how far it got: tracking.json
+
+`Tracking` is in recorder.py, the journal in journal.py; here is the sending process, and what else
+asks MLflow.
+
+MLflow takes seconds to import and to set up a database, and a server may be slow or away. So what
+is to be tracked is first written to a journal, which waits for nobody, and a process of its own
+sends it: it shares neither the interpreter nor the standard output with training. What cannot be
+sent now stays in the journal, for this process or for that of the next resume.
+
+The sending process ends when its standard input does, so also when training is killed; it then
+sends what there is. It locks the journal, so that no two of them send the same one. What it was
+sending when it was killed is sent again, which MLflow takes; for the run and the model version it
+looks before it makes them.
+"""
+
+import fcntl
+import json
+import os
+import re
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from framework.errors import RunError, StudyError
+from framework.tracking.journal import Journal
+from framework.tracking.uri import TrackingConfig, check, masked, reason, resolve, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+LEFT = 3  # exit status of the sending process: MLflow could not be reached
+_SECONDS = 3.0  # between two looks at the journal
+_LONGEST_PAUSE = 60.0  # between two attempts to reach MLflow
+_METRICS, _PARAMS = 1000, 100  # in one request
+# A server that is away is noticed soon; MLflow draws no progress bars and calls nobody.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class _Sender:
+    """Sends a journal to MLflow, in the sending process.
+
+    Its methods raise one of `_failures()` when MLflow cannot be reached.
+    """
+
+    def __init__(self, journal: Journal, uri: str, experiment: str, run_name: str) -> None:
+        self._journal = journal
+        self._uri = uri
+        self._experiment = experiment
+        self._run_name = run_name
+        self._client: MlflowClient | None = None
+        self._state = journal.state()
+        self._refused: set[str] = set()
+
+    def send(self) -> None:
+        """Send what is new in the journal, rows of metrics many at a time."""
+        if self._client is None:
+            self._client = self._connect()
+        metrics: list[Metric] = []
+        before = self._state["offset"]
+        for entry, offset in self._journal.after(before):
+            new = _metrics(entry)
+            if metrics and (not new or len(metrics) + len(new) > _METRICS):
+                self._metrics(self._client, metrics, before)
+                metrics = []
+            if new:
+                metrics += new
+            else:
+                self._entry(self._client, entry)
+                self._save(offset=offset)
+            before = offset
+        if metrics:
+            self._metrics(self._client, metrics, before)
+
+    def end(self) -> None:
+        """No more comes; a run that did not say that it is over was killed."""
+        if self._client and not self._state["over"]:
+            self._client.set_terminated(self._state["run_id"], "KILLED")
+
+    def _connect(self) -> "MlflowClient":
+        """Find the run, or make it; an MLflow that does not have it gets the whole journal."""
+        from mlflow import MlflowClient
+
+        head, _ = next(self._journal.after(0))
+        uri = self._uri
+        if database := sqlite_file(uri, Path(head["cwd"])):
+            database.parent.mkdir(parents=True, exist_ok=True)
+            os.chdir(database.parent)  # MLflow keeps the files beside the database
+            uri = f"sqlite:///{database}"
+        client = MlflowClient(uri, uri)
+        if client.get_experiment_by_name(self._experiment) is None:
+            with _tolerating("RESOURCE_ALREADY_EXISTS"):  # another run has just made it
+                client.create_experiment(self._experiment)
+        experiment = client.get_experiment_by_name(self._experiment)
+        assert experiment is not None
+        key = {"millstream.key": head["key"]}
+        found = client.search_runs(
+            [experiment.experiment_id], f"tags.`millstream.key` = '{head['key']}'"
+        )
+        run = (
+            found[0]
+            if found
+            else client.create_run(experiment.experiment_id, head["time"], key, self._run_name)
+        )
+        if run.info.run_id != self._state["run_id"]:
+            self._save(run_id=run.info.run_id, offset=0, registered=None)
+        return client
+
+    def _metrics(self, client: "MlflowClient", metrics: "list[Metric]", offset: int) -> None:
+        with self._refusable("metrics"):
+            client.log_batch(self._state["run_id"], metrics)
+        self._save(offset=offset)
+
+    def _entry(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
+        """Send an entry that is no row of metrics."""
+        kind, run_id = entry["kind"], self._state["run_id"]
+        if "path" in entry and not Path(entry["path"]).exists():
+            self._refuse(kind, f"{entry['path']} is no longer there")
+            return
+        with self._refusable(kind):
+            match kind:
+                case "start":
+                    client.update_run(run_id, "RUNNING")
+                    self._save(over=False)
+                    self._start(client, entry["params"], entry["data"])
+                case "artifact":
+                    client.log_artifact(run_id, entry["path"], entry["folder"] or None)
+                case "model":
+                    self._model(client, entry["path"], entry["name"], entry["tags"])
+                case "child":
+                    self._child(client, entry)
+                case "finish":
+                    client.set_terminated(run_id, entry["status"], entry["time"])
+                    self._save(over=True)
+
+    def _start(self, client: "MlflowClient", params: dict[str, str], data: dict[str, str]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Param, RunTag
+
+        run_id = self._state["run_id"]
+        items = [Param(*item) for item in params.items()]
+        for first in range(0, len(items), _PARAMS):
+            client.log_batch(run_id, params=items[first : first + _PARAMS])
+        tags = [RunTag(f"data.{key}", value) for key, value in data.items()]
+        client.log_batch(run_id, tags=tags)
+        if "hash" in data:
+            # MLflow never changes a dataset that has this name and digest: what may change later,
+            # such as the number of simulations, is right in the tags alone.
+            path = data.get("path", self._run_name)
+            source = json.dumps({"uri": path})
+            dataset = Dataset(path[-500:], data["hash"][:36], "local", source)
+            client.log_inputs(run_id, [DatasetInput(dataset)])
+
+    def _model(
+        self, client: "MlflowClient", directory: str, name: str, tags: dict[str, str]
+    ) -> None:
+        run_id = self._state["run_id"]
+        client.log_artifacts(run_id, directory, "model")
+        versions = _versions(client, f"name = '{name}' and run_id = '{run_id}'")
+        if not versions:
+            with _tolerating("RESOURCE_ALREADY_EXISTS"):
+                client.create_registered_model(name)
+            source = f"{client.get_run(run_id).info.artifact_uri}/model"
+            created = client.create_model_version(name, source, run_id, await_creation_for=0)
+            versions = [int(created.version)]
+        for key, value in tags.items():
+            client.set_model_version_tag(name, str(versions[0]), key, value)
+        self._save(registered={"name": name, "version": str(versions[0])})
+
+    def _child(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
+        """A run inside this one, whole: found again if it was sent in part."""
+        from mlflow.entities import Param
+
+        parent = client.get_run(self._state["run_id"])
+        experiment = parent.info.experiment_id
+        key = f"{parent.data.tags['millstream.key']}/{entry['name']}"
+        found = client.search_runs([experiment], f"tags.`millstream.key` = '{key}'")
+        tags = {"millstream.key": key, "mlflow.parentRunId": parent.info.run_id}
+        times = [round(1000 * row["values"].get("seconds", 0)) for row in entry["rows"]]
+        began = entry["time"] - max(times, default=0)
+        child = found[0] if found else client.create_run(experiment, began, tags, entry["name"])
+        run_id, params = child.info.run_id, [Param(*item) for item in entry["params"].items()]
+        # First, so that it is over even if MLflow does not take something of it.
+        client.set_terminated(run_id, entry["status"], entry["time"])
+        for first in range(0, len(params), _PARAMS):
+            client.log_batch(run_id, params=params[first : first + _PARAMS])
+        metrics = [
+            metric
+            for row, time in zip(entry["rows"], times, strict=True)
+            for metric in _metrics({**row, "time": began + time if time else entry["time"]})
+        ]
+        for first in range(0, len(metrics), _METRICS):
+            client.log_batch(run_id, metrics[first : first + _METRICS])
+
+    @contextmanager
+    def _refusable(self, kind: str) -> Iterator[None]:
+        """An entry that MLflow does not take is passed over: it never will."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code != "INVALID_PARAMETER_VALUE":
+                raise
+            self._refuse(kind, reason(error))
+
+    def _refuse(self, kind: str, why: str) -> None:
+        if kind not in self._refused:  # once is enough
+            self._refused.add(kind)
+            _tell(f"MLflow does not take the run's {kind}: {why}")
+
+    def _save(self, **changes: Any) -> None:
+        self._state |= changes
+        self._journal.save_state(self._state)
+
+
+def download(uri: str, directory: Path) -> Path:
+    """Download a registered model, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
+
+    Raises StudyError if there is no such model, RunError if MLflow cannot be reached.
+    """
+    check(TrackingConfig())
+    tracking = resolve(TrackingConfig())
+    database = sqlite_file(tracking, Path.cwd())
+    if tracking == "none" or (database and not database.exists()):
+        raise StudyError(
+            f"{uri} is not there: no MLflow is at {masked(tracking)}; set MLFLOW_TRACKING_URI, or "
+            "give the directory of a run"
+        )
+    os.environ.update({**_ENVIRONMENT, **os.environ})
+    # MLflow keeps a connection for every URI, also once the process has gone to another directory.
+    address = f"sqlite:///{database.resolve()}" if database else tracking
+    try:
+        return _download(uri, directory, tracking, address)
+    except _failures() as error:
+        raise RunError(
+            f"MLflow at {masked(tracking)} cannot be asked for {uri}: {reason(error)}"
+        ) from None
+
+
+def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
+    """`tracking` is how the user calls MLflow's address."""
+    from mlflow import MlflowClient
+    from mlflow.artifacts import download_artifacts
+
+    client = MlflowClient(address, address)
+    match = re.fullmatch(r"models:/+([^/@']+)([/@])([^/']+)", uri)
+    if match is None:
+        raise StudyError(f"{uri} is not of the form models:/NAME/VERSION or models:/NAME@ALIAS")
+    name, separator, wanted = match.groups()
+    there = _versions(client, f"name = '{name}'")
+    version = None
+    if separator == "@":
+        with _tolerating("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
+            version = int(client.get_model_version_by_alias(name, wanted).version)
+    elif wanted == "latest":
+        version = max(there, default=None)
+    elif wanted.isdecimal():
+        version = int(wanted)
+    if version not in there:
+        if there:
+            versions = ", ".join(map(str, sorted(there)))
+            known = f"{name} has the versions {versions}"
+        else:
+            names = ", ".join(model.name for model in client.search_registered_models())
+            known = f"it has the models {names}" if names else "it has no models"
+        raise StudyError(f"MLflow at {masked(tracking)} has no {uri}: {known}")
+    source = client.get_model_version_download_uri(name, str(version))
+    return Path(download_artifacts(source, dst_path=str(directory), tracking_uri=address))
+
+
+def _metrics(entry: dict[str, Any]) -> "list[Metric]":
+    from mlflow.entities import Metric
+
+    values = entry.get("values", {})
+    return [Metric(name, value, entry["time"], entry["step"]) for name, value in values.items()]
+
+
+def _versions(client: "MlflowClient", where: str) -> list[int]:
+    return [int(version.version) for version in client.search_model_versions(where)]
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What MLflow raises when it cannot be reached, or lacks a package that its server needs."""
+    from alembic.util.exc import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError)
+
+
+@contextmanager
+def _tolerating(*codes: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
+
+
+def _tell(sentence: str) -> None:
+    """From the sending process to the training process."""
+    print(sentence, file=_told, flush=True)
+
+
+def _input_ends_within(seconds: float) -> bool:
+    return bool(select.select([sys.stdin], [], [], seconds)[0])
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Wait for the lock of a file, or for the end of the input; whether it is locked."""
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if _input_ends_within(0.2):
+            return False
+
+
+def _send(directory: str, uri: str, experiment: str, run_name: str) -> int:
+    """The sending process."""
+    journal = Journal(Path(directory))
+    with journal.path.open("rb") as file:
+        if not _lock(file):
+            return LEFT
+        sender = _Sender(journal, uri, experiment, run_name)
+        failures, away, pause, over = _failures(), False, 0.0, False
+        while True:
+            over = _input_ends_within(pause)
+            try:
+                sender.send()
+                if over:
+                    sender.end()
+                    return 0
+                pause = _SECONDS
+            except failures as error:
+                if not away:
+                    away = True
+                    _tell(
+                        f"MLflow at {masked(uri)} cannot be used now ({reason(error)}); what "
+                        f"is tracked is kept in {journal.path} until it can"
+                    )
+                if over:
+                    return LEFT
+                pause = min(max(2 * pause, 1.0), _LONGEST_PAUSE)
+
+
+if __name__ == "__main__":
+    # Standard output is for what the user is told: what MLflow prints goes to the log.
+    _told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    os.environ.update({**_ENVIRONMENT, **os.environ})
+    sys.exit(_send(*sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""Where a run is tracked: the `tracking` section of a study, and what its URI can be."""
+
+import os
+import re
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import StringConstraints
+
+from framework.errors import StudyError
+from framework.study.section import Section
+
+_DEFAULT_URI = "sqlite:///mlflow.db"
+
+
+class TrackingConfig(Section):
+    """The `tracking` section of a study."""
+
+    # Of MLflow; without one MLFLOW_TRACKING_URI, else sqlite:///mlflow.db. `none`: no tracking.
+    uri: str | None = None
+    experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"
+
+
+def check(config: TrackingConfig) -> None:
+    """Raise StudyError if the tracking URI cannot be. Asks no server."""
+    uri = resolve(config)
+    if reason := _impossible(uri):
+        place = "MLFLOW_TRACKING_URI" if config.uri is None else "tracking.uri"
+        raise StudyError(
+            f"{place} is {masked(uri)}: {reason}; give {_DEFAULT_URI}, the address of an MLflow "
+            "server such as http://localhost:5000, or none"
+        )
+
+
+def resolve(config: TrackingConfig) -> str:
+    """The study's URI, else that of the environment, else the default."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _DEFAULT_URI
+
+
+def masked(uri: str) -> str:
+    """Without the password."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def sqlite_file(uri: str, cwd: Path) -> Path | None:
+    """The file of an SQLite URI; None if it is another."""
+    scheme, _, path = uri.partition(":///")
+    return cwd / path if scheme == "sqlite" and path else None
+
+
+def _impossible(uri: str) -> str:
+    """Why a tracking URI cannot be; empty if it can."""
+    scheme = uri.partition(":")[0]
+    if uri in ("none", "databricks") or scheme == "databricks":
+        return ""
+    if scheme in ("http", "https"):
+        try:
+            parts = urlsplit(uri)
+            return "" if parts.hostname and parts.port != 0 else "it names no host"
+        except ValueError as error:
+            return str(error)
+    if scheme == "sqlite":
+        path = sqlite_file(uri, Path.cwd())
+        return _unusable(path) if path else "it names no file"
+    if scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            create_engine(uri)
+        except (SQLAlchemyError, ImportError) as error:
+            return reason(error)
+        return ""
+    if scheme == "file" or ":" not in uri:
+        return "MLflow no longer keeps runs in plain folders"
+    return f"MLflow knows no {scheme}"
+
+
+def _unusable(database: Path) -> str:
+    """Why there cannot be an SQLite database; empty if there can."""
+    try:
+        if database.exists():
+            with database.open("r+b") as file:
+                start = file.read(15)
+            return "" if start in (b"", b"SQLite format 3") else f"{database} is no such database"
+        database = next(parent for parent in database.parents if parent.exists())
+        TemporaryFile(dir=database).close()  # root may write where the system lets nobody
+    except OSError as error:
+        return f"{database} cannot be written ({error.strerror})"
+    return ""
+
+
+def reason(error: Exception) -> str:
+    """The point of an error of MLflow, of which many are a page long."""
+    system = re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", str(error))
+    return system[1] if system else str(error).partition("\n")[0][:300]

@@ -1,0 +1,55 @@
+"""The examples of CONTRIBUTING.md run as they stand there, and are as short as it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+from commands import millstream, the_object
+
+pytestmark = pytest.mark.usefixtures("on_cluster")
+
+GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+
+
+def examples() -> dict[str, str]:
+    """The code blocks that begin with a file's name: name -> text."""
+    blocks = re.findall(r"```\w+\n# (\S+)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    return dict(blocks)
+
+
+def code_lines(text: str) -> int:
+    return len([line for line in text.splitlines() if line.strip()])
+
+
+def test_the_examples_are_as_short_as_promised() -> None:
+    declaration, numerics = examples()["my_solver.py"].split("    def solve(")
+    assert code_lines(declaration) <= 20
+    assert code_lines(numerics) <= 15
+    assert code_lines(examples()["my_surrogate.py"]) <= 60
+
+
+def test_the_examples_run_and_learn(tmp_path: Path) -> None:
+    for name, text in examples().items():
+        (tmp_path / name).write_text(text)
+    ran = millstream(tmp_path, "train", "study.yaml", "--json")
+    assert ran.returncode == 0, ran.stderr
+    summary = the_object(ran.stdout)
+    assert summary["simulations"] == {"requested": 60, "completed": 60, "quarantined": 0}
+    assert summary["samples"]["untrained"] == 0
+    errors = summary["validation"]["relative_l2"]
+    assert errors["mean"] < min(summary["validation"]["trivial"].values()) / 2
+    predicted = millstream(tmp_path, "predict", "runs/burgers", "viscosity=0.05", "amplitude=0.8")
+    assert predicted.returncode == 0, predicted.stderr
+
+
+def test_the_surrogate_also_learns_autoregressively(tmp_path: Path) -> None:
+    for name, text in examples().items():
+        (tmp_path / name).write_text(text)
+    ran = millstream(tmp_path, "train", "study.yaml", "surrogate.mode=autoregressive", "--json")
+    assert ran.returncode == 0, ran.stderr
+    summary = the_object(ran.stdout)
+    assert summary["samples"]["unique_trained"] == 60 * 19
+    errors = summary["validation"]["relative_l2"]
+    assert errors["mean"] < min(summary["validation"]["trivial"].values())
+    arguments = ["viscosity=0.05", "amplitude=0.8", "--out", "p.npz"]
+    assert millstream(tmp_path, "predict", "runs/burgers", *arguments).returncode == 0

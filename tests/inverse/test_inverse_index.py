@@ -1,0 +1,492 @@
+"""An index is right or refused: real stores, processes killed at every moment, damaged files."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from framework.errors import RunError, StudyError
+from framework.inverse.index import indexing
+from framework.inverse.index import writer as index_writer
+from framework.inverse.index.index import FORMAT, Index, manifest_checksum
+from framework.inverse.index.indexing import build
+from framework.inverse.index.observer import Observer
+from framework.inverse.index.writer import IndexWriter
+from framework.inverse.search.kernels import checksum, pack
+from framework.inverse.search.query import Answer, search
+from framework.store.owner import Store
+from framework.store.reader import StoreReader
+from framework.study.identity import StoreConfig
+from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
+from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
+
+Masks = NDArray[np.bool_]
+GRID, STEPS, BOUND = (17, 9), 4, 60.0
+
+
+class Spots(Solver):
+    """Two spots on a plane that fade in; their places follow from the parameters."""
+
+    parameters = ParameterSpace(Parameter("x", 0, 1), Parameter("y", 0, 1))
+    fields = (Field("one"), Field("other"))
+    grid = Grid(GRID, (1.0, 1.0))
+    order = Order(1, 1)
+    stored_steps = STEPS
+    masks: Mapping[str, tuple[float, ...]] = {"bright": (0.4, 0.6), "seen": (0.1, 0.2, 0.3)}
+
+    def __init__(self, brightness: float = 1.0) -> None:
+        self.brightness = brightness
+        self.static_fields = {"paper": np.full(GRID, float(os.environ.get("PAPER", "1")))}
+
+    def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.arange(float(STEPS))
+
+    def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
+        i, j = np.meshgrid(*map(np.arange, GRID), indexing="ij")
+        for step in range(STEPS):
+            places = parameters * GRID, parameters[::-1] * GRID
+            spots = [np.exp(-((i - x) ** 2 + (j - y) ** 2) / 10) for x, y in places]
+            yield (np.stack(spots) * self.brightness * step / (STEPS - 1)).astype(np.float32)
+
+    def observe(
+        self, fields: NDArray[np.float32], **settings: float
+    ) -> Mapping[str, NDArray[np.float32] | Masks]:
+        total = fields[0] + fields[1]
+        return {name: total >= settings.get(name, 0.5) for name in ("bright", "seen")}
+
+
+class Growth(FisherKolmogorov):
+    masks = {"t1c": (0.5, 0.6), "flair": (0.1, 0.2, 0.35)}  # noqa: RUF012
+
+
+class Growing(Spots):
+    """A mask that grows with its threshold."""
+
+    def observe(self, fields: NDArray[np.float32], **settings: float) -> Mapping[str, Masks]:
+        return {name: fields[0] < settings.get(name, 0.5) for name in ("bright", "seen")}
+
+
+def parameters_of(solver: Solver, id: int) -> NDArray[np.float64]:
+    return solver.parameters.from_unit(np.random.default_rng(id).random(len(solver.parameters)))
+
+
+def keep(
+    path: Path, ids: range, solver: Solver | None = None, seed: int = 0, **settings: Any
+) -> str:
+    """A store with these simulations, or with these more."""
+    solver = solver or Spots(**settings)
+    name = f"{__name__}:{type(solver).__name__}"
+    hashes = {}
+    if isinstance(solver, Spots):
+        from framework.study.identity import _hashes
+
+        hashes = _hashes(solver)
+    identity = {
+        "solver": {"name": name, **settings},
+        "fields": {field.name: field.units for field in solver.fields},
+        "grid": {"shape": list(solver.grid.shape)},
+        "seed": seed,
+        "static_fields": hashes,
+    }
+    store = Store.open(str(path), StoreConfig(), identity, solver, ids.stop)
+    writer = store.writer()
+    for id in ids:
+        parameters = parameters_of(solver, id)
+        for step, fields in enumerate(solver.solve(parameters, 0)):
+            writer.append(id, step, fields)
+        writer.finish(id)
+        store.commit(id, parameters)
+    store.flush()
+    store.close()
+    return str(path)
+
+
+def of_store(reader: StoreReader, solver: Solver, name: str, value: float) -> list[Masks]:
+    """The masks of all entries at a threshold."""
+    return [
+        np.asarray(solver.observe(fields, **{name: value})[name])
+        for simulation in reader.complete.tolist()
+        for fields in reader.fields(simulation)
+    ]
+
+
+def by_hand(
+    path: str, solver: Solver, observed: Mapping[str, Masks]
+) -> list[tuple[float, int, int]]:
+    """Scores, simulations and steps, the best first; with equal weights."""
+    reader, score = StoreReader(path), 0.0
+    for name, values in solver.masks.items():
+        asked = observed[name]
+        dices = [
+            [
+                2 * (mask & asked).sum() / max(mask.sum() + asked.sum(), 1)
+                if mask.any() or asked.any()
+                else 1.0
+                for mask in of_store(reader, solver, name, value)
+            ]
+            for value in values
+        ]
+        score = score + 0.5 * np.max(dices, axis=0)
+    kept = len(reader.steps)
+    keys = [(id, step) for id in reader.complete.tolist() for step in range(kept)]
+    rows = [(float(s), *key) for s, key in zip(np.asarray(score), keys, strict=True)]
+    return sorted(rows, key=lambda row: (-row[0], *row[1:]))
+
+
+def found(answer: Answer) -> list[tuple[float, int, int]]:
+    return [(match.score, match.simulation, match.step) for match in answer.matches]
+
+
+def observed_of(solver: Solver, id: int = 1000, step: int = -1) -> dict[str, Masks]:
+    """What would be seen of a simulation that is in no store."""
+    fields = list(solver.solve(parameters_of(solver, id), 0))[step]
+    images = solver.observe(fields)
+    return {name: np.asarray(images[name]) for name in solver.masks}
+
+
+def test_a_store_is_indexed_and_searched(tmp_path: Path) -> None:
+    path, told = keep(tmp_path / "a.zarr", range(30)), []
+    summary = build(path, tell=lambda *numbers: told.append(numbers))
+    assert summary["entries"] == 30 * STEPS
+    assert summary["simulations"] == {"indexed": 30, "added": 30}
+    assert summary["bytes"] == sum(
+        file.stat().st_size for file in Path(summary["index"]).glob("*[!n]") if file.is_file()
+    )
+    assert told[-1] == (30, 30)
+    index, solver = Index.open(path), Spots()
+    for id in range(1000, 1010):
+        observed = observed_of(solver, id, 2 + id % 2)
+        assert found(search(index, observed, top=25)) == by_hand(path, solver, observed)[:25]
+
+
+def test_tumours_are_indexed_and_searched(tmp_path: Path) -> None:
+    solver = Growth(32, stored_steps=5)
+    path = keep(tmp_path / "a.zarr", range(4), solver, grid_size=32, stored_steps=5)
+    build(path)
+    observed = observed_of(solver)
+    answer = search(Index.open(path), observed, top=20)
+    assert found(answer) == by_hand(path, solver, observed)
+    assert answer.matches[0].thresholds["t1c"] in Growth.masks["t1c"]
+
+
+def test_more_simulations_extend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where tables are full in between; who has it open already still has what there was."""
+    monkeypatch.setattr(index_writer, "TABLE_ENTRIES", 10)
+    path, solver = keep(tmp_path / "a.zarr", range(4)), Spots()
+    build(path)
+    before, observed = Index.open(path), observed_of(solver)
+    right = by_hand(path, solver, observed)
+    keep(tmp_path / "a.zarr", range(4, 9))
+    with pytest.raises(StudyError, match="5 complete simulations are not in it; run millstream in"):
+        Index.open(path)
+    assert build(path)["simulations"] == {"indexed": 9, "added": 5}
+    after = Index.open(path)
+    assert found(search(after, observed, top=36)) == by_hand(path, solver, observed)
+    assert found(search(before, observed, top=16)) == right
+    files = {file.name for file in after.folder.iterdir()}
+    assert build(path)["simulations"] == {"indexed": 9, "added": 0}
+    assert {file.name for file in after.folder.iterdir()} == files
+
+
+def test_what_another_process_has_just_added_is_not_added_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a look at the index and the lock of it."""
+    path = keep(tmp_path / "a.zarr", range(2))
+
+    def observer(*arguments: Any) -> Observer:
+        monkeypatch.undo()
+        build(path)
+        return Observer(*arguments)
+
+    monkeypatch.setattr(indexing, "Observer", observer)
+    assert build(path)["simulations"] == {"indexed": 2, "added": 0}
+    assert Index.open(path).keys.tolist() == [[i, k] for i in range(2) for k in range(STEPS)]
+
+
+def test_a_store_that_has_grown_since_it_was_opened_is_not_taken_for_another(
+    tmp_path: Path,
+) -> None:
+    path = keep(tmp_path / "a.zarr", range(2))
+    reader = StoreReader(path)
+    keep(tmp_path / "a.zarr", range(2, 3))
+    build(path)
+    with pytest.raises(StudyError, match=r"were added to .*a.zarr .* just now: run this again"):
+        Index.open(reader)
+
+
+def test_other_thresholds_can_be_given(tmp_path: Path) -> None:
+    path = keep(tmp_path / "a.zarr", range(2))
+    build(path, {"seen": [0.7, 0.15]})
+    assert Index.open(path).masks == {"seen": (0.15, 0.7)}
+    keep(tmp_path / "a.zarr", range(2, 4))
+    build(path)  # with those that it has
+    assert Index.open(path).masks == {"seen": (0.15, 0.7)}
+    with pytest.raises(StudyError, match=r"has other thresholds, .*: remove it to index"):
+        build(path, {"seen": [0.7]})
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "message"),
+    [
+        ({"dark": [0.1]}, "dark is not a mask of .*:Spots, which has bright, seen"),
+        ({"seen": []}, "no threshold is given for seen"),
+        ({}, "no mask is given: give one at least of bright, seen"),
+    ],
+)
+def test_wrong_thresholds_are_refused(
+    tmp_path: Path, thresholds: dict[str, list[float]], message: str
+) -> None:
+    path = keep(tmp_path / "a.zarr", range(1))
+    with pytest.raises(StudyError, match=message):
+        build(path, thresholds)
+
+
+def test_what_a_solver_cannot_observe_is_told(tmp_path: Path) -> None:
+    solver = Growth(32, stored_steps=2)
+    path = keep(tmp_path / "a.zarr", range(1), solver, grid_size=32, stored_steps=2)
+    with pytest.raises(
+        StudyError, match=r"cannot observe flair at 0.9: the threshold flair is 0.9"
+    ):
+        build(path, {"flair": [0.9]})
+    path = keep(tmp_path / "b.zarr", range(1), Growing())
+    with pytest.raises(RunError, match=r"mask seen grows where its threshold goes up to 0.2"):
+        build(path)
+
+
+def test_a_solver_without_masks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep(tmp_path / "a.zarr", range(1))
+    monkeypatch.setattr(Spots, "masks", {})
+    with pytest.raises(StudyError, match="whose solver has no masks to compare with segmentations"):
+        build(path)
+
+
+def test_a_store_without_simulations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="has no complete simulation to index yet"):
+        build(keep(tmp_path / "a.zarr", range(0)))
+
+
+def test_a_solver_that_is_another_now_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = keep(tmp_path / "a.zarr", range(1))
+    monkeypatch.setenv("PAPER", "2")
+    with pytest.raises(StudyError, match="paper is not what it was when the store"):
+        build(path)
+    monkeypatch.delattr(sys.modules[__name__], "Spots")
+    with pytest.raises(StudyError, match=r"the solver of the store .* cannot be made: .* no Spots"):
+        build(path)
+
+
+def test_without_an_index_the_remedy_is_told(tmp_path: Path) -> None:
+    path = keep(tmp_path / "a.zarr", range(1))
+    with pytest.raises(StudyError, match=f"there is no index .*: run millstream index {path}$"):
+        Index.open(path)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"ids": range(1)}])
+def test_the_index_of_another_store_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    """Another study's, or the same made anew with fewer simulations."""
+    path = keep(tmp_path / "a.zarr", range(3))
+    build(path)
+    (tmp_path / "a.zarr").rename(tmp_path / "old.zarr")
+    keep(tmp_path / "a.zarr", **{"ids": range(3), **change})
+    for use in (Index.open, build):
+        with pytest.raises(StudyError, match=r"is of another store .* remove the index and run"):
+            use(path)
+
+
+def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
+    path = keep(tmp_path / "a.zarr", range(1))
+    file = Path(build(path)["index"]) / "index.json"
+    manifest = json.loads(file.read_text())
+    del manifest["checksum"]
+    manifest["format"] = FORMAT + 1
+    file.write_text(json.dumps({**manifest, "checksum": manifest_checksum(manifest)}))
+    with pytest.raises(StudyError, match="has format 2, but this version of Millstream reads 1"):
+        Index.open(path)
+
+
+# Damage
+
+
+def write(folder: Path, first: int, last: int) -> None:
+    """Entries of random masks, one a commit."""
+    with IndexWriter(folder, "hash", GRID, {"seen": (0.1, 0.2)}) as writer:
+        for id in range(first, last):
+            writer.add(id, 0, np.random.default_rng(id).random((2, *GRID)) < 0.5)
+            writer.commit()
+
+
+def right_answer(folder: Path, entries: int) -> bool:
+    """Whether the index finds every one of so many entries where it belongs."""
+    index = Index(folder)
+    assert index.entries == entries
+    for id in range(entries):
+        mask = (np.random.default_rng(id).random((2, *GRID)) < 0.5)[1]
+        (match,) = search(index, {"seen": mask}, top=1).matches
+        if (match.simulation, match.score) != (id, 1.0):
+            return False
+    return True
+
+
+def test_damage_is_noticed_and_never_gives_a_wrong_answer(tmp_path: Path) -> None:
+    folder, random = tmp_path / "a.index", np.random.default_rng(0)
+    write(folder, 0, 3)
+    noticed = 0
+    files = [file for file in sorted(folder.iterdir()) if file.name != "lock"]
+    assert {file.suffix for file in files} == {"", ".json", ".table"}
+    for file in files:
+        whole = file.read_bytes()
+        for place in random.integers(0, len(whole), 60):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << int(random.integers(8))
+            file.write_bytes(damaged)
+            try:
+                assert right_answer(folder, 3)
+            except (RunError, StudyError):
+                noticed += 1
+        file.write_bytes(whole)
+    assert noticed >= 170  # the rest is padding
+
+
+def test_files_that_are_cut_off_or_missing_are_noticed(tmp_path: Path) -> None:
+    folder = tmp_path / "a.index"
+    write(folder, 0, 3)
+    for file in list(folder.iterdir()):
+        whole = file.read_bytes()
+        for size in (0, len(whole) // 2, len(whole) - 2):
+            file.write_bytes(whole[:size])
+            with pytest.raises(RunError, match=r"the index is damaged, .*; remove .*\.index and"):
+                Index(folder)
+        file.unlink()
+        with pytest.raises((RunError, StudyError), match=r"damaged|there is no index"):
+            Index(folder)
+        file.write_bytes(whole)
+    assert right_answer(folder, 3)
+
+
+def test_a_damaged_index_is_not_extended(tmp_path: Path) -> None:
+    folder = tmp_path / "a.index"
+    write(folder, 0, 3)
+    (table,) = folder.glob("*.table")
+    whole = bytearray(table.read_bytes())
+    whole[-1] ^= 1  # of the counts, which are not looked at when the index is opened
+    table.write_bytes(whole)
+    with pytest.raises(RunError, match="a checksum of its counts is wrong"):
+        write(folder, 3, 4)
+
+
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "a.index"
+    with (
+        IndexWriter(folder, "hash", GRID, {"seen": (0.1,)}),
+        pytest.raises(RunError, match=r"another run is building the index .*: wait for its end"),
+    ):
+        write(folder, 0, 1)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.index").write_text("a file")
+    with pytest.raises(RunError, match=r"cannot write .*a\.index"):
+        write(tmp_path / "a.index", 0, 1)
+
+
+# Processes that are killed, forked from one that has imported this module already.
+
+_FORKS = multiprocessing.get_context("forkserver")
+pack(np.zeros((1, 1, 1), bool), (1, 1, 1), 1)  # compiled before the others are forked
+checksum(np.zeros(4, np.uint64))
+
+
+@pytest.fixture(scope="module")
+def _forks() -> None:
+    here = Path(__file__).parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(
+            "PYTHONPATH",
+            os.pathsep.join(map(str, (here, here.parent / "support", here.parents[1]))),
+        )
+        _FORKS.set_forkserver_preload([__name__])
+        _FORKS.Process(target=os.getpid).start()
+
+
+def _write_until(moment: int, folder: Path, first: int, last: int) -> None:
+    """Write, and die just before the system is called on a file for the so-and-so-manieth time."""
+    calls = 0
+
+    def count(frame: Any, event: str, function: Any) -> None:
+        nonlocal calls
+        names = ("open", "write", "fsync", "truncate", "replace", "unlink")
+        if event != "c_call" or function.__name__ not in names:
+            return
+        frames = frame, frame.f_back  # pathlib's methods are called in between
+        if any(frame.f_code.co_filename == index_writer.__file__ for frame in frames):
+            calls += 1
+            if calls == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    index_writer.TABLE_ENTRIES = 2
+    sys.setprofile(count)
+    write(folder, first, last)
+
+
+def _run(moment: int, *arguments: Any) -> int | None:
+    process: BaseProcess = _FORKS.Process(target=_write_until, args=(moment, *arguments))
+    process.start()
+    process.join(BOUND)
+    return process.exitcode
+
+
+@pytest.mark.usefixtures("_forks")
+@pytest.mark.parametrize(("there", "wanted"), [(0, 1), (1, 3)])
+def test_killed_at_any_moment_the_last_index_stays(tmp_path: Path, there: int, wanted: int) -> None:
+    """A first build, and an extension over the end of a table."""
+    moment, least = 0, there
+    while True:
+        moment += 1
+        folder = tmp_path / f"{moment}.index"
+        if there:
+            write(folder, 0, there)
+        status = _run(moment, folder, there, wanted)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+        entries = Index(folder).entries if (folder / "index.json").exists() else 0
+        assert entries >= least  # the later it was killed, the more there is
+        least = entries
+        if entries:
+            assert right_answer(folder, entries)
+        write(folder, entries, wanted + 1)
+        assert right_answer(folder, wanted + 1)
+        manifest = Index(folder).manifest
+        names = {"index.json", "voxels", *(table["name"] for table in manifest["tables"])}
+        assert {file.name for file in folder.iterdir()} == names
+        assert (folder / "voxels").stat().st_size == manifest["voxels"]
+    assert moment > 12
+    assert least == wanted
+
+
+def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "framework" / "inverse" / "search" / "kernels.py"
+    (tmp_path / "kernels.py").write_text(source.read_text())
+    (tmp_path / "__pycache__").write_text("a file, and no directory can be made here")
+    code = (
+        "import kernels, numpy; "
+        "print(kernels.pack(numpy.ones((3, 1, 1), bool), (2, 1, 1), 1)[0].tolist())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "__pycache__")}
+    environment.pop("XDG_CACHE_HOME", None)
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND)
+    assert run.stdout == "[2, 1]\n", run.stderr

@@ -1,0 +1,90 @@
+"""Buffers and samples to put into them."""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.simulation.block import Samples
+from framework.stream.buffer import Batch, Buffer, BufferConfig, Closed
+
+WINDOW, PARAMETERS, FIELD_SHAPE = 2, 3, (1, 2, 2)
+
+SIMULATIONS = 3  # ids are dealt out to them in turn
+
+PATIENCE = 20.0  # seconds, after which a thread is taken to wait for ever
+
+ENDLESS = 1e9  # a band without an upper end
+
+
+def samples(ids: Sequence[int]) -> Samples:
+    id = np.array(ids, dtype=np.int64)
+
+    def numbers(*shape: int) -> NDArray[np.float32]:
+        parts = np.arange(math.prod(shape)).reshape(shape) / 64
+        return (id.reshape(-1, *[1] * len(shape)) + parts).astype(np.float32)
+
+    return Samples(
+        id % SIMULATIONS,
+        id // SIMULATIONS,
+        numbers(PARAMETERS),
+        numbers(WINDOW),
+        numbers(WINDOW, *FIELD_SHAPE),
+    )
+
+
+def ids(batch: Batch | Samples | None) -> list[int]:
+    """What the batch is of; checks that its numbers are those that were put."""
+    assert batch is not None
+    found: list[int] = (batch.first_step * SIMULATIONS + batch.simulation).tolist()
+    expected = samples(found)
+    for name in ("parameters", "times", "fields"):
+        assert (np.asarray(getattr(batch, name)) == getattr(expected, name)).all()
+    return found
+
+
+class Call(threading.Thread):
+    """A call that may have to wait."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        super().__init__(daemon=True)
+        self.result: Any = None
+        self.error: Exception | None = None
+        self._call = partial(function, *arguments)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = self._call()
+        except (Closed, AssertionError) as error:
+            self.error = error
+
+
+@st.composite
+def studies(draw: st.DrawFn, *kinds: str) -> tuple[BufferConfig, int]:
+    """Any configuration that is permitted, and a batch size that it permits."""
+    kind = draw(st.sampled_from(kinds or ("fifo", "firo", "reservoir")))
+    batch_size = draw(st.integers(1, 5))
+    watermark = draw(st.integers(0, 8)) if kind != "fifo" else 0
+    capacity = draw(st.integers(watermark + batch_size, watermark + batch_size + 8))
+    bands = [(1.0, 1.0), (1.0, 2.5), (1.75, 1.75), (3.0, 8.0), (1.0, ENDLESS)]
+    replay = draw(st.sampled_from(bands)) if kind == "reservoir" else (1.0, 1.0)
+    values = {"kind": kind, "capacity": capacity, "watermark": watermark, "replay": replay}
+    return BufferConfig.model_validate(values), batch_size
+
+
+def run_together(buffer: Buffer, *functions: Callable[[], Any]) -> list[Any]:
+    """The results of functions that run in threads; none may fail or go on for ever."""
+    calls = [Call(function) for function in functions]
+    for call in calls:
+        call.join(PATIENCE)
+    stalled = any(call.is_alive() for call in calls)
+    buffer.close()
+    assert not stalled
+    assert [call.error for call in calls] == [None] * len(calls)
+    return [call.result for call in calls]

@@ -1,0 +1,66 @@
+"""Runs the `millstream` command as a user would: in a process and a directory of its own."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+from typer.testing import CliRunner
+
+from framework.cli.main import app
+
+MILLSTREAM = str(Path(sys.executable).with_name("millstream"))
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+# The quickstart with few, small fields and a small network.
+SMALL = [
+    "name=small",
+    "solver.grid_size=16",
+    "solver.stored_steps=10",
+    "design.simulations=40",
+    "ensemble.actors=2",
+    "ensemble.group_size=2",
+    "buffer.capacity=120",
+    "buffer.watermark=40",
+    "surrogate={name: mlp, hidden: [64]}",
+    "validation.simulations=4",
+    "validation.every_steps=20",
+    "tracking.uri=none",
+]
+
+
+def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in `directory`."""
+    return subprocess.run(
+        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=480
+    )
+
+
+def in_process(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which saves the imports: for commands that start no Ray."""
+    with contextlib.chdir(directory):
+        result = CliRunner().invoke(app, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+def the_object(output: str) -> dict[str, Any]:
+    """The one JSON object that is the whole of the output."""
+    assert output.count("\n") == 1
+    value = json.loads(output)
+    assert isinstance(value, dict)
+    return value
+
+
+def solver_processes(pid: int) -> list[psutil.Process]:
+    """The solver actors among the descendants of a process."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+            if child.cmdline()[0].startswith("ray::SolverActor"):
+                found.append(child)
+    return found

@@ -1,0 +1,104 @@
+"""Programs for tests of the solver `external`, and what is left of them."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solvers.base import Grid
+from solvers.external import External
+from solvers.external_settings import Bounds
+
+ROOT = Path(__file__).parents[2]
+STEPS = 4
+BOUND = 60.0  # seconds that nothing in these tests may take
+
+# What every program in Python begins with: `frame(step)` is 2 x 3 numbers of one field.
+PREAMBLE = """
+import array, os, signal, sys, time
+import millstream_client as millstream
+
+STEPS = 4
+
+def frame(step):
+    numbers = [100 * step + float(sys.argv[1]) + i for i in range(6)]
+    return memoryview(array.array("d", numbers)).cast("B").cast("d", (2, 3))
+
+def line(header):
+    millstream._send_line(header)
+
+def raw(data):
+    millstream._socket.sendall(data)
+
+"""
+# A program that does all that it is to do.
+WELL = """
+millstream.init()
+for step in range(STEPS):
+    millstream.send(step, "u", frame(step))
+millstream.finalize()
+"""
+# Notes its own process and one that it has started; neither ends when asked to.
+STUBBORN = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+millstream.init()
+if os.fork():
+    millstream.send(0, "u", frame(0))
+else:
+    os.close(2)
+print(os.getpid(), file=open(sys.argv[2] + "/pids", "a"), flush=True)
+time.sleep(600)
+"""
+
+
+def program(directory: Path, body: str, **settings: Any) -> External:
+    """A solver whose program is this body in Python; its parameter `a` is the first argument."""
+    script = directory / "program.py"
+    script.write_text(PREAMBLE + body)
+    values: dict[str, Any] = {
+        "command": [sys.executable, "-S", str(script), "{a}", str(directory)],
+        "parameters": {"a": Bounds(0, 10)},
+        "fields": {"u": "K"},
+        "grid": Grid((2, 3), (1.0, 0.5)),
+        "stored_steps": STEPS,
+        "final_time": 0.3,
+        "env": {"PYTHONPATH": str(ROOT / "clients" / "python")},
+        "time_limit": BOUND,
+    }
+    return External(**values | settings)
+
+
+def expected(a: float) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What WELL sends [T, C, *grid]."""
+    steps = 100 * np.arange(STEPS)[:, None, None, None]
+    return (steps + a + np.arange(6).reshape(1, 1, 2, 3)).astype(np.float32)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + BOUND
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def runs(pid: int) -> bool:
+    """Whether the process has not ended yet; one that nobody has collected has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def noted(path: Path) -> list[int]:
+    """The numbers that programs wrote into a file, whole lines only."""
+    text = path.read_text() if path.exists() else ""
+    return [int(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))

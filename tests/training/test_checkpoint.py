@@ -1,0 +1,113 @@
+"""Checkpoints are whole or not there; what damages them is noticed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from framework.errors import RunError, StudyError
+from framework.training.checkpoint import CheckpointConfig, Checkpoints
+
+
+def make(directory: Path, keep: int = 2, study: str = "study") -> Checkpoints:
+    return Checkpoints(directory, CheckpointConfig(keep=keep), study)
+
+
+def state(number: int) -> dict[str, Any]:
+    return {
+        "number": number,
+        "array": np.arange(5, dtype=np.uint32) + number,
+        "nested": [{"tensor": torch.full((2,), float(number)), "none": None}],
+    }
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_last_ones_are_kept_and_the_last_is_loaded(tmp_path: Path) -> None:
+    assert make(tmp_path).load() is None
+    checkpoints = make(tmp_path)
+    for number in range(1, 5):
+        checkpoints.save(state(number))
+    assert names(tmp_path) == ["000003", "000004"]
+    again = make(tmp_path)
+    loaded = again.load()
+    assert loaded is not None
+    assert loaded["number"] == 4
+    np.testing.assert_array_equal(loaded["array"], np.arange(5) + 4)
+    assert loaded["array"].dtype == torch.uint32
+    assert loaded["nested"][0]["tensor"].tolist() == [4, 4]
+    again.save(state(5))  # counters go on
+    assert again.count == 5
+    assert again.seconds > 0
+    assert names(tmp_path) == ["000004", "000005"]
+
+
+@pytest.mark.parametrize("file", ["state.pt", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_one_is_noticed_and_the_one_before_is_used(
+    tmp_path: Path, file: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = make(tmp_path)
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    path = tmp_path / "000002" / file
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "remove":
+        path.unlink()
+    again = make(tmp_path)
+    loaded = again.load()
+    assert loaded is not None
+    assert loaded["number"] == 1
+    assert "000002 is damaged; going on from the one before" in capsys.readouterr().err
+    again.save(state(3))
+    assert names(tmp_path) == ["000001", "000002"]
+    reloaded = make(tmp_path).load()
+    assert reloaded is not None
+    assert reloaded["number"] == 3
+
+
+def test_without_a_whole_one_nothing_is_made_up(tmp_path: Path) -> None:
+    make(tmp_path).save(state(1))
+    (tmp_path / "000001" / "state.pt").write_bytes(b"")
+    with pytest.raises(RunError, match=r"every checkpoint in .* is damaged: start the study anew"):
+        make(tmp_path).load()
+
+
+def test_one_of_another_study_or_format_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = make(tmp_path)
+    checkpoints.save(state(1))
+    with pytest.raises(StudyError, match=r"is of another study than the study.yaml beside it"):
+        make(tmp_path, study="other").load()
+    monkeypatch.setattr("framework.training.checkpoint._FORMAT", 99)
+    checkpoints.save(state(2))
+    monkeypatch.undo()
+    with pytest.raises(StudyError, match="has format 99, but this version of Millstream reads 2"):
+        make(tmp_path).load()
+
+
+def test_a_full_disk_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails in the same place."""
+    import resource
+
+    checkpoints = make(tmp_path)
+    checkpoints.save(state(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(RunError, match=r"cannot write the checkpoint .*000002: .*make room"):
+            checkpoints.save({"large": torch.zeros(10**6)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == ["000001"]
+    loaded = make(tmp_path).load()
+    assert loaded is not None
+    assert loaded["number"] == 1

@@ -1,0 +1,212 @@
+"""Trained surrogates as folders: read back to the bit, on other grids, and refused when damaged."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from models import STUDY, SURROGATES, outputs, trained
+
+from framework.errors import StudyError
+from framework.run.prediction import load_surrogate, predict
+from framework.training.model import load_model, save_model
+
+torch.set_num_threads(1)
+POINT = {"initial": 150.0, "left": 480.0, "right": 200.0, "bottom": 300.0, "top": 120.0}
+# Heat with a field that the surrogate is told: a different picture of it on every grid.
+CONDUCTIVITY = '''
+import numpy as np
+from solvers.heat import Heat
+
+class Inhomogeneous(Heat):
+    """Heat with a conductivity."""
+    def __init__(self, grid_size: int = 16, stored_steps: int = 5) -> None:
+        super().__init__(grid_size, stored_steps)
+        x = np.linspace(0, 1, grid_size)
+        self.static_fields = {"conductivity": np.exp(np.add.outer(x, 2 * x)).astype(np.float32)}
+'''
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("kind", SURROGATES)
+def test_a_loaded_surrogate_predicts_the_same_bits(kind: str, double: bool, tmp_path: Path) -> None:
+    if double and kind != "mlp":
+        return  # the library's spectral weights stay in single precision
+    study, surrogate = trained(kind, double)
+    save_model(surrogate, study, tmp_path / "model", {"relative_l2": 0.1})
+    again, loaded = load_model(tmp_path / "model")
+    assert again == study
+    for n in (1, 2, 7):
+        before, after = outputs(surrogate, n), outputs(loaded, n)
+        assert before.dtype == after.dtype == (torch.float64 if double else torch.float32)
+        assert torch.equal(before, after)
+
+
+def test_a_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
+    study, surrogate = trained("fno", tracking={"uri": "postgresql://me:secret@host/db"})
+    save_model(surrogate, study, tmp_path / "model", {"relative_l2": 0.1})
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {"weights.npz", "model.json"}
+    with np.load(tmp_path / "model/weights.npz", allow_pickle=False) as arrays:
+        kinds = {name: arrays[name].dtype for name in arrays}
+    assert kinds["low"] == np.float64
+    assert np.complex64 in kinds.values()
+    text = (tmp_path / "model/model.json").read_text()
+    content = json.loads(text)
+    assert content["extra"] == {"relative_l2": 0.1}
+    assert content["study"]["solver"]["grid_size"] == 16
+    assert "secret" not in text
+
+
+def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
+    for kind in ("mlp", "fno"):
+        study, surrogate = trained(kind)
+        save_model(surrogate, study, tmp_path / "model", {})
+    assert torch.equal(outputs(load_model(tmp_path / "model")[1]), outputs(surrogate))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("kind", ["fno", "stepping"])
+def test_an_fno_is_used_on_another_grid(kind: str, tmp_path: Path) -> None:
+    study, surrogate = trained(kind)
+    save_model(surrogate, study, tmp_path / "model", {})
+    prediction = predict(tmp_path / "model", POINT, ["solver.grid_size=32"])
+    assert prediction.field.shape == (5, 1, 32, 32)
+    _, loaded = load_model(tmp_path / "model", ["solver.grid_size=32"])
+    for name, tensor in surrogate.tensors().items():
+        if name != "static":
+            assert torch.equal(loaded.tensors()[name], tensor)
+    assert predict(tmp_path / "model", POINT).field.shape == (5, 1, 16, 16)
+
+
+def test_another_solver_setting_does_not_change_what_was_trained_with(tmp_path: Path) -> None:
+    study, surrogate = trained("fno")
+    save_model(surrogate, study, tmp_path / "model", {})
+    problem = load_model(tmp_path / "model", ["solver.final_time=0.05"])[1].problem
+    assert problem.times == surrogate.problem.times
+    assert problem.steps == surrogate.problem.steps
+    assert predict(tmp_path / "model", POINT, ["solver.final_time=0.05"]).t[-1] == 0.05
+    with pytest.raises(StudyError, match=r"the time is in \[0, 0.2\]: the surrogate was trained w"):
+        predict(tmp_path / "model", POINT, ["solver.final_time=0.2"])
+
+
+def test_steps_of_another_length_are_refused_where_they_matter(tmp_path: Path) -> None:
+    for kind in ("fno", "stepping"):
+        save_model(*reversed(trained(kind)), tmp_path / kind, {})  # type: ignore[arg-type]
+    assert len(predict(tmp_path / "fno", POINT, ["solver.stored_steps=9"]).t) == 9
+    with pytest.raises(StudyError, match=r"the time step is in \[0.0125, 0.0125\]"):
+        predict(tmp_path / "stepping", POINT, ["solver.stored_steps=9"])
+
+
+def test_static_fields_are_those_of_the_grid_in_the_units_trained_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conductivity.py").write_text(CONDUCTIVITY)
+    monkeypatch.syspath_prepend(tmp_path)
+    study, surrogate = trained("fno", solver={"name": "conductivity:Inhomogeneous"})
+    save_model(surrogate, study, tmp_path / "model", {})
+    loaded = load_model(tmp_path / "model", ["solver.grid_size=31"])[1]
+    assert loaded.static.shape == (1, 31, 31)
+    # Every other point of the finer grid is one of the coarser.
+    torch.testing.assert_close(loaded.static[:, ::2, ::2], surrogate.static)
+
+
+def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
+    study, surrogate = trained("mlp")
+    save_model(surrogate, study, tmp_path / "model", {})
+    with pytest.raises(StudyError, match=r"the mlp is bound to its grid of \(16, 16\)"):
+        load_model(tmp_path / "model", ["solver.grid_size=32"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("design.bounds.top=[0, 1]", "design.bounds.top=.* cannot be set for a trained surrogate"),
+        ("solver.name=wave", "solver.name=wave cannot be set"),
+        ("solver.grid_size", "solver.grid_size cannot be set"),
+        ("solver.grid_size=small", "solver.grid_size"),
+        ("solver.planet=3", "planet is not a setting"),
+        ("solver.grid_size=3", r"modes is 4, but a grid of \(3, 3\) has at most 3"),
+    ],
+)
+def test_overrides_that_cannot_be(override: str, message: str, tmp_path: Path) -> None:
+    study, surrogate = trained("fno")
+    save_model(surrogate, study, tmp_path / "model", {})
+    with pytest.raises(StudyError, match=message):
+        load_model(tmp_path / "model", [override])
+
+
+def rewrite(model: Path, **changes: Any) -> None:
+    path = model / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
+    study, surrogate = trained("mlp")
+    whole = tmp_path / "whole"
+    save_model(surrogate, study, whole, {})
+    model = tmp_path / "model"
+
+    def refused(message: str) -> None:
+        with pytest.raises(StudyError, match=message):
+            load_model(model)
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(whole, model)
+
+    refused("model is not the folder of a model")
+    rewrite(model, format=99)
+    refused("model.json has format 99, but this version of Millstream reads 2")
+    (model / "model.json").write_text("{")
+    refused("model.json is damaged")
+    (model / "model.json").write_text("[]")
+    refused("does not describe a model")
+    rewrite(model, problem={"channels": 1})
+    refused("model.json is damaged: problem.names is missing")
+    rewrite(model, study={})
+    refused("buffer is missing")
+    weights = (whole / "weights.npz").read_bytes()
+    for damaged in (weights[:-100], weights[:100], b"", b"\x80\x04N.", flipped(weights)):
+        (model / "weights.npz").write_bytes(damaged)
+        refused("weights.npz is damaged")
+    (model / "weights.npz").unlink()
+    refused("weights.npz is damaged or not there")
+    np.savez(model / "weights.npz", low=np.zeros(3))
+    refused("weights.npz does not fit the mlp")
+    np.savez(model / "weights.npz", low=np.array([print], dtype=object))
+    refused("weights.npz is damaged")
+    load_model(model)
+
+
+def flipped(data: bytes) -> bytes:
+    """With one bit changed in the middle of a tensor."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def test_a_run_is_asked_for_its_model(tmp_path: Path) -> None:
+    study, surrogate = trained("mlp")
+    run = tmp_path / "run"
+    with pytest.raises(StudyError, match="run is not the directory of a run"):
+        load_surrogate(run)
+    run.mkdir()
+    (run / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    with pytest.raises(StudyError, match=r"run holds no trained surrogate: .* millstream resume"):
+        load_surrogate(run)
+    save_model(surrogate, study, run / "model", {})
+    assert torch.equal(outputs(load_surrogate(run)[1]), outputs(surrogate))
+    with pytest.raises(StudyError, match="the parameter top is missing"):
+        predict(run, {name: POINT[name] for name in POINT if name != "top"})
+
+
+def test_predict_says_why_the_solver_has_no_initial_state(tmp_path: Path) -> None:
+    solver = {"name": "fisher_kolmogorov", "grid_size": 24, "stored_steps": 2}
+    study, surrogate = trained("stepping", solver=solver)
+    save_model(surrogate, study, tmp_path / "model", {})
+    outside = {"sqrt_DT": 12.0, "rho_T": 7.0, "x": 0.16, "y": 0.21, "z": 0.16}
+    with pytest.raises(
+        StudyError, match=r"^the solver has no .*: the seed \(.*\) lies outside tissue"
+    ):
+        predict(tmp_path / "model", outside)
