@@ -49,8 +49,9 @@ from framework.stream.buffer import Batch, Batches, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics
 from framework.stream.stored import StoredSamples
+from framework.study.sections import Stop
 from framework.study.study import Study
-from framework.training.trainer import Stop, Trainer
+from framework.training.trainer import Trainer
 from surrogates.fno import Fno
 
 SETTINGS = (

@@ -10,7 +10,8 @@ from framework.inverse.calibration import observe
 from framework.inverse.index.index import Index
 from framework.inverse.search.query import Observed
 from framework.store.reader import StoreReader
-from framework.study.design import Design, DesignConfig
+from framework.study.design import Design
+from framework.study.sections import DesignConfig
 from solvers.base import Solver
 
 

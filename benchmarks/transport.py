@@ -41,10 +41,11 @@ from peers import Copy, Frames, PushPull, PushPullSeveral, Ring, Way
 from stream import Repeater, SameField, Stream
 from table import print_table, spread
 
-from framework.simulation.block import Simulation
 from framework.simulation.cluster import ray_for
-from framework.simulation.ensemble import CREDIT, MESSAGE_BYTES, EnsembleConfig
-from framework.stream.buffer import Batch, BufferConfig, Fifo
+from framework.simulation.ensemble import CREDIT, MESSAGE_BYTES
+from framework.stream.buffer import Batch, Fifo
+from framework.study.design import Simulation
+from framework.study.sections import BufferConfig, EnsembleConfig
 
 FRAME_BYTES = (4 * 2**10, 16 * 2**10, 256 * 2**10, 4 * 2**20)
 BUFFER_BYTES = 64 * 2**20

@@ -1,8 +1,8 @@
-"""The two kinds of error that the user is shown, as one sentence and without a traceback."""
+"""Errors that the user is shown as one sentence, without a traceback, by kind."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 
 class StudyError(ValueError):
@@ -10,24 +10,53 @@ class StudyError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that was right to start and could not be finished. Exit status 1."""
+    """A command that was right to start and could not be finished. Exit status 1."""
+
+
+class WriteError(RunError):
+    """A file or a store cannot be written: the disk is full, or writing is not permitted."""
+
+
+class DamagedError(RunError):
+    """What was read is damaged: a checksum differs, or a part is missing."""
+
+
+class BusyError(RunError):
+    """Another process is writing the same place."""
+
+
+class ClusterError(RunError):
+    """Ray cannot be joined, or has failed."""
+
+
+class SolverError(RunError):
+    """Solvers cannot be started, or too many simulations have failed."""
+
+
+class TrackingError(RunError):
+    """MLflow cannot be reached."""
 
 
 class DivergedError(RunError):
-    """Training has diverged: a loss that is not finite."""
+    """Training has diverged: a loss is not finite."""
+
+
+def tell(sentence: str) -> None:
+    """Print a sentence for the user on standard error."""
+    print(f"millstream: {sentence}", file=sys.stderr)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What is written meanwhile is at `path`: a full disk or the like becomes a RunError."""
+def told() -> Iterator[None]:
+    """Print a RunError instead of raising it, so that it does not replace an earlier error."""
     try:
         yield
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {reason(error)}") from error
+    except RunError as error:
+        tell(str(error))
 
 
 def reason(error: BaseException) -> str:
-    """What the operating system said, if it is at the root of the error."""
+    """What the operating system said, if it is at the root of the error; else the first line."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from framework.cli.ending import AsJson, fail, print_result
-from framework.errors import RunError, StudyError, writing
+from framework.errors import RunError, StudyError
+from framework.files import writing
 
 if TYPE_CHECKING:
     from framework.inverse.inversion import Inversion

@@ -22,14 +22,14 @@ import numpy as np
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
 from framework.compare.picture import draw_arms
 from framework.compare.report import result, told
-from framework.errors import DivergedError, RunError, StudyError, writing
+from framework.errors import DivergedError, RunError, StudyError
+from framework.files import locked, write_text, writing
 from framework.run.assembly import make_ensemble
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
 from framework.run.run import HURRY, PATIENCE, Run
 from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
-from framework.store.layout import locked
 from framework.store.reader import StoreReader
 from framework.study.study import Study
 from framework.tracking.history import Record, read_rows
@@ -236,11 +236,7 @@ class Comparing:
 
     def _write(self) -> None:
         """What is done so far, whole or as it was before."""
-        path = self.folder.comparison
-        with writing(path):
-            temporary = path.with_suffix(".writing")
-            temporary.write_text(json.dumps(self._record, indent=2) + "\n")
-            temporary.replace(path)
+        write_text(self.folder.comparison, json.dumps(self._record, indent=2) + "\n")
 
 
 def _train(study: Study, folder: RunFolder) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from framework.errors import RunError, StudyError, reason, writing
+from framework.errors import RunError, StudyError, reason
+from framework.files import write_text
 from framework.inverse.index.index import Index, index_folder, manifest_checksum
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
 from framework.inverse.search.query import Observed
@@ -132,11 +133,8 @@ def calibrate(store: str) -> Calibration:
             found[chosen].append(_try(index, reader, solver, masks, simulation, step))
     calibrations = [_fitted(index, reader, solver, *item) for item in found.items()]
     path = index.folder / FILE
-    with writing(path):
-        partial = path.with_suffix(".partial")
-        kept: dict[str, Any] = {"found": [calibration.summary() for calibration in calibrations]}
-        partial.write_text(json.dumps({**kept, "checksum": manifest_checksum(kept)}, indent=1))
-        partial.replace(path)
+    kept: dict[str, Any] = {"found": [calibration.summary() for calibration in calibrations]}
+    write_text(path, json.dumps({**kept, "checksum": manifest_checksum(kept)}, indent=1))
     return calibrations[0]
 
 

@@ -21,17 +21,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.errors import writing
+from framework.files import write_text, writing
 from framework.inverse.posterior import Posterior, around
 from framework.inverse.refine.growing import Growth, grow, grown_store, merge
 from framework.inverse.refine.objective import Objective
 from framework.inverse.refine.refinement import Refinement, refine, stored_simulation
 from framework.inverse.search.field_query import FieldAnswer
 from framework.inverse.search.query import Answer
-from framework.simulation.block import Simulation
-from framework.simulation.ensemble import EnsembleConfig
 from framework.store.reader import StoreReader
+from framework.study.design import Simulation
 from framework.study.identity import solver_factory, solver_of
+from framework.study.sections import EnsembleConfig
 
 # Refinement begins at the best match, and looks as far as so many of the best differ.
 _STARTS = 5
@@ -227,9 +227,7 @@ class Inversion(ABC):
             out.mkdir(parents=True, exist_ok=True)
             self.out = out
             self.write(out)
-            partial = out / "result.json.partial"
-            partial.write_text(json.dumps(self.result(), indent=1) + "\n")
-            partial.replace(out / "result.json")
+        write_text(out / "result.json", json.dumps(self.result(), indent=1) + "\n")
 
     @abstractmethod
     def write(self, out: Path) -> None:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from framework.errors import writing
+from framework.files import writing
 from framework.pictures.planes import aspect, crop, empty, ground, others, outline, plane
 from framework.pictures.style import STYLE
 from solvers.base import Solver

@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from framework.errors import RunError, writing
+from framework.errors import RunError
+from framework.files import writing
 from framework.pictures.planes import PLANES, aspect, crop, empty, ground, outline, plane
 from framework.pictures.style import (
     BLUE,

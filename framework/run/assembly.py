@@ -11,11 +11,12 @@ from framework.simulation.breeding import BredDesign
 from framework.simulation.ensemble import Ensemble, steps_per_block
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Buffer, BufferConfig, make_buffer
+from framework.stream.buffer import Buffer, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.stored import StoredSamples, check_source
 from framework.study.design import Design
 from framework.study.identity import identity
+from framework.study.sections import BufferConfig
 from framework.study.study import Study
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from framework.errors import RunError, StudyError
+from framework.files import write_text
 
 
 class RunFolder:
@@ -58,10 +59,5 @@ class RunFolder:
         return summary if summary.get("status") == "done" else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write summary.json. Raises RunError."""
-        temporary = self.summary.with_suffix(".writing")
-        try:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n")
-            temporary.replace(self.summary)
-        except OSError as error:
-            raise RunError(f"cannot write {self.summary}: {error.strerror}") from None
+        """Write summary.json. Raises WriteError."""
+        write_text(self.summary, json.dumps(summary, indent=2) + "\n")

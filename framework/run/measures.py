@@ -21,7 +21,7 @@ from framework.stream.ledger import Ledger
 from framework.stream.reception import Reception
 from framework.stream.stored import StoredSamples
 from framework.study.design import Design
-from framework.study.identity import kept_steps
+from framework.study.sections import kept_steps
 from framework.study.study import Study
 from framework.tracking.history import Record
 from framework.tracking.recorder import Tracking

@@ -36,7 +36,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from framework.errors import DivergedError, RunError, writing
+from framework.errors import DivergedError, RunError
+from framework.files import writing
 from framework.pictures.errors import Comparison
 from framework.pictures.run import draw_pictures
 from framework.report.display import Display

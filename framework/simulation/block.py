@@ -15,15 +15,6 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """What has to be known to run one simulation. Held-out simulations have negative ids."""
-
-    id: int
-    parameters: NDArray[np.float64]  # [p]
-    seed: int
-
-
-@dataclass(frozen=True)
 class Block:
     """Consecutive time steps of one simulation, or, with `error` set, the news that it failed.
 

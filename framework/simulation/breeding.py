@@ -36,11 +36,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
 
-from framework.errors import StudyError, writing
-from framework.simulation.block import Simulation
+from framework.errors import StudyError
+from framework.files import writing
 from framework.store.owner import Store
 from framework.stream.ledger import Decision, Ledger
-from framework.study.design import Design, DesignConfig, simulation_seed
+from framework.study.design import Design, Simulation, simulation_seed
+from framework.study.sections import DesignConfig
 from solvers.base import ParameterSpace
 
 Floats = NDArray[np.float64]

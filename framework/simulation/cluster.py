@@ -13,7 +13,7 @@ import ray
 import torch
 
 from framework.errors import RunError, StudyError
-from framework.simulation.ensemble import EnsembleConfig
+from framework.study.sections import EnsembleConfig
 
 
 def check_gpus(config: EnsembleConfig) -> None:

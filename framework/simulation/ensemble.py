@@ -22,11 +22,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any
+from typing import Any
 
 import ray
-from annotated_types import Ge, Gt, Le
-from pydantic import NonNegativeFloat, PositiveInt, field_validator
 from ray.exceptions import (
     ObjectLostError,
     OutOfMemoryError,
@@ -36,9 +34,10 @@ from ray.exceptions import (
 )
 
 from framework.errors import RunError
-from framework.simulation.block import Block, Message, Simulation
+from framework.simulation.block import Block, Message
 from framework.simulation.solver_actor import SolverActor, Writer
-from framework.study.section import Section
+from framework.study.design import Simulation
+from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
 # A message costs Ray 2-3 ms on two cores, whatever its size (benchmarks/transport.py): one is to be
@@ -52,35 +51,6 @@ FAILURES_AT_STEP, FAILURES = 3, 5
 # a call whose process dies this often without a new step counts as failed. Where this many die in a
 # row as they start, the run stops.
 DEATHS = 5
-
-
-class EnsembleConfig(Section):
-    """The `ensemble` section of a study."""
-
-    actors: PositiveInt = 1
-    # Ray counts in ten-thousandths.
-    cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
-    # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
-    # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
-    # one.
-    gpus_per_actor: Annotated[NonNegativeFloat, Le(1)] = 0.0
-    # Simulations that a solver with `solve_batch` runs at once.
-    group_size: PositiveInt = 1
-    # The longest that one call of the solver may compute, in seconds.
-    time_limit: Annotated[float, Gt(0)] = 3600.0
-    # The share of simulations that may be quarantined before the run stops.
-    max_quarantined: Annotated[NonNegativeFloat, Le(1)] = 0.05
-    # The Ray cluster to join; without it RAY_ADDRESS, and without that a local Ray.
-    address: str | None = None
-
-    @field_validator("gpus_per_actor")
-    @classmethod
-    def _is_countable(cls, value: float) -> float:
-        if 0 < value < 0.001:
-            raise ValueError(
-                f"it is {value:g}, but has to be 0, or at least 0.001 for Ray to count it"
-            )
-        return value
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from framework.simulation.block import Block, Message, Simulation, checksum
+from framework.simulation.block import Block, Message, checksum
+from framework.study.design import Simulation
 from solvers.base import BatchSolver, Solver
 
 

@@ -6,13 +6,8 @@ process imports this file, so it is quickly imported.
 Shapes: S simulations, K kept steps, `*grid` the grid's axes.
 """
 
-import fcntl
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +19,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.chunk_key_encodings import ChunkKeyEncodingLike
 from zarr.core.sync import sync
 
-from framework.errors import RunError, StudyError
+from framework.errors import StudyError
 from solvers.base import Solver
 
 FORMAT = 2
@@ -143,26 +138,6 @@ def _codecs(name: str, size: int) -> list[Any]:
     return [blosc, Crc32cCodec()]
 
 
-@contextmanager
-def locked(
-    path: str,
-    doing: str = "writing the store",
-    remedy: str = "wait for its end, or set store.path to another place",
-) -> Iterator[None]:
-    """Keep other runs from what is at a local path; a killed run keeps nobody. Raises RunError."""
-    if "://" in path:
-        yield
-        return
-    name = f"{path}.lock"
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    with open(name, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"another run is {doing} {path} and holds {name}: {remedy}") from None
-        yield
-
-
 def zarr_store(path: str, read_only: bool = False) -> zarr.abc.store.Store:
     """What zarr reads and writes by at an absolute path or a URL. Raises StudyError."""
     if "://" not in path:
@@ -170,13 +145,7 @@ def zarr_store(path: str, read_only: bool = False) -> zarr.abc.store.Store:
     try:
         return zarr.storage.FsspecStore.from_url(path, read_only=read_only)
     except (ImportError, ValueError) as error:
-        raise StudyError(f"the store {path} cannot be used: {reason(error)}") from None
-
-
-def absolute(path: str) -> str:
-    """An absolute local path, which means the same in other processes; or a URL."""
-    path = path.removeprefix("file://")
-    return path if "://" in path else os.path.abspath(path)
+        raise StudyError(f"the store {path} cannot be used: {what_zarr_says(error)}") from None
 
 
 def is_empty(store: zarr.abc.store.Store) -> bool:
@@ -214,11 +183,11 @@ def read(group: zarr.Group, name: str) -> NDArray[Any]:
 def cannot_write(path: str, error: Exception) -> str:
     """What to tell of an error in writing, as part of a sentence."""
     return (
-        f"the store {path} cannot be written: {reason(error)}; make room or mend that and go on "
-        "with the study: what is complete in it stays"
+        f"the store {path} cannot be written: {what_zarr_says(error)}; make room or mend that and "
+        "go on with the study: what is complete in it stays"
     )
 
 
-def reason(error: Exception) -> str:
+def what_zarr_says(error: Exception) -> str:
     """What an error of the system or of zarr says, on one line."""
     return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())

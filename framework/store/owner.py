@@ -37,22 +37,22 @@ from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
 
 from framework.errors import RunError, StudyError
+from framework.files import absolute, locked
 from framework.store.layout import (
     OF_SIMULATIONS,
-    absolute,
     array_of,
     attributes_of,
     cannot_write,
     create,
     is_empty,
-    locked,
     read,
     remove_rests,
     resize,
     zarr_store,
 )
 from framework.store.writer import StoreWriter
-from framework.study.identity import StoreConfig, attributes, first_difference, kept_steps
+from framework.study.identity import attributes, first_difference
+from framework.study.sections import StoreConfig, kept_steps
 from solvers.base import Solver
 
 
@@ -92,9 +92,10 @@ class Store:
         store of a study with another identity, and RunError if another run is writing it.
         """
         path = absolute(path)
+        remedy = "wait for its end, or set store.path to another place"
         with ExitStack() as stack:
             try:
-                stack.enter_context(locked(path))
+                stack.enter_context(locked(path, "writing the store", remedy))
                 store = zarr_store(path)
                 _prepare(store, path, config, identity, solver, simulations)
                 group = zarr.open_group(store, mode="r+", use_consolidated=False)

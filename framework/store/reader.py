@@ -12,13 +12,13 @@ import zarr
 from numpy.typing import NDArray
 
 from framework.errors import RunError, StudyError
+from framework.files import absolute
 from framework.store.layout import (
     FORMAT,
-    absolute,
     array_of,
     attributes_of,
     read,
-    reason,
+    what_zarr_says,
     zarr_store,
 )
 
@@ -33,7 +33,7 @@ class StoreReader:
             group = zarr.open_group(zarr_store(self.path, read_only=True), mode="r")
         except (OSError, ValueError) as error:
             raise StudyError(
-                f"{self.path} is not a store that millstream has written: {reason(error)}"
+                f"{self.path} is not a store that millstream has written: {what_zarr_says(error)}"
             ) from None
         self._attributes = attributes_of(group)
         written = self._attributes.get("millstream_format")
@@ -93,6 +93,6 @@ class StoreReader:
             yield
         except (OSError, ValueError) as error:
             raise RunError(
-                f"the store {self.path} is damaged, {what} cannot be read: {reason(error)}; "
-                "restore it from a copy, or remove it and simulate again"
+                f"the store {self.path} is damaged, {what} cannot be read: "
+                f"{what_zarr_says(error)}; restore it from a copy, or remove it and simulate again"
             ) from error

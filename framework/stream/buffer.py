@@ -24,55 +24,17 @@ import threading
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor
 
 from framework.simulation.block import Samples
-from framework.study.section import Section
+from framework.study.sections import BufferConfig
 
 Indices = NDArray[np.int64]
-
-
-class BufferConfig(Section):
-    """The `buffer` section of a study."""
-
-    kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
-    capacity: PositiveInt  # samples
-    watermark: NonNegativeInt = 0  # samples
-    # Samples drawn per sample received, [least, most], between the first passing of the watermark
-    # and the end of reception.
-    replay: tuple[float, float] = (1.0, 1.0)
-    device: Literal["cpu", "cuda"] = "cpu"  # where the samples are kept
-
-    @model_validator(mode="after")
-    def _settings_agree(self) -> Self:
-        least, most = self.replay
-        given = f"replay is [{least}, {most}]"
-        if least > most:
-            raise ValueError(f"{given}: the least has to come first, then the most")
-        if self.kind != "reservoir" and self.replay != (1, 1):
-            raise ValueError(
-                f"{given}, but a {self.kind} draws every sample exactly 1 time: it has to be "
-                "[1, 1], or the kind reservoir"
-            )
-        if least < 1:
-            raise ValueError(f"{given}: the least has to be 1 or more, so that no sample is lost")
-        if self.kind == "fifo" and self.watermark:
-            raise ValueError(
-                f"watermark is {self.watermark}, but a fifo has none: it has to be 0, or the kind "
-                "firo or reservoir"
-            )
-        if self.watermark >= self.capacity:
-            raise ValueError(
-                f"watermark is {self.watermark}: it has to be below the capacity, "
-                f"{self.capacity}, or it is never passed"
-            )
-        return self
 
 
 class Closed(Exception):  # noqa: N818 - news, not an error

@@ -21,8 +21,9 @@ from torch import Tensor
 from framework.errors import StudyError
 from framework.simulation.block import Samples
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch, BufferConfig
+from framework.stream.buffer import Batch
 from framework.study.identity import first_difference
+from framework.study.sections import BufferConfig
 
 # Windows for the statistics are handed over in pieces of about this size.
 _PIECE_BYTES = 4 * 2**20

@@ -6,68 +6,23 @@ simulations. Of the sampler `breed` that holds for the seeds and the held-out si
 parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
 """
 
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
-from pydantic import Field, PositiveInt, model_validator
 from scipy.stats import qmc
 
-from framework.simulation.block import Simulation
-from framework.study.section import Section
+from framework.study.sections import DesignConfig
 from solvers.base import ParameterSpace
 
-Share = Annotated[float, Ge(0), Le(1)]
 
+@dataclass(frozen=True)
+class Simulation:
+    """What has to be known to run one simulation. Held-out simulations have negative ids."""
 
-class BreedConfig(Section):
-    """The `design.breed` section of a study: see docs/sampling.md."""
-
-    # The standard deviation of a mutation, where every parameter's prior is mapped to [0, 1].
-    sigma: Annotated[float, Gt(0), Le(1)] = 0.05
-    # The share of simulations that are not bred: of the first, and of the last.
-    uniform: tuple[Share, Share] = (0.5, 0.25)
-    # How many samples' losses are remembered, the latest.
-    window: PositiveInt = 2000
-    # Weigh each sample's loss by how much less often than it should its simulation was drawn.
-    correct: bool = False
-
-    @model_validator(mode="after")
-    def _weights_are_bounded(self) -> Self:
-        if self.correct and min(self.uniform) == 0:
-            raise ValueError(
-                f"correct is true, but uniform is {list(self.uniform)}: a weight is at most 1 over "
-                "the share of uniform draws, which so has to be above 0"
-            )
-        return self
-
-
-class DesignConfig(Section):
-    """The `design` section of a study."""
-
-    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube", "breed"] = "sobol"
-    simulations: PositiveInt
-    # Bounds that replace the solver's own: name -> [low, high].
-    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    # Settings of the sampler `breed`; none of the others.
-    breed: BreedConfig | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _breed_has_defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("sampler") != "breed":
-            return values
-        return {**values, "breed": {} if values.get("breed") is None else values["breed"]}
-
-    @model_validator(mode="after")
-    def _settings_are_of_the_sampler(self) -> Self:
-        if self.breed and self.sampler != "breed":
-            raise ValueError(
-                f"breed was given, but sampler is {self.sampler}: these are settings of the "
-                "sampler breed, and of no other"
-            )
-        return self
+    id: int
+    parameters: NDArray[np.float64]  # [p]
+    seed: int
 
 
 class Design:

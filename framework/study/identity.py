@@ -8,56 +8,20 @@ import json
 import sys
 from collections.abc import Callable
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, StringConstraints, field_validator
 
 import solvers.base
 from framework.errors import StudyError
-from framework.store.layout import FORMAT, absolute
+from framework.store.layout import FORMAT
 from framework.study.component import Component, factory, find, settings_of
-from framework.study.section import Section
+from framework.study.sections import StoreConfig
 from solvers.base import Solver
 
 if TYPE_CHECKING:  # it imports this file
     from framework.store.reader import StoreReader
     from framework.study.study import Study
-
-Keep = Literal["all", "last", "none"] | Annotated[int, Field(strict=True, ge=1)]
-
-
-class StoreConfig(Section):
-    """The `store` section of a study."""
-
-    # A directory or a URL; without one stores/NAME.zarr under the current directory.
-    path: Annotated[str, StringConstraints(min_length=1)] | None = None
-    # Which stored steps; a number n keeps the steps 0, n, 2n ... With `none` there is no store.
-    keep: Keep = "all"
-    dtype: Literal["float32", "float16"] = "float32"
-    compression: Literal["none", "lz4", "zstd"] = "lz4"
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _keep_is_known(cls, value: Any) -> Any:
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not whole and value not in ("all", "last", "none"):
-            raise ValueError(
-                f"it is {value!r}, but has to be all, last, none, or a number of steps from 1 on"
-            )
-        return value
-
-    def location(self, study: str) -> str:
-        """Where the store of a study with this name is: an absolute path, or a URL."""
-        return absolute(self.path or f"stores/{study}.zarr")
-
-
-def kept_steps(keep: Keep, stored_steps: int) -> NDArray[np.int64]:
-    """Which of a simulation's stored steps are kept [K]."""
-    if keep == "last":
-        return np.array([stored_steps - 1])
-    return np.arange(0, stored_steps, keep if isinstance(keep, int) else 1)
 
 
 def identity(study: "Study", config: StoreConfig) -> dict[str, Any]:

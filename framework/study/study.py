@@ -18,16 +18,20 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 import solvers.base
 import surrogates.base
 from framework.errors import StudyError
-from framework.simulation.ensemble import EnsembleConfig
-from framework.stream.buffer import BufferConfig
+from framework.files import write_text
 from framework.study.component import Component, explain, factory, find, their_mistakes
-from framework.study.design import Design, DesignConfig
-from framework.study.identity import StoreConfig
+from framework.study.design import Design
 from framework.study.section import Section
-from framework.tracking.uri import TrackingConfig
-from framework.training.checkpoint import CheckpointConfig
-from framework.training.trainer import TrainingConfig
-from framework.training.validation import ValidationConfig
+from framework.study.sections import (
+    BufferConfig,
+    CheckpointConfig,
+    DesignConfig,
+    EnsembleConfig,
+    StoreConfig,
+    TrackingConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 from solvers.base import BatchSolver, Solver
 from surrogates.base import Problem, Surrogate
 
@@ -62,10 +66,8 @@ class Study(Section):
             raise StudyError(f"{path}: {explain(error, cls)}") from None
 
     def save(self, path: Path) -> None:
-        """Write the study with every default filled in, whole or not at all."""
-        temporary = path.with_suffix(".writing")
-        temporary.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-        temporary.replace(path)
+        """Write the study with every default filled in. Raises WriteError."""
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
     def hash(self) -> str:
         """Of all that decides what is trained, but for how and where it runs and is recorded."""

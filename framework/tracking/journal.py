@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from framework.files import write_text
+
 
 class Journal:
     """What is to be sent, and how far it was sent."""
@@ -67,6 +69,4 @@ class Journal:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Write the state down; only the sending process does."""
-        temporary = self._state.with_suffix(".writing")
-        temporary.write_text(json.dumps(state) + "\n")
-        temporary.replace(self._state)
+        write_text(self._state, json.dumps(state) + "\n")

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from framework.study.sections import TrackingConfig
 from framework.tracking.history import Record
 from framework.tracking.journal import Journal
 from framework.tracking.sender import LEFT
-from framework.tracking.uri import TrackingConfig, masked, resolve
+from framework.tracking.uri import masked, resolve
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 _LONGEST = 5000  # characters of one value, as MLflow takes them

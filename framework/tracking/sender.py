@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from framework.errors import RunError, StudyError
+from framework.study.sections import TrackingConfig
 from framework.tracking.journal import Journal
-from framework.tracking.uri import TrackingConfig, check, masked, reason, resolve, sqlite_file
+from framework.tracking.uri import check, masked, resolve, sqlite_file, what_mlflow_says
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -214,7 +215,7 @@ class _Sender:
         except MlflowException as error:
             if error.error_code != "INVALID_PARAMETER_VALUE":
                 raise
-            self._refuse(kind, reason(error))
+            self._refuse(kind, what_mlflow_says(error))
 
     def _refuse(self, kind: str, why: str) -> None:
         if kind not in self._refused:  # once is enough
@@ -246,7 +247,7 @@ def download(uri: str, directory: Path) -> Path:
         return _download(uri, directory, tracking, address)
     except _failures() as error:
         raise RunError(
-            f"MLflow at {masked(tracking)} cannot be asked for {uri}: {reason(error)}"
+            f"MLflow at {masked(tracking)} cannot be asked for {uri}: {what_mlflow_says(error)}"
         ) from None
 
 
@@ -351,8 +352,9 @@ def _send(directory: str, uri: str, experiment: str, run_name: str) -> int:
                 if not away:
                     away = True
                     _tell(
-                        f"MLflow at {masked(uri)} cannot be used now ({reason(error)}); what "
-                        f"is tracked is kept in {journal.path} until it can"
+                        f"MLflow at {masked(uri)} cannot be used now "
+                        f"({what_mlflow_says(error)}); what is tracked is kept in "
+                        f"{journal.path} until it can"
                     )
                 if over:
                     return LEFT

@@ -4,32 +4,21 @@ import os
 import re
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import StringConstraints
-
 from framework.errors import StudyError
-from framework.study.section import Section
+from framework.study.sections import TrackingConfig
 
 _DEFAULT_URI = "sqlite:///mlflow.db"
-
-
-class TrackingConfig(Section):
-    """The `tracking` section of a study."""
-
-    # Of MLflow; without one MLFLOW_TRACKING_URI, else sqlite:///mlflow.db. `none`: no tracking.
-    uri: str | None = None
-    experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"
 
 
 def check(config: TrackingConfig) -> None:
     """Raise StudyError if the tracking URI cannot be. Asks no server."""
     uri = resolve(config)
-    if reason := _impossible(uri):
+    if why := _impossible(uri):
         place = "MLFLOW_TRACKING_URI" if config.uri is None else "tracking.uri"
         raise StudyError(
-            f"{place} is {masked(uri)}: {reason}; give {_DEFAULT_URI}, the address of an MLflow "
+            f"{place} is {masked(uri)}: {why}; give {_DEFAULT_URI}, the address of an MLflow "
             "server such as http://localhost:5000, or none"
         )
 
@@ -71,7 +60,7 @@ def _impossible(uri: str) -> str:
         try:
             create_engine(uri)
         except (SQLAlchemyError, ImportError) as error:
-            return reason(error)
+            return what_mlflow_says(error)
         return ""
     if scheme == "file" or ":" not in uri:
         return "MLflow no longer keeps runs in plain folders"
@@ -92,7 +81,7 @@ def _unusable(database: Path) -> str:
     return ""
 
 
-def reason(error: Exception) -> str:
+def what_mlflow_says(error: Exception) -> str:
     """The point of an error of MLflow, of which many are a page long."""
     system = re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", str(error))
     return system[1] if system else str(error).partition("\n")[0][:300]

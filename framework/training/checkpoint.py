@@ -17,19 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
 
 from framework.errors import RunError, StudyError, reason
-from framework.study.section import Section
+from framework.study.sections import CheckpointConfig
 
 _FORMAT = 2
-
-
-class CheckpointConfig(Section):
-    """The `checkpoint` section of a study."""
-
-    every_seconds: PositiveFloat = 60.0
-    keep: PositiveInt = 2  # how many of the last ones
 
 
 class Checkpoints:

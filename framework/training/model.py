@@ -5,7 +5,6 @@ Reading one runs no code but that of the solver and the surrogate that its study
 
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from torch import Tensor
 
 import surrogates.base
 from framework.errors import StudyError
+from framework.files import replacing_folder
 from framework.study.component import explain, factory
 from framework.study.section import Section
 from framework.study.study import Study
@@ -57,7 +57,7 @@ class _Description(Section):
 def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[str, Any]) -> None:
     """Write a folder, whole or not at all, in the place of one that is there.
 
-    `extra`: what else is to be known of the model, as plain values. Raises OSError.
+    `extra`: what else is to be known of the model, as plain values. Raises WriteError.
     """
     trained_for = {name: getattr(surrogate.problem, name) for name in _TrainedFor.model_fields}
     description = _Description(
@@ -70,23 +70,12 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
         study=study.model_dump(mode="json", exclude={"tracking"}),
     )
     arrays: dict[str, Any] = {key: value.numpy() for key, value in surrogate.tensors().items()}
-    temporary = directory.with_name(f".{directory.name}.writing")
-    before = directory.with_name(f".{directory.name}.before")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(before, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replacing_folder(directory) as temporary:
         with (temporary / "weights.npz").open("wb") as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
         (temporary / "model.json").write_text(description.model_dump_json(indent=2) + "\n")
-        if directory.exists():
-            directory.rename(before)
-        temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Study, Surrogate]:

@@ -13,10 +13,9 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from framework.simulation.breeding import BredDesign
@@ -24,69 +23,8 @@ from framework.stream.buffer import Batch, Batches
 from framework.stream.collective import sum_counts, sum_gradients, sum_over_ranks
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics
-from framework.study.section import Section
+from framework.study.sections import Stop, TrainingConfig
 from surrogates.base import Surrogate
-
-
-class Stop(Section):
-    """When training ends: after optimiser steps, samples drawn, or seconds of training.
-
-    With none of them it ends when it is drained: every simulation has ended and the buffer is
-    empty; in a study this is written `stop: drained`. It always ends there.
-    """
-
-    steps: PositiveInt | None = None
-    samples: PositiveInt | None = None
-    seconds: PositiveFloat | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drained(cls, value: Any) -> Any:
-        if value == "drained":
-            return {}
-        if isinstance(value, dict | Stop):
-            return value
-        raise ValueError("must be drained, or one limit such as {steps: 1000}")
-
-    @model_validator(mode="after")
-    def _at_most_one(self) -> Self:
-        if len([limit for limit in (self.steps, self.samples, self.seconds) if limit]) > 1:
-            raise ValueError("give only one of steps, samples and seconds")
-        return self
-
-
-class TrainingConfig(Section):
-    """The `training` section of a study."""
-
-    batch_size: PositiveInt = 10  # of one rank
-    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 0.0
-    # Linear from 0 to the learning rate over this many steps, before the schedule.
-    warmup_steps: NonNegativeInt = 0
-    # `cosine` falls to 0 as the run proceeds towards its stop.
-    schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
-    stop: Stop = Stop()
-    # A store to train from, instead of the stream; then `epochs` times on each of its samples.
-    source: str | None = None
-    epochs: PositiveInt = 1
-    # Of the store, only so many of its complete simulations, the first ones.
-    simulations: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _settings_agree(self) -> Self:
-        if self.epochs > 1 and self.source is None:
-            raise ValueError(
-                f"epochs is {self.epochs}, but a stream passes once: give training.source a "
-                "store, or draw samples more often with buffer.replay"
-            )
-        if self.simulations and self.source is None:
-            raise ValueError(
-                f"simulations is {self.simulations}, but it is for a store: give training.source "
-                "one, or set design.simulations"
-            )
-        return self
 
 
 class Trainer:

@@ -20,25 +20,13 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
 
-from framework.errors import writing
+from framework.files import replacing, writing
 from framework.simulation.block import Block
-from framework.study.section import Section
 from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory of scoring.
 _POINTS = 2**18
-
-
-class ValidationConfig(Section):
-    """The `validation` section of a study."""
-
-    # Held-out simulations; they are run before the others.
-    simulations: int = Field(default=20, ge=2)
-    # Optimiser steps between two validations; there is always one at the end.
-    every_steps: PositiveInt = 500
-    cpus: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True)
@@ -185,20 +173,18 @@ class Validation:
         if self._directory is None:
             return
         with writing(self._directory):
-            self._write(self._directory, simulation)
-
-    def _write(self, directory: Path, simulation: int) -> None:
-        directory.mkdir(exist_ok=True)
+            self._directory.mkdir(exist_ok=True)
         joined = self.trajectory(simulation)
-        temporary = directory / ".writing"
-        with temporary.open("wb") as file:
+        with (
+            replacing(self._directory / f"{-1 - simulation}.npz") as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(
                 file,
                 parameters=self._blocks[simulation][0].parameters,
                 times=np.concatenate([block.times for block in self._blocks[simulation]]),
                 fields=joined.fields[0],
             )
-        temporary.rename(directory / f"{-1 - simulation}.npz")
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
         """Start scoring the surrogate as it is now, unless the last scoring is still under way."""

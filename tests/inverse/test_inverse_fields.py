@@ -17,7 +17,7 @@ from framework.inverse.observed.field_observation import FieldObservation
 from framework.inverse.search.field_query import FieldAnswer, search_fields
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.identity import StoreConfig
+from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, SIMULATIONS, INCOMPLETE = 5, 9, 4

@@ -26,7 +26,7 @@ from framework.inverse.search.kernels import checksum, pack
 from framework.inverse.search.query import Answer, search
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.identity import StoreConfig
+from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 

@@ -36,7 +36,7 @@ from framework.inverse.search.field_query import FieldAnswer
 from framework.inverse.search.kernels import moments
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.identity import StoreConfig
+from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Quantity, Solver
 
 SIDE, SPACING, STEPS, SIMULATIONS = 40, 2.0, 3, 200

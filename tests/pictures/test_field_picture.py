@@ -12,7 +12,7 @@ from PIL import Image
 from framework.errors import RunError
 from framework.pictures.fields import Trajectory, draw_store, draw_trajectories
 from framework.store.owner import Store
-from framework.study.identity import StoreConfig
+from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 SPACE = ParameterSpace(Parameter("speed", 0.0, 1.0, "m/s"), Parameter("rate", 0.0, 1.0))

@@ -21,8 +21,8 @@ from trainers import make as surrogate_of_seed_0
 from framework.errors import StudyError
 from framework.simulation.breeding import BredDesign, RecentLosses, mutate, mutation_density
 from framework.stream.ledger import Decision, Ledger
-from framework.study.design import DesignConfig
-from framework.training.trainer import Stop, Trainer, TrainingConfig
+from framework.study.sections import DesignConfig, Stop, TrainingConfig
+from framework.training.trainer import Trainer
 from solvers.base import Parameter, ParameterSpace
 
 SPACE = ParameterSpace(

@@ -22,14 +22,9 @@ from numpy.typing import NDArray
 
 from framework.errors import RunError
 from framework.simulation.block import Block
-from framework.simulation.ensemble import (
-    CREDIT,
-    MESSAGE_BYTES,
-    Ensemble,
-    EnsembleConfig,
-    steps_per_block,
-)
+from framework.simulation.ensemble import CREDIT, MESSAGE_BYTES, Ensemble, steps_per_block
 from framework.stream.ledger import Ledger, ReplayMismatchError
+from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
 Make = Callable[..., Ensemble]

@@ -13,8 +13,8 @@ import yaml
 from commands import millstream, the_object
 from programs import ROOT, STEPS, WELL, expected, program
 
-from framework.simulation.block import Simulation
 from framework.simulation.solver_actor import SolverActor
+from framework.study.design import Simulation
 from framework.study.study import Study
 from solvers.heat import Heat
 

@@ -24,7 +24,8 @@ import framework.store.layout
 from framework.errors import RunError, StudyError
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.identity import StoreConfig, study_hash
+from framework.study.identity import study_hash
+from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, GRID = 11, (5, 4)

@@ -30,7 +30,8 @@ from pydantic import ValidationError
 from scipy import stats
 
 from framework.simulation.block import Samples, WindowCutter
-from framework.stream.buffer import Batch, Buffer, BufferConfig, Closed, make_buffer
+from framework.stream.buffer import Batch, Buffer, Closed, make_buffer
+from framework.study.sections import BufferConfig
 
 TOTAL = 90  # ids in a race
 ROUNDS = 1500  # of a random choice

@@ -10,7 +10,8 @@ import torch
 from buffers import FIELD_SHAPE, PARAMETERS, WINDOW, ids, run_together, samples, studies
 from hypothesis import given, settings
 
-from framework.stream.buffer import Buffer, BufferConfig, Closed, make_buffer
+from framework.stream.buffer import Buffer, Closed, make_buffer
+from framework.study.sections import BufferConfig
 
 TOTAL = 60
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from framework.errors import RunError, StudyError
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch, BufferConfig
+from framework.stream.buffer import Batch
 from framework.stream.reception import FieldStatistics
 from framework.stream.stored import StoredSamples, check_source
-from framework.study.identity import Keep, StoreConfig
+from framework.study.sections import BufferConfig, Keep, StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, GRID = 5, (3, 2)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from framework.study.design import BreedConfig, Design, DesignConfig
+from framework.study.design import Design
+from framework.study.sections import BreedConfig, DesignConfig
 from solvers.base import Parameter, ParameterSpace
 
 SPACE = ParameterSpace(

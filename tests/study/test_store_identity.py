@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from framework.study.component import explain
-from framework.study.identity import StoreConfig, identity, study_hash
+from framework.study.identity import identity, study_hash
+from framework.study.sections import StoreConfig
 from framework.study.study import Study
 from solvers.heat import Heat
 

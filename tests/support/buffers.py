@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.simulation.block import Samples
-from framework.stream.buffer import Batch, Buffer, BufferConfig, Closed
+from framework.stream.buffer import Batch, Buffer, Closed
+from framework.study.sections import BufferConfig
 
 WINDOW, PARAMETERS, FIELD_SHAPE = 2, 3, (1, 2, 2)
 

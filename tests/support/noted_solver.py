@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.simulation.block import Simulation
+from framework.study.design import Simulation
 from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
 
 STEPS = 10

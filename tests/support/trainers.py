@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from framework.simulation.block import Samples
-from framework.stream.buffer import Buffer, BufferConfig, make_buffer
+from framework.stream.buffer import Buffer, make_buffer
 from framework.stream.reception import FieldStatistics
+from framework.study.sections import BufferConfig
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
 from surrogates.message_passing import MessagePassing

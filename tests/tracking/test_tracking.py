@@ -25,8 +25,9 @@ from noted_solver import until
 from framework.errors import RunError, StudyError
 from framework.run.prediction import load_surrogate
 from framework.run.usage import system_figures
+from framework.study.sections import TrackingConfig
 from framework.tracking.recorder import Tracking
-from framework.tracking.uri import TrackingConfig, check
+from framework.tracking.uri import check
 from framework.training.model import save_model
 
 STUDY = {
@@ -265,7 +266,7 @@ def test_a_resumed_run_goes_on_where_it_was_killed(
     script = f"""
 from pathlib import Path
 from framework.tracking.recorder import Tracking
-from framework.tracking.uri import TrackingConfig
+from framework.study.sections import TrackingConfig
 tracked = Tracking(TrackingConfig(), Path("run"), "heat-2")
 tracked.start({STUDY!r}, {DATA!r})
 for step in range(10):

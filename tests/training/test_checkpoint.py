@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from framework.errors import RunError, StudyError
-from framework.training.checkpoint import CheckpointConfig, Checkpoints
+from framework.study.sections import CheckpointConfig
+from framework.training.checkpoint import Checkpoints
 
 
 def make(directory: Path, keep: int = 2, study: str = "study") -> Checkpoints:

@@ -19,10 +19,11 @@ from torch.multiprocessing import spawn
 from trainers import GRID, KINDS, filled, make, make_problem, make_samples, statistics_of
 
 from framework.simulation.block import Block, Samples
-from framework.stream.buffer import Buffer, BufferConfig, Closed, make_buffer
+from framework.stream.buffer import Buffer, Closed, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics, Reception
-from framework.training.trainer import Trainer, TrainingConfig
+from framework.study.sections import BufferConfig, TrainingConfig
+from framework.training.trainer import Trainer
 from surrogates.base import Mode, Surrogate
 
 torch.set_num_threads(1)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import RunError, StudyError, reason
-from framework.store.layout import absolute
+from framework.files import absolute
 from framework.store.reader import StoreReader
 
 # Arrays in a file, in order: their names, types and shapes.

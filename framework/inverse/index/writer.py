@@ -18,7 +18,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.errors import StudyError, writing
+from framework.errors import StudyError
+from framework.files import locked, write_text, writing
 from framework.inverse.index.index import (
     FORMAT,
     MANIFEST,
@@ -31,7 +32,6 @@ from framework.inverse.index.index import (
     table_arrays,
 )
 from framework.inverse.search.kernels import STRIDE, checksum, pack
-from framework.store.layout import locked
 
 # A table with so many entries is full. Its counts are read by rows of 16 KiB.
 TABLE_ENTRIES = 8192
@@ -132,12 +132,7 @@ class IndexWriter:
             described = self._write_table()
             self._manifest |= {"tables": [*tables, described], "voxels": 8 * self._end}
             whole = {**self._manifest, "checksum": manifest_checksum(self._manifest)}
-            partial = self.folder / f"{MANIFEST}.partial"
-            with partial.open("w") as file:
-                file.write(json.dumps(whole, indent=1) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self.folder / MANIFEST)
+            write_text(self.folder / MANIFEST, json.dumps(whole, indent=1) + "\n", flush=True)
             _flush_directory(self.folder)
             self._remove_rests()
         if self.full:
@@ -212,7 +207,7 @@ class IndexWriter:
     def _remove_rests(self) -> None:
         """Remove what the index does not name."""
         named = {table["name"] for table in self._manifest["tables"]}
-        for path in [*self.folder.glob(f"*{TABLE}"), *self.folder.glob(f"{MANIFEST}.partial")]:
+        for path in [*self.folder.glob(f"*{TABLE}"), *self.folder.glob(f"{MANIFEST}.writing")]:
             if path.name not in named:
                 path.unlink()
 

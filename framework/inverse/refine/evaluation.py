@@ -16,9 +16,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from framework.errors import RunError
 from framework.inverse.refine.objective import Objective, Rating
-from framework.simulation.block import Simulation
-from framework.simulation.ensemble import EnsembleConfig
 from framework.simulation.solver_actor import SolverActor
+from framework.study.design import Simulation
+from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
 

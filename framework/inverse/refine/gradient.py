@@ -19,9 +19,9 @@ from framework.inverse.observed.field_observation import FieldObservation
 from framework.inverse.refine.evaluation import Evaluation
 from framework.inverse.refine.objective import FieldObjective
 from framework.inverse.refine.refinement import Refinement, start_of
-from framework.simulation.block import Simulation
 from framework.simulation.cluster import ray_for
-from framework.simulation.ensemble import EnsembleConfig
+from framework.study.design import Simulation
+from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 from surrogates.base import Surrogate
 

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from framework.errors import RunError, StudyError
 from framework.run.interrupt import Interrupts
 from framework.run.simulating import store_all
-from framework.simulation.block import Simulation
 from framework.simulation.cluster import ray_for
-from framework.simulation.ensemble import Ensemble, EnsembleConfig, steps_per_block
+from framework.simulation.ensemble import Ensemble, steps_per_block
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.design import simulation_seed
-from framework.study.identity import StoreConfig
+from framework.study.design import Simulation, simulation_seed
+from framework.study.sections import EnsembleConfig, StoreConfig
 from solvers.base import Solver
 
 Found = TypeVar("Found")

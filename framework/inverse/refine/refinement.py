@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from framework.errors import RunError
 from framework.inverse.refine.evaluation import Candidate, Evaluation
 from framework.inverse.refine.objective import Objective
-from framework.simulation.block import Simulation
 from framework.simulation.cluster import ray_for
-from framework.simulation.ensemble import EnsembleConfig
 from framework.store.reader import StoreReader
-from framework.study.design import simulation_seed
+from framework.study.design import Simulation, simulation_seed
+from framework.study.sections import EnsembleConfig
 from solvers.base import ParameterSpace, Solver
 
 # Standard deviations of the first generation in scaled parameters: the least and the largest, and

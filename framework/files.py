@@ -1,0 +1,96 @@
+"""Files and folders: written whole or not at all, locked, and named by absolute paths.
+
+A file that is being written has another name, its own with `.writing` added; the rename that ends
+the writing is atomic. So whoever is killed leaves the file as it was before.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from framework.errors import BusyError, WriteError, reason
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn an OSError from the block, which writes at `path`, into a WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {reason(error)}") from error
+
+
+@contextmanager
+def replacing(path: Path, flush: bool = False) -> Iterator[Path]:
+    """Yield a path to write a file at; after the block, rename it to `path`.
+
+    `flush`: have its content on the disk before the rename, so that it survives a power cut. Raises
+    WriteError; whatever is raised, `path` stays as it was.
+    """
+    temporary = path.with_name(f"{path.name}.writing")
+    try:
+        with writing(path):
+            yield temporary
+            if flush:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str, flush: bool = False) -> None:
+    """Write a text file whole or not at all, see `replacing`. Raises WriteError."""
+    with replacing(path, flush) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; after the block, it takes the place of `path`.
+
+    Raises WriteError; whatever is raised, the folder that was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    before = path.with_name(f".{path.name}.before")
+    for rest in (temporary, before):
+        shutil.rmtree(rest, ignore_errors=True)
+    try:
+        with writing(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if path.exists():
+                path.rename(before)
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: str, doing: str, remedy: str) -> Iterator[None]:
+    """Hold the lock file beside a local path; of a URL, none. A killed process holds no lock.
+
+    Raises BusyError, which says what another run is `doing` and the `remedy`.
+    """
+    if "://" in path:
+        yield
+        return
+    name = f"{path}.lock"
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    with open(name, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another run is {doing} {path} and holds {name}: {remedy}") from None
+        yield
+
+
+def absolute(path: str) -> str:
+    """An absolute local path, which means the same in other processes; or the URL as it is."""
+    path = path.removeprefix("file://")
+    return path if "://" in path else os.path.abspath(path)

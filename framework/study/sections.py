@@ -1,0 +1,258 @@
+"""The sections of a study: their settings, and what of them can be checked without a solver."""
+
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from framework.files import absolute
+from framework.study.section import Section
+
+Share = Annotated[float, Ge(0), Le(1)]
+
+
+class BreedConfig(Section):
+    """The `design.breed` section of a study: see docs/sampling.md."""
+
+    # The standard deviation of a mutation, where every parameter's prior is mapped to [0, 1].
+    sigma: Annotated[float, Gt(0), Le(1)] = 0.05
+    # The share of simulations that are not bred: of the first, and of the last.
+    uniform: tuple[Share, Share] = (0.5, 0.25)
+    # How many samples' losses are remembered, the latest.
+    window: PositiveInt = 2000
+    # Weigh each sample's loss by how much less often than it should its simulation was drawn.
+    correct: bool = False
+
+    @model_validator(mode="after")
+    def _weights_are_bounded(self) -> Self:
+        if self.correct and min(self.uniform) == 0:
+            raise ValueError(
+                f"correct is true, but uniform is {list(self.uniform)}: a weight is at most 1 over "
+                "the share of uniform draws, which so has to be above 0"
+            )
+        return self
+
+
+class DesignConfig(Section):
+    """The `design` section of a study."""
+
+    sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube", "breed"] = "sobol"
+    simulations: PositiveInt
+    # Bounds that replace the solver's own: name -> [low, high].
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    # Settings of the sampler `breed`; none of the others.
+    breed: BreedConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _breed_has_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("sampler") != "breed":
+            return values
+        return {**values, "breed": {} if values.get("breed") is None else values["breed"]}
+
+    @model_validator(mode="after")
+    def _settings_are_of_the_sampler(self) -> Self:
+        if self.breed and self.sampler != "breed":
+            raise ValueError(
+                f"breed was given, but sampler is {self.sampler}: these are settings of the "
+                "sampler breed, and of no other"
+            )
+        return self
+
+
+class EnsembleConfig(Section):
+    """The `ensemble` section of a study."""
+
+    actors: PositiveInt = 1
+    # Ray counts in ten-thousandths.
+    cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
+    # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
+    # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
+    # one.
+    gpus_per_actor: Annotated[NonNegativeFloat, Le(1)] = 0.0
+    # Simulations that a solver with `solve_batch` runs at once.
+    group_size: PositiveInt = 1
+    # The longest that one call of the solver may compute, in seconds.
+    time_limit: Annotated[float, Gt(0)] = 3600.0
+    # The share of simulations that may be quarantined before the run stops.
+    max_quarantined: Annotated[NonNegativeFloat, Le(1)] = 0.05
+    # The Ray cluster to join; without it RAY_ADDRESS, and without that a local Ray.
+    address: str | None = None
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _is_countable(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError(
+                f"it is {value:g}, but has to be 0, or at least 0.001 for Ray to count it"
+            )
+        return value
+
+
+class BufferConfig(Section):
+    """The `buffer` section of a study."""
+
+    kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
+    capacity: PositiveInt  # samples
+    watermark: NonNegativeInt = 0  # samples
+    # Samples drawn per sample received, [least, most], between the first passing of the watermark
+    # and the end of reception.
+    replay: tuple[float, float] = (1.0, 1.0)
+    device: Literal["cpu", "cuda"] = "cpu"  # where the samples are kept
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        least, most = self.replay
+        given = f"replay is [{least}, {most}]"
+        if least > most:
+            raise ValueError(f"{given}: the least has to come first, then the most")
+        if self.kind != "reservoir" and self.replay != (1, 1):
+            raise ValueError(
+                f"{given}, but a {self.kind} draws every sample exactly 1 time: it has to be "
+                "[1, 1], or the kind reservoir"
+            )
+        if least < 1:
+            raise ValueError(f"{given}: the least has to be 1 or more, so that no sample is lost")
+        if self.kind == "fifo" and self.watermark:
+            raise ValueError(
+                f"watermark is {self.watermark}, but a fifo has none: it has to be 0, or the kind "
+                "firo or reservoir"
+            )
+        if self.watermark >= self.capacity:
+            raise ValueError(
+                f"watermark is {self.watermark}: it has to be below the capacity, "
+                f"{self.capacity}, or it is never passed"
+            )
+        return self
+
+
+class Stop(Section):
+    """When training ends: after optimiser steps, samples drawn, or seconds of training.
+
+    With none of them it ends when it is drained: every simulation has ended and the buffer is
+    empty; in a study this is written `stop: drained`. It always ends there.
+    """
+
+    steps: PositiveInt | None = None
+    samples: PositiveInt | None = None
+    seconds: PositiveFloat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drained(cls, value: Any) -> Any:
+        if value == "drained":
+            return {}
+        if isinstance(value, dict | Stop):
+            return value
+        raise ValueError("must be drained, or one limit such as {steps: 1000}")
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Self:
+        if len([limit for limit in (self.steps, self.samples, self.seconds) if limit]) > 1:
+            raise ValueError("give only one of steps, samples and seconds")
+        return self
+
+
+class TrainingConfig(Section):
+    """The `training` section of a study."""
+
+    batch_size: PositiveInt = 10  # of one rank
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    # Linear from 0 to the learning rate over this many steps, before the schedule.
+    warmup_steps: NonNegativeInt = 0
+    # `cosine` falls to 0 as the run proceeds towards its stop.
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    stop: Stop = Stop()
+    # A store to train from, instead of the stream; then `epochs` times on each of its samples.
+    source: str | None = None
+    epochs: PositiveInt = 1
+    # Of the store, only so many of its complete simulations, the first ones.
+    simulations: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.epochs > 1 and self.source is None:
+            raise ValueError(
+                f"epochs is {self.epochs}, but a stream passes once: give training.source a "
+                "store, or draw samples more often with buffer.replay"
+            )
+        if self.simulations and self.source is None:
+            raise ValueError(
+                f"simulations is {self.simulations}, but it is for a store: give training.source "
+                "one, or set design.simulations"
+            )
+        return self
+
+
+class ValidationConfig(Section):
+    """The `validation` section of a study."""
+
+    # Held-out simulations; they are run before the others.
+    simulations: int = Field(default=20, ge=2)
+    # Optimiser steps between two validations; there is always one at the end.
+    every_steps: PositiveInt = 500
+    cpus: PositiveFloat = 1.0
+
+
+Keep = Literal["all", "last", "none"] | Annotated[int, Field(strict=True, ge=1)]
+
+
+class StoreConfig(Section):
+    """The `store` section of a study."""
+
+    # A directory or a URL; without one stores/NAME.zarr under the current directory.
+    path: Annotated[str, StringConstraints(min_length=1)] | None = None
+    # Which stored steps; a number n keeps the steps 0, n, 2n ... With `none` there is no store.
+    keep: Keep = "all"
+    dtype: Literal["float32", "float16"] = "float32"
+    compression: Literal["none", "lz4", "zstd"] = "lz4"
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep_is_known(cls, value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if not whole and value not in ("all", "last", "none"):
+            raise ValueError(
+                f"it is {value!r}, but has to be all, last, none, or a number of steps from 1 on"
+            )
+        return value
+
+    def location(self, study: str) -> str:
+        """Where the store of a study with this name is: an absolute path, or a URL."""
+        return absolute(self.path or f"stores/{study}.zarr")
+
+
+def kept_steps(keep: Keep, stored_steps: int) -> NDArray[np.int64]:
+    """Which of a simulation's stored steps are kept [K]."""
+    if keep == "last":
+        return np.array([stored_steps - 1])
+    return np.arange(0, stored_steps, keep if isinstance(keep, int) else 1)
+
+
+class TrackingConfig(Section):
+    """The `tracking` section of a study."""
+
+    # Of MLflow; without one MLFLOW_TRACKING_URI, else sqlite:///mlflow.db. `none`: no tracking.
+    uri: str | None = None
+    experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"
+
+
+class CheckpointConfig(Section):
+    """The `checkpoint` section of a study."""
+
+    every_seconds: PositiveFloat = 60.0
+    keep: PositiveInt = 2  # how many of the last ones

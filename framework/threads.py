@@ -1,0 +1,36 @@
+"""Work in the background: one kind of thread for all of Millstream."""
+
+import threading
+from collections.abc import Callable
+
+
+class Background:
+    """Runs a function once in a daemon thread, and keeps what it raises for `join`."""
+
+    def __init__(
+        self, name: str, work: Callable[[], None], failed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`failed` is called in the thread when `work` has raised, to wake whoever waits for it."""
+        self.error: BaseException | None = None
+        self._work = work
+        self._failed = failed
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the end, at most `timeout` seconds, and raise what the work has raised."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        # Handed over to the thread that joins, which raises it.
+        except BaseException as error:
+            self.error = error
+            self._failed()
