@@ -14,19 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# The solvers that a study can name without an import path.
-REGISTERED = {
-    "burgers": "solvers.burgers:Burgers",
-    "darcy": "solvers.darcy:Darcy",
-    "external": "solvers.external:External",
-    "fisher_kolmogorov": "solvers.tumor.fisher_kolmogorov:FisherKolmogorov",
-    "gray_scott": "solvers.gray_scott:GrayScott",
-    "heat": "solvers.heat:Heat",
-    "kuramoto_sivashinsky": "solvers.kuramoto_sivashinsky:KuramotoSivashinsky",
-    "lorenz": "solvers.lorenz:Lorenz",
-    "navier_stokes": "solvers.navier_stokes:NavierStokes",
-    "two_species": "solvers.tumor.two_species:TwoSpecies",
-}
+# The type that a solver computes in, where it can be chosen.
+Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)

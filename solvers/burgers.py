@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 
-from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
+from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace, Precision
 from solvers.limits import require_memory, require_stable
 from solvers.random_fields import series
-from solvers.spectral import Box, Etdrk4, Precision, advective_rate, kept_wavenumbers
+from solvers.spectral import Box, Etdrk4, advective_rate, kept_wavenumbers
 
 # Of the initial velocity.
 _MODES = 4

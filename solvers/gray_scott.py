@@ -10,10 +10,10 @@ from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
+from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace, Precision
 from solvers.limits import require_memory, require_stable
 from solvers.random_fields import blobs
-from solvers.spectral import Box, Etdrk4, Precision
+from solvers.spectral import Box, Etdrk4
 
 # Diffusivities of substrate and activator.
 _DIFFUSIVITIES = (2e-5, 1e-5)

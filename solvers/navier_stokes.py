@@ -10,10 +10,10 @@ from annotated_types import Ge, Gt
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
+from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace, Precision
 from solvers.limits import require_memory, require_stable
 from solvers.random_fields import plane_series
-from solvers.spectral import Box, Etdrk4, Precision, advective_rate, kept_wavenumbers
+from solvers.spectral import Box, Etdrk4, advective_rate, kept_wavenumbers
 
 _LENGTH = 2 * math.pi
 # The wave number of the force, and the rate of the drag.

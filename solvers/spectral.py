@@ -9,14 +9,13 @@ order leaves every array contiguous. States are zero at modes that are not kept.
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Precision = Literal["float32", "float64"]
+from solvers.base import Precision
 
 
 def kept_wavenumbers(points: int, length: float) -> NDArray[np.float64]:

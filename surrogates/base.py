@@ -7,40 +7,16 @@ state, `*grid` the grid's axes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from surrogates.cost import Cost, counted, counted_flops
+from surrogates.problem import Mode, Problem
 
-# The surrogates that a study can name without an import path.
-REGISTERED = {
-    "mlp": "surrogates.mlp:Mlp",
-    "fno": "surrogates.fno:Fno",
-    "unet": "surrogates.unet:UNet",
-    "message_passing": "surrogates.message_passing:MessagePassing",
-}
-
-Mode = Literal["direct", "autoregressive"]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a surrogate has to know of the simulations it learns from, before the first arrives."""
-
-    names: tuple[str, ...]  # of the p parameters
-    low: tuple[float, ...]  # [p]
-    high: tuple[float, ...]  # [p]
-    log: tuple[bool, ...]  # [p], true where the prior is log-uniform
-    times: tuple[float, float]  # the earliest and the latest stored time
-    steps: tuple[float, float]  # the shortest and the longest time between two stored steps
-    channels: int
-    grid: tuple[int, ...]
-    static: NDArray[np.float32]  # [S, *grid]
+# What a surrogate of one's own imports.
+__all__ = ["Mode", "Problem", "Surrogate"]
 
 
 class Surrogate(nn.Module, ABC):

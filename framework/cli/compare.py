@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from framework.cli.ending import AsJson, Overrides, StudyFile, carry_out
+from framework.cli.ending import AsJson, Overrides, StudyFile, carry_out, load_case
 
 if TYPE_CHECKING:
     from framework.compare.comparing import Comparing
@@ -35,9 +35,8 @@ def compare(
     simulations, a quarter and a sixteenth of them.
     """
     from framework.compare.comparing import Comparing
-    from framework.study.study import Study
 
-    _run(lambda: Comparing(Study.load(study, overrides or []), seeds, equal), as_json)
+    _run(lambda: Comparing(load_case(study, overrides), seeds, equal), as_json)
 
 
 def resume_comparison(directory: Path, as_json: bool) -> None:

@@ -5,12 +5,15 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, TypeVar
 
 import typer
 
-from framework.errors import RunError, StudyError
+from framework.errors import RunError, StudyError, tell
 from framework.run.folder import RunFolder
+
+if TYPE_CHECKING:
+    from framework.study.case import Case
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -18,6 +21,16 @@ Overrides = Annotated[
     typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def load_case(path: Path, overrides: list[str] | None) -> "Case":
+    """Read a study and make its solver, after a line that says so. Raises StudyError."""
+    from framework.study.case import Case
+    from framework.study.study import Study
+
+    study = Study.load(path, overrides or [])
+    tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
+    return Case(study, path)
 
 
 class _Work(Protocol):

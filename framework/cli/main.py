@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framework.cli.compare import comparison, resume_comparison
-from framework.cli.ending import AsJson, Overrides, StudyFile, carry_out, fail, print_result
+from framework.cli.ending import (
+    AsJson,
+    Overrides,
+    StudyFile,
+    carry_out,
+    fail,
+    load_case,
+    print_result,
+)
 from framework.cli.inverse import inverse
 from framework.errors import RunError, StudyError
 
@@ -41,9 +49,8 @@ def main() -> None:
 def train(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Simulate, stream, and train a surrogate at the same time, as a study says."""
     from framework.run.run import Run
-    from framework.study.study import Study
 
-    _run(lambda: Run(Study.load(study, overrides or [])), as_json)
+    _run(lambda: Run(load_case(study, overrides)), as_json)
 
 
 @app.command(epilog="Example: millstream resume runs/quickstart")
@@ -57,6 +64,7 @@ def resume(
     from framework.report.advice import report
     from framework.run.folder import RunFolder
     from framework.run.run import Run, send_what_is_left
+    from framework.study.case import Case
     from framework.study.study import Study
 
     if RunFolder(run).comparison.is_file():
@@ -69,18 +77,18 @@ def resume(
     except StudyError as error:
         fail(2, str(error), {}, as_json)
     if summary is None:
-        _run(lambda: Run(study, folder), as_json)
+        _run(lambda: Run(Case(study, folder.study), folder), as_json)
         return
     print(f"millstream: {run} is done already: there is nothing to resume", file=sys.stderr)
     send_what_is_left(study, folder)
-    print_result(summary, report(summary, study), as_json)
+    print_result(summary, report(summary, Case(study, folder.study)), as_json)
 
 
 def _run(make: "Callable[[], Run]", as_json: bool) -> None:
     from framework.report.advice import report
     from framework.run.run import Run
 
-    carry_out(make, Run.train, Run.summary, lambda it: report(it.summary(), it.study), as_json)
+    carry_out(make, Run.train, Run.summary, lambda it: report(it.summary(), it.case), as_json)
 
 
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")
@@ -94,12 +102,11 @@ def simulate(
 ) -> None:
     """Run the simulations of a study into its store, without training."""
     from framework.run.simulating import Simulating
-    from framework.study.study import Study
 
     simulating: Simulating | None = None
     try:
         with redirect_stdout(sys.stderr):
-            simulating = Simulating(Study.load(study, overrides or []))
+            simulating = Simulating(load_case(study, overrides))
             simulating.run()
             drawn = str(simulating.draw()) if picture else None
     except StudyError as error:

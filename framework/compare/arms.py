@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from framework.errors import StudyError
 from framework.run.assembly import memory, stored_sample_bytes
+from framework.study.case import Case
 from framework.study.component import explain
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate, samples_per_simulation
 
 # What is equal between the arms: optimiser steps, seconds of simulating and training, or the
 # samples that there are to train on.
@@ -44,28 +46,30 @@ class Arm:
 class Plan:
     """All arms of a study, checked."""
 
-    def __init__(self, study: Study, equal: Equal) -> None:
+    def __init__(self, case: Case, equal: Equal) -> None:
         """Raises StudyError if the study cannot be compared."""
-        self._study = study
+        self._case = case
+        self._study = study = case.study
         self._equal = equal
         self._batch = study.training.batch_size
-        self._samples = study.samples_per_simulation()  # W
+        self._window = make_surrogate(case).window
+        self._samples = samples_per_simulation(case, self._window)  # W
         self._check()
         self.steps = self._number_of_steps()
         self.arms = self._online() + self._offline()
         for arm in self.arms:  # what is wrong with any of them is said before the first one starts
-            self.study_of(arm, 0, Path("store.zarr"))
+            self.case_of(arm, 0, Path("store.zarr"))
 
-    def simulating(self, seed: int, store: Path) -> Study:
-        """The study that simulates what the offline arms of a seed train on, into a store."""
-        return self._study_of(
+    def simulating(self, seed: int, store: Path) -> Case:
+        """The case that simulates what the offline arms of a seed train on, into a store."""
+        return self._case_of(
             seed,
             design={"sampler": self._sampler()},
             store={"path": str(store), "keep": "all"},
         )
 
-    def study_of(self, arm: Arm, seed: int, store: Path, simulated: float = 0.0) -> Study:
-        """An arm's study with one of the seeds, counted from 0.
+    def case_of(self, arm: Arm, seed: int, store: Path, simulated: float = 0.0) -> Case:
+        """An arm's case with one of the seeds, counted from 0.
 
         `store` is what `simulating` has filled, which took `simulated` seconds for what the arm
         trains on. Raises StudyError.
@@ -82,7 +86,7 @@ class Plan:
                 "simulations": None if every else arm.simulations,
                 "epochs": self._passes() if self._equal == "samples" else _NEVER,
             }
-        return self._study_of(
+        return self._case_of(
             seed,
             name=arm.name,
             design={
@@ -95,7 +99,7 @@ class Plan:
             store={"keep": "none"},
         )
 
-    def _study_of(self, seed: int, **changes: Any) -> Study:
+    def _case_of(self, seed: int, **changes: Any) -> Case:
         values = self._study.model_dump(mode="json")
         values |= {"seed": self._study.seed + seed, "tracking": {"uri": "none"}}
         for section, settings in changes.items():
@@ -104,9 +108,10 @@ class Plan:
         if values["design"]["sampler"] != "breed":
             values["design"]["breed"] = None
         try:
-            return Study.model_validate(values)
+            study = Study.model_validate(values)
         except ValidationError as error:
             raise StudyError(f"the arm {values['name']}: {explain(error, Study)}") from None
+        return Case(study, solver_of=self._case)
 
     def _online(self) -> list[Arm]:
         config, total = self._study.buffer, self._study.design.simulations
@@ -149,7 +154,7 @@ class Plan:
     def _capacity(self, simulations: int) -> int:
         """Of an offline arm: all that it trains on, so that an epoch is shuffled as a whole; as
         much of it as half of the memory holds, where that is more than the study's buffer."""
-        buffer, sample = self._study.buffer, stored_sample_bytes(self._study)
+        buffer, sample = self._study.buffer, stored_sample_bytes(self._case, self._window)
         return min(simulations * self._samples, max(memory(buffer) // 2 // sample, buffer.capacity))
 
     def _sampler(self) -> str:

@@ -31,6 +31,7 @@ from framework.run.run import HURRY, PATIENCE, Run
 from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.reader import StoreReader
+from framework.study.case import Case
 from framework.study.study import Study
 from framework.tracking.history import Record, read_rows
 from framework.tracking.recorder import Tracking
@@ -39,12 +40,12 @@ from framework.training.model import load_model
 from framework.training.validation import Trajectories, Validation, score, summarise
 
 
-def compare(study: Study, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
+def compare(case: Case, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
     """Train all arms of a study; return the result (see `report.result`).
 
     Raises StudyError before anything starts, and RunError when it cannot be finished.
     """
-    comparing = Comparing(study, seeds, equal)
+    comparing = Comparing(case, seeds, equal)
     comparing.run()
     return comparing.result()
 
@@ -53,17 +54,19 @@ class Comparing:
     """One comparison, in a folder of its own under runs/."""
 
     def __init__(
-        self, study: Study, seeds: int, equal: Equal, folder: RunFolder | None = None
+        self, case: Case, seeds: int, equal: Equal, folder: RunFolder | None = None
     ) -> None:
         """`folder`: of an earlier process, whose comparison is to go on. Raises StudyError."""
         if seeds < SEEDS:
             raise StudyError(
                 f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
             )
+        study = case.study
         check(study.tracking)
         check_gpus(study.ensemble)
+        self.case = case
         self.study = study
-        self._plan = Plan(study, equal)
+        self._plan = Plan(case, equal)
         self.folder = folder or RunFolder.create(f"{study.name}-comparison")
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._interrupted = False
@@ -92,7 +95,9 @@ class Comparing:
     def resumed(cls, folder: RunFolder) -> "Comparing":
         """The comparison of an earlier process. Raises StudyError."""
         record = _read(folder.comparison)
-        return cls(Study.load(folder.study), record["seeds"], record["equal"], folder)
+        return cls(
+            Case(Study.load(folder.study), folder.study), record["seeds"], record["equal"], folder
+        )
 
     def run(self) -> None:
         """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
@@ -132,20 +137,20 @@ class Comparing:
         store = _store(directory)
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
-        study = self._plan.simulating(seed, store)
-        _hold_out(study, directory / "held_out")
-        size = self._simulate(study, seed, store)
+        case = self._plan.simulating(seed, store)
+        _hold_out(case, directory / "held_out")
+        size = self._simulate(case, seed, store)
         shared = _first(StoreReader(str(store)), self._shared())
         for arm in left:
             self._stop_if_interrupted()
             self._run_arm(arm, seed, directory, size, shared)
 
-    def _simulate(self, study: Study, seed: int, store: Path) -> int:
+    def _simulate(self, case: Case, seed: int, store: Path) -> int:
         """Fill the store of a seed, and note how long that takes; its bytes on disk."""
         measured = self._record["simulating"].setdefault(str(seed), [0.0, 0])
         if not measured[1]:  # or nobody would know how long what is there has taken
             shutil.rmtree(store, ignore_errors=True)
-        simulating = Simulating(study)
+        simulating = Simulating(case)
         before = simulating.summary()["simulations"]["completed"]
         started = time.monotonic()
         try:
@@ -179,8 +184,8 @@ class Comparing:
             found |= {"status": "no time", "error": f"simulating alone took {seconds:.0f} s"}
         else:
             try:
-                study = self._plan.study_of(arm, seed, _store(directory), seconds)
-                found |= _measured(folder.finished() or _train(study, folder), seconds)
+                case = self._plan.case_of(arm, seed, _store(directory), seconds)
+                found |= _measured(folder.finished() or _train(case, folder), seconds)
                 if arm.offline:
                     found["simulations"] = arm.simulations
                 found |= _gap(found, folder, shared if arm.sampler != "breed" else None)
@@ -239,26 +244,27 @@ class Comparing:
         write_text(self.folder.comparison, json.dumps(self._record, indent=2) + "\n")
 
 
-def _train(study: Study, folder: RunFolder) -> dict[str, Any]:
+def _train(case: Case, folder: RunFolder) -> dict[str, Any]:
     """Train an arm, or go on with it; its summary. The held-out simulations are there already."""
     with writing(folder.path):
         folder.path.mkdir(exist_ok=True)
         if not folder.held_out.exists():
             folder.held_out.symlink_to(Path("..", "held_out"))
         if not folder.study.exists():
-            study.save(folder.study)
-    run = Run(Study.load(folder.study), folder, pictures=False)
+            case.study.save(folder.study)
+    case = Case(Study.load(folder.study), folder.study, solver_of=case)
+    run = Run(case, folder, pictures=False)
     run.train()
     if run.interrupted:  # when it had trained already, and was only to be kept
         raise KeyboardInterrupt
     return run.summary()
 
 
-def _hold_out(study: Study, directory: Path) -> None:
+def _hold_out(case: Case, directory: Path) -> None:
     """Run the held-out simulations of a seed, but those that are there already."""
-    solver, cpus = study.solver_factory()(), study.validation.cpus
-    validation = Validation(study.surrogate_factory(), solver.stored_steps, cpus, directory)
-    ensemble = make_ensemble(study, study.validation.simulations, 0, None)
+    stored_steps, config = case.solver.stored_steps, case.study.validation
+    validation = Validation(case.make_surrogate, stored_steps, config.cpus, directory)
+    ensemble = make_ensemble(case, config.simulations, 0, None)
     ensemble.resume(validation.load(), [])
     with Interrupts(ensemble.stop) as interrupts:
         try:

@@ -27,8 +27,8 @@ from framework.files import write_text
 from framework.inverse.index.index import Index, index_folder, manifest_checksum
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
 from framework.inverse.search.query import Observed
+from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
-from framework.study.identity import solver_of
 from solvers.base import Solver
 
 FILE = "calibration.json"

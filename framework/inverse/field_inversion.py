@@ -12,8 +12,8 @@ from framework.inverse.observed.field_observation import FieldObservation
 from framework.inverse.posterior import Posterior, fields, of_distances
 from framework.inverse.refine.objective import FieldObjective, Objective
 from framework.inverse.search.field_query import FieldAnswer, FieldMatch, search_fields
+from framework.store.attributes import solver_factory
 from framework.store.reader import StoreReader
-from framework.study.identity import solver_factory
 
 
 class FieldInversion(Inversion):

@@ -28,9 +28,9 @@ from framework.inverse.refine.objective import Objective
 from framework.inverse.refine.refinement import Refinement, refine, stored_simulation
 from framework.inverse.search.field_query import FieldAnswer
 from framework.inverse.search.query import Answer
+from framework.store.attributes import solver_factory, solver_of
 from framework.store.reader import StoreReader
 from framework.study.design import Simulation
-from framework.study.identity import solver_factory, solver_of
 from framework.study.sections import EnsembleConfig
 
 # Refinement begins at the best match, and looks as far as so many of the best differ.

@@ -14,7 +14,7 @@ import textwrap
 from typing import Any, Literal
 
 from framework.simulation.ensemble import MESSAGE_BYTES
-from framework.study.study import Study
+from framework.study.case import Case
 from solvers.base import BatchSolver
 
 # A wait below this share of the time is not worth a word.
@@ -44,9 +44,9 @@ def pace(wait: dict[str, float]) -> Pace:
     return "training" if solvers >= 2 * training else "in turn"
 
 
-def report(summary: dict[str, Any], study: Study) -> str:
+def report(summary: dict[str, Any], case: Case) -> str:
     """A run's summary (see `Figures.summary`) and what to make of it, as lines to print."""
-    return "\n".join(_figures(summary) + _advice(summary, study))
+    return "\n".join(_figures(summary) + _advice(summary, case))
 
 
 def _figures(summary: dict[str, Any]) -> list[str]:
@@ -111,15 +111,15 @@ def _large(number: float) -> str:
     return f"{number / 1000**power:.3g} {prefixes[power]}"
 
 
-def _advice(summary: dict[str, Any], study: Study) -> list[str]:
+def _advice(summary: dict[str, Any], case: Case) -> list[str]:
     """What set the pace and what to change, then what is amiss, then how to go on."""
     lines = []
     if summary["training"]["steps"]:
-        found, changes = (_of_the_store if summary["source"] else _of_the_stream)(summary, study)
+        found, changes = (_of_the_store if summary["source"] else _of_the_stream)(summary, case)
         lines += _fill(found + (" What to change:" if changes else ""))
         for change in changes:
             lines += _fill(f"  - {change}", indent=4)
-    for warning in _warnings(summary, study):
+    for warning in _warnings(summary, case):
         lines += _fill(f"Beware: {warning}")
     if summary["status"] == "interrupted":
         lines.append(f"To go on: millstream resume {summary['run_dir']}")
@@ -130,11 +130,13 @@ def _fill(text: str, indent: int = 0) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def _of_the_stream(summary: dict[str, Any], study: Study) -> tuple[str, list[str]]:
+def _of_the_stream(summary: dict[str, Any], case: Case) -> tuple[str, list[str]]:
     """What set the pace, and what to change."""
     if not summary["training"]["steps_while_simulating"]:
         found = "The simulations were over before training began."
-        return found, [f"a lower buffer.watermark (now {study.buffer.watermark}), to begin sooner"]
+        return found, [
+            f"a lower buffer.watermark (now {case.study.buffer.watermark}), to begin sooner"
+        ]
     solvers, training, transport = (
         _percent(summary["wait"][who]) for who in ("solvers", "training", "transport")
     )
@@ -149,25 +151,25 @@ def _of_the_stream(summary: dict[str, Any], study: Study) -> tuple[str, list[str
                     f" Transport is next: it waited only {transport}, so that more solvers alone "
                     "will help little."
                 )
-            return found, _faster_solvers(study) + _more_draws(study)
+            return found, _faster_solvers(case) + _more_draws(case)
         case "training":
             found = (
                 f"Training sets the pace: the solvers waited {solvers} of the time to hand over "
                 f"their samples, training {training} for them."
             )
-            return found, _faster_training(summary, study)
+            return found, _faster_training(summary, case)
         case "transport":
             found = (
                 f"Transport sets the pace: the solvers waited {solvers} of the time to hand over "
                 f"their samples, training {training} for them, and what carries them {transport}."
             )
-            return found, _lighter_transport(study)
+            return found, _lighter_transport(case)
         case "in turn":
             found = (
                 f"Solvers and training take turns to wait ({solvers} and {training} of the time): "
                 "the samples come in bursts."
             )
-            return found, _smoother_stream(study)
+            return found, _smoother_stream(case)
         case "all alike":
             found = (
                 f"Nobody waited much (solvers {solvers}, training {training} of the time): they "
@@ -176,12 +178,12 @@ def _of_the_stream(summary: dict[str, Any], study: Study) -> tuple[str, list[str
             return found, []
 
 
-def _of_the_store(summary: dict[str, Any], study: Study) -> tuple[str, list[str]]:
+def _of_the_store(summary: dict[str, Any], case: Case) -> tuple[str, list[str]]:
     """What set the pace of training from a store, and what to change."""
-    waited, capacity = summary["training"]["wait_fraction"], study.buffer.capacity
+    waited, capacity = summary["training"]["wait_fraction"], case.study.buffer.capacity
     found = f"training waited {_percent(waited)} of the time for the store."
     if waited < _MUCH:
-        return f"Training sets the pace: {found}", _faster_training(summary, study)
+        return f"Training sets the pace: {found}", _faster_training(summary, case)
     changes = ["a copy of the store on a faster disk (training.source)"]
     if capacity < summary["samples"]["produced"]:
         changes.append(
@@ -191,51 +193,51 @@ def _of_the_store(summary: dict[str, Any], study: Study) -> tuple[str, list[str]
     return f"Reading sets the pace: {found}", changes
 
 
-def _faster_solvers(study: Study) -> list[str]:
-    ensemble, changes = study.ensemble, []
-    solver = study.solver_factory()()
-    if study.deterministic:
+def _faster_solvers(case: Case) -> list[str]:
+    ensemble, changes = case.study.ensemble, []
+    solver = case.solver
+    if case.study.deterministic:
         changes.append("deterministic: false (now true), which permits more than one actor")
-    elif not _machine_is_full(study):
+    elif not _machine_is_full(case):
         changes.append(f"more solvers at once (ensemble.actors, now {ensemble.actors})")
     if isinstance(solver, BatchSolver):
         changes.append(
             f"more simulations in one call (ensemble.group_size, now {ensemble.group_size})"
         )
-    if not (_on_a_cluster(study) or study.deterministic):
-        full = f", as {_cpus(study)}" if _machine_is_full(study) else ""
+    if not (_on_a_cluster(case) or case.study.deterministic):
+        full = f", as {_cpus(case)}" if _machine_is_full(case) else ""
         changes.append(f"the machines of a cluster (ensemble.address, now none){full}")
     return changes or [f"more solvers at once (ensemble.actors, now {ensemble.actors})"]
 
 
-def _more_draws(study: Study) -> list[str]:
+def _more_draws(case: Case) -> list[str]:
     """Use for the time that training has."""
-    if study.buffer.kind != "reservoir":
+    if case.study.buffer.kind != "reservoir":
         return [
-            f"a reservoir (buffer.kind, now {study.buffer.kind}), from which training may draw "
-            "samples again meanwhile"
+            f"a reservoir (buffer.kind, now {case.study.buffer.kind}), from which training may "
+            "draw samples again meanwhile"
         ]
     return [
         "more draws of each sample meanwhile (the second number of buffer.replay, now "
-        f"{_replay(study)})"
+        f"{_replay(case)})"
     ]
 
 
-def _faster_training(summary: dict[str, Any], study: Study) -> list[str]:
+def _faster_training(summary: dict[str, Any], case: Case) -> list[str]:
     changes = []
     if summary["training"]["device"] == "cpu":
         changes.append("a GPU (training ran on the CPU)")
     changes += [
-        f"larger batches (training.batch_size, now {study.training.batch_size})",
-        f"a smaller surrogate (surrogate, now {study.surrogate.name})",
+        f"larger batches (training.batch_size, now {case.study.training.batch_size})",
+        f"a smaller surrogate (surrogate, now {case.study.surrogate.name})",
     ]
     if summary["source"] is not None:
         return changes
-    if study.buffer.replay[0] > 1:
+    if case.study.buffer.replay[0] > 1:
         changes.append(
-            f"fewer draws of each sample (the first number of buffer.replay, now {_replay(study)})"
+            f"fewer draws of each sample (the first number of buffer.replay, now {_replay(case)})"
         )
-    actors = study.ensemble.actors
+    actors = case.study.ensemble.actors
     enough = math.ceil(actors * (1 - summary["wait"]["solvers"]))
     if 0 < enough < actors:
         changes.append(
@@ -245,38 +247,38 @@ def _faster_training(summary: dict[str, Any], study: Study) -> list[str]:
     return changes
 
 
-def _lighter_transport(study: Study) -> list[str]:
-    solver, changes = study.solver_factory()(), []
+def _lighter_transport(case: Case) -> list[str]:
+    solver, changes = case.solver, []
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
-    group_bytes = study.ensemble.group_size * solver.stored_steps * step_bytes
+    group_bytes = case.study.ensemble.group_size * solver.stored_steps * step_bytes
     if group_bytes <= MESSAGE_BYTES / 2 and isinstance(solver, BatchSolver):
         changes.append(
-            f"larger messages (ensemble.group_size, now {study.ensemble.group_size}: a message has "
-            f"{group_bytes / 2**20:.2g} MiB, and {MESSAGE_BYTES / 2**20:g} would do)"
+            f"larger messages (ensemble.group_size, now {case.study.ensemble.group_size}: a "
+            f"message has {group_bytes / 2**20:.2g} MiB, and {MESSAGE_BYTES / 2**20:g} would do)"
         )
     changes.append(
         f"fewer stored steps (now {solver.stored_steps}) or grid points (now "
         f"{' x '.join(map(str, solver.grid.shape))})"
     )
-    if study.ensemble.actors > 1 and _machine_is_full(study):
+    if case.study.ensemble.actors > 1 and _machine_is_full(case):
         changes.append(
-            f"fewer solvers (ensemble.actors, now {study.ensemble.actors}), as {_cpus(study)}"
+            f"fewer solvers (ensemble.actors, now {case.study.ensemble.actors}), as {_cpus(case)}"
         )
     return changes
 
 
-def _smoother_stream(study: Study) -> list[str]:
-    changes = [f"a larger buffer.capacity (now {study.buffer.capacity})"]
-    if study.buffer.kind == "reservoir":
-        changes.append(f"a wider buffer.replay (now {_replay(study)})")
-    if study.ensemble.group_size > 1:
-        changes.append(f"a smaller ensemble.group_size (now {study.ensemble.group_size})")
+def _smoother_stream(case: Case) -> list[str]:
+    changes = [f"a larger buffer.capacity (now {case.study.buffer.capacity})"]
+    if case.study.buffer.kind == "reservoir":
+        changes.append(f"a wider buffer.replay (now {_replay(case)})")
+    if case.study.ensemble.group_size > 1:
+        changes.append(f"a smaller ensemble.group_size (now {case.study.ensemble.group_size})")
     return changes
 
 
-def _warnings(summary: dict[str, Any], study: Study) -> list[str]:
+def _warnings(summary: dict[str, Any], case: Case) -> list[str]:
     """What is amiss, however fast it was."""
-    warnings = [*_of_the_error(summary, study), *_of_the_samples(summary, study)]
+    warnings = [*_of_the_error(summary, case), *_of_the_samples(summary, case)]
     if quarantined := summary["quarantined"]:
         first = quarantined[0]
         values = ", ".join(f"{name} = {value:.4g}" for name, value in first["parameters"].items())
@@ -289,16 +291,16 @@ def _warnings(summary: dict[str, Any], study: Study) -> list[str]:
         )
     seconds = summary["checkpoint"]["seconds"]
     if seconds > _CHECKPOINTS * summary["seconds"]:
-        every = study.checkpoint.every_seconds
+        every = case.study.checkpoint.every_seconds
         warnings.append(
             f"training stood still for checkpoints {_percent(seconds / summary['seconds'])} of the "
             f"time: write them less often (checkpoint.every_seconds, now {every:g}), or make them "
-            f"smaller (buffer.capacity, now {study.buffer.capacity})."
+            f"smaller (buffer.capacity, now {case.study.buffer.capacity})."
         )
     return warnings
 
 
-def _of_the_error(summary: dict[str, Any], study: Study) -> list[str]:
+def _of_the_error(summary: dict[str, Any], case: Case) -> list[str]:
     validation = summary["validation"]
     if not validation or validation["relative_l2"]["mean"] is None:
         return []
@@ -313,50 +315,50 @@ def _of_the_error(summary: dict[str, Any], study: Study) -> list[str]:
     return [
         f"the surrogate's error ({_error(error)}) is not below that of {' and '.join(better)}: it "
         "has learnt little. Train for longer, on more simulations (design.simulations, now "
-        f"{study.design.simulations}) or more draws of each sample, or change "
-        f"training.learning_rate (now {study.training.learning_rate:g}) or the surrogate."
+        f"{case.study.design.simulations}) or more draws of each sample, or change "
+        f"training.learning_rate (now {case.study.training.learning_rate:g}) or the surrogate."
     ]
 
 
-def _of_the_samples(summary: dict[str, Any], study: Study) -> list[str]:
+def _of_the_samples(summary: dict[str, Any], case: Case) -> list[str]:
     samples, warnings = summary["samples"], []
-    limits = study.training.stop.model_dump(exclude_none=True)
+    limits = case.study.training.stop.model_dump(exclude_none=True)
     if samples["untrained"] and summary["status"] == "done" and limits:
         stop = ", ".join(f"{name}: {value}" for name, value in limits.items())
         warnings.append(
             f"{samples['untrained']} samples were computed and not trained on: training.stop "
             f"({stop}) came first. With `stop: drained` none is left."
         )
-    least, most = study.buffer.replay
+    least, most = case.study.buffer.replay
     ratio = samples["drawn"] / max(samples["received"], 1)
     if summary["source"] is None and most > least and ratio >= _NEARLY * most:
         warnings.append(
             f"samples were drawn {ratio:.1f} times each, all that buffer.replay (now "
-            f"{_replay(study)}) permits: training could have drawn more."
+            f"{_replay(case)}) permits: training could have drawn more."
         )
     return warnings
 
 
-def _on_a_cluster(study: Study) -> bool:
-    return bool(study.ensemble.address or os.environ.get("RAY_ADDRESS"))
+def _on_a_cluster(case: Case) -> bool:
+    return bool(case.study.ensemble.address or os.environ.get("RAY_ADDRESS"))
 
 
-def _machine_is_full(study: Study) -> bool:
+def _machine_is_full(case: Case) -> bool:
     """Whether another solver beside training would have to share a CPU of this machine."""
-    ensemble = study.ensemble
-    if _on_a_cluster(study):
+    ensemble = case.study.ensemble
+    if _on_a_cluster(case):
         return False
     return (ensemble.actors + 1) * ensemble.cpus_per_actor + 1 > len(os.sched_getaffinity(0))
 
 
-def _cpus(study: Study) -> str:
-    cpus, actors = len(os.sched_getaffinity(0)), study.ensemble.actors
+def _cpus(case: Case) -> str:
+    cpus, actors = len(os.sched_getaffinity(0)), case.study.ensemble.actors
     solvers = "1 solver" if actors == 1 else f"{actors} solvers"
     return f"{solvers} and training take this machine's {cpus} CPUs"
 
 
-def _replay(study: Study) -> str:
-    least, most = study.buffer.replay
+def _replay(case: Case) -> str:
+    least, most = case.study.buffer.replay
     return f"[{least:g}, {most:g}]"
 
 

@@ -1,6 +1,5 @@
 """The parts that a study's commands share, made as the study says. Raises StudyError."""
 
-import math
 import os
 from itertools import chain
 
@@ -14,75 +13,77 @@ from framework.store.reader import StoreReader
 from framework.stream.buffer import Buffer, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.stored import StoredSamples, check_source
+from framework.study.case import Case
 from framework.study.design import Design
 from framework.study.identity import identity
 from framework.study.sections import BufferConfig
-from framework.study.study import Study
+from framework.study.streams import Stream, derived_seed
+from framework.training.surrogate import samples_per_simulation
 
 
-def make_batches(study: Study, window: int) -> Buffer | StoredSamples:
+def make_batches(case: Case, window: int) -> Buffer | StoredSamples:
     """What is trained from: an empty buffer, or the store that `training.source` names."""
-    solver, config = study.solver_factory()(), study.buffer
-    batch_size, shape = study.training.batch_size, (len(solver.fields), *solver.grid.shape)
+    study, config = case.study, case.study.buffer
+    batch_size, shape = study.training.batch_size, case.field_shape
     if study.training.source:
-        _check_memory(config, stored_sample_bytes(study))
+        _check_memory(config, stored_sample_bytes(case, window))
         source = StoreReader(study.training.source)
-        check_source(source, identity(study, study.store))
+        check_source(source, identity(case))
         epochs, count = study.training.epochs, study.training.simulations
         return StoredSamples(source, config, batch_size, window, epochs, study.seed, count)
-    _check_memory(config, 4 * window * math.prod(shape))
-    parameters, in_turn = len(solver.parameters), study.deterministic
+    _check_memory(config, window * case.step_bytes)
+    parameters, in_turn = len(case.space), study.deterministic
+    seed = derived_seed(study.seed, Stream.BUFFER, 0)
     try:
-        return make_buffer(config, batch_size, window, parameters, shape, study.seed, in_turn)
+        return make_buffer(config, batch_size, window, parameters, shape, seed, in_turn)
     except ValueError as error:
         raise StudyError(str(error)) from None
 
 
-def make_breeding(study: Study, ledger: Ledger) -> BredDesign | None:
+def make_breeding(case: Case, ledger: Ledger) -> BredDesign | None:
     """The design of a study whose simulations are bred; None if it is fixed in advance."""
+    study, parameters = case.study, case.solver.parameters
     if study.design.sampler != "breed":
         return None
-    parameters, batch_size = study.solver_factory()().parameters, study.training.batch_size
-    return BredDesign(study.design, parameters, study.seed, ledger, batch_size)
+    return BredDesign(study.design, parameters, study.seed, ledger, study.training.batch_size)
 
 
 def make_ensemble(
-    study: Study, held_out: int, training: int, store: Store | None, design: Design | None = None
+    case: Case, held_out: int, training: int, store: Store | None, design: Design | None = None
 ) -> Ensemble:
     """Runs so many simulations of each kind, the held-out ones first; writes the others.
 
     `design`: whose they are; without it, the study's, which then is fixed in advance.
     """
-    solver, design = study.solver_factory()(), design or study.make_design()
+    config, stored_steps, design = (
+        case.study.ensemble,
+        case.solver.stored_steps,
+        design or case.design,
+    )
     first, then = map(design.held_out, range(held_out)), map(design.start, range(training))
-    step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     ensemble = Ensemble(
-        study.solver_factory(),
-        study.ensemble,
+        case.make_solver,
+        config,
         chain(first, then),
         held_out + training,
-        solver.stored_steps,
-        steps_per_block(study.ensemble.group_size, solver.stored_steps, step_bytes),
+        stored_steps,
+        steps_per_block(config.group_size, stored_steps, case.step_bytes),
     )
     if store:
         ensemble.store(store.writer())
     return ensemble
 
 
-def open_store(study: Study, breeding: BredDesign | None = None) -> Store | None:
+def open_store(case: Case, breeding: BredDesign | None = None) -> Store | None:
     """The study's store, new or continued; None if it keeps none. Raises RunError, too.
 
     Of what was bred, a store that is continued may hold nothing but what `breeding` has decided.
     """
+    study = case.study
     if study.store.keep == "none":
         return None
-    store = Store.open(
-        study.store.location(study.name),
-        study.store,
-        identity(study, study.store),
-        study.solver_factory()(),
-        study.design.simulations,
-    )
+    place = study.store.location(study.name)
+    store = Store.open(place, study.store, identity(case), case.solver, study.design.simulations)
     if breeding:
         try:
             breeding.check(store)
@@ -92,11 +93,10 @@ def open_store(study: Study, breeding: BredDesign | None = None) -> Store | None
     return store
 
 
-def stored_sample_bytes(study: Study) -> int:
+def stored_sample_bytes(case: Case, window: int) -> int:
     """The memory that a sample from a store takes: those of a simulation share its steps."""
-    solver = study.solver_factory()()
-    simulation = 4 * solver.stored_steps * len(solver.fields) * math.prod(solver.grid.shape)
-    return -(-simulation // study.samples_per_simulation())
+    simulation = case.solver.stored_steps * case.step_bytes
+    return -(-simulation // samples_per_simulation(case, window))
 
 
 def memory(config: BufferConfig) -> int:

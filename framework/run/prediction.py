@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from framework.errors import StudyError
 from framework.pictures.fields import Trajectory, draw_trajectories
 from framework.pictures.style import STYLE
+from framework.study.case import Case
 from framework.study.component import their_mistakes
-from framework.study.study import Study
 from framework.tracking.sender import download
 from framework.training.model import load_model
 from solvers.base import ParameterSpace, Solver
@@ -48,8 +48,8 @@ class Prediction:
 
 def load_surrogate(
     run_or_model: str | Path, overrides: Sequence[str] = ()
-) -> tuple[Study, Surrogate]:
-    """The study and the trained surrogate of a run's directory, of a model's folder, or of a model
+) -> tuple[Case, Surrogate]:
+    """The case and the trained surrogate of a run's directory, of a model's folder, or of a model
     registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
 
     `overrides` as in `load_model`. Raises StudyError, and RunError if MLflow cannot be reached.
@@ -83,8 +83,8 @@ def predict(
     parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
     the solver cannot start from the parameters; and as `load_surrogate`.
     """
-    study, surrogate = load_surrogate(run_or_model, overrides)
-    solver, problem = study.solver_factory()(), surrogate.problem
+    case, surrogate = load_surrogate(run_or_model, overrides)
+    solver, problem = case.solver, surrogate.problem
     _check(parameters, problem)
     values = np.array([parameters[name] for name in problem.names], dtype=np.float64)
     t = solver.times(values)
@@ -92,7 +92,7 @@ def predict(
         _check_times(t, surrogate)
     initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
     if surrogate.mode == "autoregressive":
-        initial = _initial(solver, values, study.seed)
+        initial = _initial(solver, values, case.study.seed)
     steps = surrogate.rollout(
         torch.tensor(values[None]),
         torch.tensor(t[None]),
@@ -103,9 +103,8 @@ def predict(
         raise StudyError(
             f"the surrogate of {run_or_model} predicts NaN or infinity: its training diverged"
         )
-    space = study.make_design().space
     ordered = {name: parameters[name] for name in problem.names}
-    return Prediction(ordered, t, field, solver, space)
+    return Prediction(ordered, t, field, solver, case.space)
 
 
 def draw(prediction: Prediction, path: Path) -> None:

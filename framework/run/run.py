@@ -51,6 +51,7 @@ from framework.simulation.ensemble import Quarantined
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics, Reception
 from framework.stream.stored import StoredSamples
+from framework.study.case import Case
 from framework.study.identity import identity, study_hash
 from framework.study.study import Study
 from framework.tracking.history import History
@@ -58,6 +59,7 @@ from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check
 from framework.training.checkpoint import Checkpoints
 from framework.training.model import save_model
+from framework.training.surrogate import make_surrogate
 from framework.training.trainer import Trainer
 from framework.training.validation import Validation
 
@@ -67,12 +69,12 @@ _CHECK_STEPS = 20
 PATIENCE, HURRY = 60.0, 5.0
 
 
-def train(study: Study) -> dict[str, Any]:
+def train(case: Case) -> dict[str, Any]:
     """Simulate, stream and train as the study says; return the summary (see `Figures.summary`).
 
     Raises StudyError before Ray is started, and RunError when the run cannot be finished.
     """
-    run = Run(study)
+    run = Run(case)
     run.train()
     return run.summary()
 
@@ -87,7 +89,7 @@ def resume(directory: str | Path) -> dict[str, Any]:
     if finished := folder.finished():
         send_what_is_left(study, folder)
         return finished
-    run = Run(study, folder)
+    run = Run(Case(study, folder.study), folder)
     run.train()
     return run.summary()
 
@@ -100,15 +102,14 @@ def send_what_is_left(study: Study, folder: RunFolder) -> None:
 class Run:
     """One training run, in a folder of its own under runs/."""
 
-    def __init__(
-        self, study: Study, folder: RunFolder | None = None, pictures: bool = True
-    ) -> None:
+    def __init__(self, case: Case, folder: RunFolder | None = None, pictures: bool = True) -> None:
         """`folder`: of an earlier process, whose run is to go on. `pictures`: whether to draw any.
 
         Checks everything that can be checked before anything starts; raises StudyError, and
         RunError where a folder cannot be made.
         """
-        self.study = study
+        self.case = case
+        self.study = study = case.study
         self._status = "new"
         self._interrupted = False
         self._pictures = pictures
@@ -117,19 +118,18 @@ class Run:
         check_gpus(study.ensemble)
         if study.deterministic:
             _be_deterministic()
-        torch.manual_seed(study.seed)
-        self.surrogate = study.surrogate_factory()()
-        solver = study.solver_factory()()
+        self.surrogate = make_surrogate(case)
+        solver = case.solver
         self._ledger = Ledger(solver.stored_steps, self.surrogate.window)
-        self._buffer = make_batches(study, self.surrogate.window)
-        self._breeding = make_breeding(study, self._ledger)
-        self._design = self._breeding or study.make_design()
+        self._buffer = make_batches(case, self.surrogate.window)
+        self._breeding = make_breeding(case, self._ledger)
+        self._design = self._breeding or case.design
         if self._breeding and folder:
             self._breeding.load(folder.design)
-        self._store = None if study.training.source else open_store(study, self._breeding)
+        self._store = None if study.training.source else open_store(case, self._breeding)
         self.folder = folder or RunFolder.create(study.name)
         self._ensemble = make_ensemble(
-            study,
+            case,
             study.validation.simulations,
             0 if study.training.source else study.design.simulations,
             self._store,
@@ -147,7 +147,7 @@ class Run:
             self._breeding,
         )
         self._validation = Validation(
-            study.surrogate_factory(),
+            case.make_surrogate,
             solver.stored_steps,
             study.validation.cpus,
             self.folder.held_out,
@@ -389,7 +389,7 @@ class Run:
         return {
             "path": None,
             "simulations": self.study.design.simulations,
-            "hash": study_hash(identity(self.study, self.study.store)),
+            "hash": study_hash(identity(self.case)),
         }
 
     def _display(self) -> Display:
@@ -409,7 +409,7 @@ class Run:
 
     def _compare(self, simulation: int) -> Comparison:
         """The surrogate's prediction of a held-out simulation, beside the simulation."""
-        solver, trajectory = self.study.solver_factory()(), self._validation.trajectory(simulation)
+        solver, trajectory = self.case.solver, self._validation.trajectory(simulation)
         device = self._trainer.device
         self.surrogate.eval()
         rollout = self.surrogate.rollout(
@@ -423,7 +423,7 @@ class Run:
             trajectory.times[0],
             trajectory.fields[0],
             np.stack([fields[0].float().cpu().numpy() for fields in rollout]),
-            self.study.make_design().space,
+            self.case.space,
             solver.fields,
             solver.grid,
         )

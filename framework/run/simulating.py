@@ -21,16 +21,16 @@ from framework.simulation.cluster import check_gpus, ray_for
 from framework.simulation.ensemble import Ensemble
 from framework.store.owner import Store
 from framework.stream.ledger import Ledger, ReplayMismatchError
-from framework.study.study import Study
+from framework.study.case import Case
 from framework.tracking.history import Record
 
 
-def simulate(study: Study) -> dict[str, Any]:
+def simulate(case: Case) -> dict[str, Any]:
     """Run the study's simulations into its store; return the summary (see `Simulating.summary`).
 
     Raises StudyError before Ray is started, and RunError when it cannot be finished.
     """
-    simulating = Simulating(study)
+    simulating = Simulating(case)
     simulating.run()
     return simulating.summary()
 
@@ -38,25 +38,27 @@ def simulate(study: Study) -> dict[str, Any]:
 class Simulating:
     """One such run."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, case: Case) -> None:
+        study = case.study
         check_gpus(study.ensemble)
         if study.design.sampler == "breed":
             raise StudyError(
                 "design.sampler is breed, but nothing is trained whose losses could decide what "
                 "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
             )
-        store = open_store(study)
+        store = open_store(case)
         if store is None:
             raise StudyError(
                 "store.keep is none, so nothing would be kept of what is simulated: set it to all, "
                 "last, or a number n to keep every n-th step"
             )
+        self._case = case
         self._study = study
         self._store = store
-        self._ensemble = make_ensemble(study, 0, study.design.simulations, store)
+        self._ensemble = make_ensemble(case, 0, study.design.simulations, store)
         self._ensemble.resume(store.completed, [])
-        self._stored_steps = study.solver_factory()().stored_steps
-        self._names = study.make_design().space.names
+        self._stored_steps = case.solver.stored_steps
+        self._names = case.space.names
         self._interrupted = False
         self._seconds = 0.0
         self._started = time.monotonic()
@@ -98,8 +100,7 @@ class Simulating:
         """Draw some of what is stored, beside a local store; return where. Raises RunError."""
         path = self._store.path
         picture = Path(path.rpartition("/")[2] if "://" in path else path).with_suffix(".png")
-        study = self._study
-        draw_store(path, study.solver_factory()(), study.make_design().space, picture)
+        draw_store(path, self._case.solver, self._case.space, picture)
         return picture
 
     def _interrupt(self) -> None:

@@ -40,8 +40,9 @@ from framework.errors import StudyError
 from framework.files import writing
 from framework.store.owner import Store
 from framework.stream.ledger import Decision, Ledger
-from framework.study.design import Design, Simulation, simulation_seed
+from framework.study.design import Design, Simulation
 from framework.study.sections import DesignConfig
+from framework.study.streams import Stream, derived_seed, generator
 from solvers.base import ParameterSpace
 
 Floats = NDArray[np.float64]
@@ -288,7 +289,7 @@ class BredDesign(Design):
             temporary.replace(path)
 
     def _simulation(self, id: int, decision: Decision) -> Simulation:
-        return Simulation(id, decision.parameters, simulation_seed(self._seed, 0, id))
+        return Simulation(id, decision.parameters, derived_seed(self._seed, Stream.SIMULATION, id))
 
     def _write(self, simulation: Simulation, decision: Decision) -> None:
         if self._file is None:
@@ -302,7 +303,7 @@ class BredDesign(Design):
 
     def _decide(self, id: int) -> Decision:
         """A function of the seed, the id and the losses that are known by now."""
-        random = np.random.default_rng([self._seed, 5, id])
+        random = generator(self._seed, Stream.BREEDING, id)
         simulations, scores = self._losses.scores()
         known = len(simulations) >= _FEWEST_PARENTS and scores.any()
         if not known:

@@ -20,9 +20,9 @@ from zarr.core.chunk_key_encodings import ChunkKeyEncodingLike
 from zarr.core.sync import sync
 
 from framework.errors import StudyError
+from framework.study.identity import FORMAT
 from solvers.base import Solver
 
-FORMAT = 2
 # A chunk of a field is about this large before compression.
 CHUNK_BYTES = 4 * 2**20
 # A chunk of the other arrays is at most this large and this long: a commit rewrites one of each.

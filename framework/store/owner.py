@@ -38,6 +38,7 @@ from zarr.errors import GroupNotFoundError
 
 from framework.errors import RunError, StudyError
 from framework.files import absolute, locked
+from framework.store.attributes import attributes
 from framework.store.layout import (
     OF_SIMULATIONS,
     array_of,
@@ -51,7 +52,7 @@ from framework.store.layout import (
     zarr_store,
 )
 from framework.store.writer import StoreWriter
-from framework.study.identity import attributes, first_difference
+from framework.study.identity import first_difference, streams_version
 from framework.study.sections import StoreConfig, kept_steps
 from solvers.base import Solver
 
@@ -233,6 +234,12 @@ def _prepare(
         dtype, compression = config.dtype, config.compression
         group = create(store, solver, simulations, steps, dtype, compression, overwrite)
         group.attrs.update(attributes(config, identity, solver))
+    elif (there := streams_version(attributes_of(group)["study"])) != streams_version(identity):
+        raise StudyError(
+            f"store.path is {path}, whose simulations were drawn by version {there} of the random "
+            "streams and priors, but this Millstream draws by version "
+            f"{streams_version(identity)}: it can be read, but nothing can be added to it; {remedy}"
+        )
     elif difference := first_difference(attributes_of(group)["study"], identity):
         raise StudyError(
             f"store.path is {path}, the store of another study: {difference}; {remedy}"

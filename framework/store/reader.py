@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from framework.errors import RunError, StudyError
 from framework.files import absolute
 from framework.store.layout import (
-    FORMAT,
     array_of,
     attributes_of,
     read,
     what_zarr_says,
     zarr_store,
 )
+from framework.study.identity import FORMAT
 
 
 class StoreReader:

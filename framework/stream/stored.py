@@ -24,6 +24,7 @@ from framework.store.reader import StoreReader
 from framework.stream.buffer import Batch
 from framework.study.identity import first_difference
 from framework.study.sections import BufferConfig
+from framework.study.streams import Stream, generator
 
 # Windows for the statistics are handed over in pieces of about this size.
 _PIECE_BYTES = 4 * 2**20
@@ -204,12 +205,12 @@ class StoredSamples:
         p = position // (self._rows * self._windows)
         if self._portion == (self._epoch, p):
             return
-        epoch = np.random.default_rng([self._seed, self._epoch, 0])
+        epoch = generator(self._seed, Stream.EPOCH, self._epoch)
         shuffled = epoch.permutation(self._simulations)[p * self._rows : (p + 1) * self._rows]
         self._read(np.sort(shuffled))
         if self._closed.is_set():
             return
-        order = np.random.default_rng([self._seed, self._epoch, 1 + p])
+        order = generator(self._seed, Stream.PORTION, self._epoch, p)
         self._order = order.permutation(len(self))
         self._portion = (self._epoch, p)
         if self._epoch == 0:

@@ -1,7 +1,7 @@
 """Solvers and surrogates by name: how a study finds them and checks their settings.
 
 A component's settings are its constructor's arguments, checked by pydantic against their
-annotations, so a component declares them once, in plain Python.
+annotations. Those of Millstream's own components stand in tables too, which import nothing slow.
 """
 
 import difflib
@@ -11,11 +11,14 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+import solvers.table
+import surrogates.table
 from framework.study.section import Section
 
 
@@ -44,51 +47,88 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
         ) from None
 
 
-def find(name: str, kind: str, registered: Mapping[str, str], base: type[Any]) -> type[Any]:
-    """The class with a registered name or an import path `package.module:Class`.
+@dataclass(frozen=True)
+class Kind:
+    """A section that names a component: the names that are known, and what others have to be."""
 
-    Raises ValueError if there is none, or if it is not a subclass of `base`.
+    section: str
+    table: Mapping[str, Any]  # name -> an entry with its `path` and its `settings`
+    base: str  # module:Class, of which a component is a subclass
+    leading: int  # arguments of the constructor that are no settings
+
+
+SOLVER = Kind("solver", solvers.table.TABLE, "solvers.base:Solver", 0)
+SURROGATE = Kind("surrogate", surrogates.table.TABLE, "surrogates.base:Surrogate", 1)
+
+
+def check_settings(component: Component, kind: Kind) -> None:
+    """Check the name and, of a component that the table knows, the settings.
+
+    Imports no component: those with an import path are left for `find` and `factory`. Raises
+    ValueError.
     """
-    path = registered.get(name, name)
-    module, colon, attribute = path.partition(":")
-    if not colon:
-        near = difflib.get_close_matches(name, registered, n=1)
+    if component.name in kind.table:
+        _validated(component, kind, kind.table[component.name].settings, 0)
+    elif ":" not in component.name:
+        near = difflib.get_close_matches(component.name, kind.table, n=1)
         raise ValueError(
-            f"{kind}.name is {name}: it must be one of {', '.join(registered)}, "
+            f"{kind.section}.name is {component.name}: it must be one of {', '.join(kind.table)}, "
             "or an import path such as my_package.wave:Wave"
             + (f"; did you mean {near[0]}?" if near else "")
         )
-    with their_mistakes(f"{kind}.name is {name}: importing {module} failed"):
+
+
+def find(component: Component, kind: Kind) -> type[Any]:
+    """Import the component's class. Raises ValueError if it is not there or of another kind."""
+    check_settings(component, kind)
+    named = f"{kind.section}.name is {component.name}"
+    known = kind.table.get(component.name)
+    module, _, attribute = (known.path if known else component.name).partition(":")
+    with their_mistakes(f"{named}: importing {module} failed"):
         loaded = importlib.import_module(module)
     found = getattr(loaded, attribute, None)
     if found is None:
-        raise ValueError(f"{kind}.name is {name}: {module} has no {attribute}")
+        raise ValueError(f"{named}: {module} has no {attribute}")
+    base_module, _, base_name = kind.base.partition(":")
+    base = getattr(importlib.import_module(base_module), base_name)
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ValueError(f"{kind}.name is {name}: that is not a subclass of {base.__name__}")
+        raise ValueError(f"{named}: that is not a subclass of {base_name}")
     return found
 
 
-def factory(
-    component: Component, kind: str, registered: Mapping[str, str], base: type[Any], *leading: Any
-) -> Callable[[], Any]:
+def factory(component: Component, kind: Kind, *leading: Any) -> Callable[[], Any]:
     """The component's class with its settings filled in; `leading` arguments come before them.
 
     Raises ValueError if the component is not found or a setting is wrong.
     """
-    found: Callable[..., Any] = find(component.name, kind, registered, base)
-    with their_mistakes(f"{kind}.name is {component.name}: reading its settings failed"):
-        model = settings_of(found, len(leading))
-    try:
-        settings = model.model_validate(component.model_extra)
-    except ValidationError as error:
-        raise ValueError(explain(error, model, kind)) from None
+    found: Callable[..., Any] = find(component, kind)
+    settings = _validated(component, kind, found, kind.leading)
     return partial(found, *leading, **dict(settings))
 
 
-def settings_of(component: Callable[..., Any], leading: int) -> type[Section]:
-    """A model of the arguments of a component's constructor, without the `leading` ones."""
-    hints = get_type_hints(component.__init__, include_extras=True)
-    parameters = list(inspect.signature(component).parameters.values())[leading:]
+def settings_with_defaults(component: Component, kind: Kind) -> dict[str, Any]:
+    """All settings of a component as plain values, those that were not given, too."""
+    return _validated(component, kind, find(component, kind), kind.leading).model_dump(mode="json")
+
+
+def _validated(
+    component: Component, kind: Kind, declared_by: Callable[..., Any], leading: int
+) -> Section:
+    """The settings, checked against the signature that declares them. Raises ValueError."""
+    with their_mistakes(f"{kind.section}.name is {component.name}: reading its settings failed"):
+        model = settings_of(declared_by, leading)
+    try:
+        return model.model_validate(component.model_extra)
+    except ValidationError as error:
+        raise ValueError(explain(error, model, kind.section)) from None
+
+
+def settings_of(declared_by: Callable[..., Any], leading: int) -> type[Section]:
+    """A model of the arguments of a constructor, or of a function, without the `leading` ones."""
+    # Of a class, the constructor; of a function, itself.
+    signed = getattr(declared_by, "__init__") if isinstance(declared_by, type) else declared_by  # noqa: B009
+    hints = get_type_hints(signed, include_extras=True)
+    parameters = list(inspect.signature(declared_by).parameters.values())[leading:]
     fields: dict[str, Any] = {
         parameter.name: (
             hints.get(parameter.name, Any),
@@ -96,16 +136,16 @@ def settings_of(component: Callable[..., Any], leading: int) -> type[Section]:
         )
         for parameter in parameters
     }
-    return create_model(component.__name__, __base__=Section, **fields)
+    return create_model(declared_by.__name__, __base__=Section, **fields)
 
 
-def describe(name: str, component: type[Any], leading: int) -> dict[str, str]:
+def describe(name: str, declared_by: Callable[..., Any], leading: int = 0) -> dict[str, str]:
     """A component's name, the first sentence of its documentation, and its settings."""
     settings = (
         key if field.is_required() else f"{key}={field.default}"
-        for key, field in settings_of(component, leading).model_fields.items()
+        for key, field in settings_of(declared_by, leading).model_fields.items()
     )
-    text = " ".join((inspect.getdoc(component) or "").partition("\n\n")[0].split())
+    text = " ".join((inspect.getdoc(declared_by) or "").partition("\n\n")[0].split())
     summary = re.split(r"(?<=\.) ", text, maxsplit=1)[0]
     return {"name": name, "summary": summary, "settings": ", ".join(settings)}
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from framework.study.sections import DesignConfig
+from framework.study.streams import Stream, derived_seed, generator
 from solvers.base import ParameterSpace
 
 
@@ -43,7 +43,7 @@ class Design:
         """
         if self.config.sampler == "breed":
             raise LookupError(f"the parameters of simulation {id} are decided by a run")
-        return Simulation(id, self.even(id), simulation_seed(self._seed, 0, id))
+        return Simulation(id, self.even(id), derived_seed(self._seed, Stream.SIMULATION, id))
 
     def start(self, id: int) -> Simulation:
         """Simulation `id`, which is about to run; `training` knows it from now on."""
@@ -56,9 +56,11 @@ class Design:
 
     def held_out(self, index: int) -> Simulation:
         """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
-        point = np.random.default_rng([self._seed, 2, index]).random(len(self.space))
+        point = generator(self._seed, Stream.HELD_OUT_POINT, index).random(len(self.space))
         return Simulation(
-            -1 - index, self.space.from_unit(point), simulation_seed(self._seed, 1, index)
+            -1 - index,
+            self.space.from_unit(point),
+            derived_seed(self._seed, Stream.HELD_OUT, index),
         )
 
     def simulation(self, id: int) -> Simulation:
@@ -68,7 +70,7 @@ class Design:
     def _point(self, id: int) -> NDArray[np.float64]:
         """Point `id` of the design in the unit cube [p]."""
         if self.config.sampler == "monte_carlo":
-            return np.random.default_rng([self._seed, 3, id]).random(len(self.space))
+            return generator(self._seed, Stream.MONTE_CARLO, id).random(len(self.space))
         if id >= len(self._sequence):
             self._sequence = self._draw(id + 1)
         point: NDArray[np.float64] = self._sequence[id]
@@ -76,8 +78,10 @@ class Design:
 
     def _draw(self, count: int) -> NDArray[np.float64]:
         """The first points of the sequence, at least `count` of them."""
+        from scipy.stats import qmc  # takes longer to import than all else here
+
         dimensions = len(self.space)
-        random = np.random.default_rng([self._seed, 4])
+        random = generator(self._seed, Stream.SEQUENCE)
         points: NDArray[np.float64]
         if self.config.sampler == "latin_hypercube":
             if count > self.config.simulations:
@@ -92,9 +96,3 @@ class Design:
         engine = qmc.Halton if self.config.sampler == "halton" else qmc.Sobol
         points = engine(dimensions, rng=random).random(2 ** power.bit_length())
         return points
-
-
-def simulation_seed(seed: int, stream: int, index: int) -> int:
-    """Of a simulation, from the study's seed: `stream` 0 for training, 1 for those held out."""
-    sequence = np.random.SeedSequence([seed, stream, index])
-    return int(sequence.generate_state(1, np.uint64)[0])

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from framework.errors import RunError, StudyError, reason
+from framework.study import streams
 from framework.study.sections import CheckpointConfig
 
 _FORMAT = 2
@@ -52,7 +53,11 @@ class Checkpoints:
             with (temporary / "state.pt").open("wb") as file:
                 torch.save(_tensors(state), file)
                 os.fsync(file.fileno())
-            manifest = {"format": _FORMAT, "study": self._study_hash}
+            manifest = {
+                "format": _FORMAT,
+                "study": self._study_hash,
+                "streams": streams.VERSION,
+            }
             manifest["checksum"] = _checksum(temporary / "state.pt", manifest)
             with (temporary / "manifest.json").open("w") as text:
                 text.write(json.dumps(manifest) + "\n")
@@ -109,6 +114,12 @@ class Checkpoints:
             raise StudyError(
                 f"{directory} has format {manifest['format']}, but this version of Millstream "
                 f"reads {_FORMAT}: resume with the version that wrote it"
+            )
+        if (drawn := manifest.get("streams", 1)) != streams.VERSION:
+            raise StudyError(
+                f"{directory} was written by version {drawn} of the random streams and priors, but "
+                f"this Millstream draws by version {streams.VERSION}: the run cannot go on; start "
+                "its study anew with millstream train, or use the version that wrote it"
             )
         if manifest["study"] != self._study_hash:
             raise StudyError(

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-import surrogates.base
 from framework.errors import StudyError
 from framework.files import replacing_folder
-from framework.study.component import explain, factory
+from framework.study.case import Case
+from framework.study.component import SURROGATE, explain, factory, their_mistakes
 from framework.study.section import Section
 from framework.study.study import Study
 from surrogates.base import Problem, Surrogate
@@ -78,22 +78,21 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
         (temporary / "model.json").write_text(description.model_dump_json(indent=2) + "\n")
 
 
-def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Study, Surrogate]:
-    """The study and the surrogate of a folder, for batches of any size.
+def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Surrogate]:
+    """The case and the surrogate of a folder, for batches of any size.
 
     `overrides`, such as `solver.grid_size=128`, change the study's solver, and so the grid, if the
     surrogate's weights do not depend on it. Bounds, times and normalisation stay those that the
     surrogate was trained with. Raises StudyError.
     """
     description = _read(directory)
-    study = _study(directory, description.study, overrides)
-    problem = _problem(study.problem(), description.problem)
-    registered = surrogates.base.REGISTERED
-    surrogate: Surrogate = factory(study.surrogate, "surrogate", registered, Surrogate, problem)()
+    case = Case(_study(directory, description.study, overrides), directory)
+    study, problem = case.study, _problem(case.problem, description.problem)
+    surrogate = _made(directory, case, problem)
     tensors = _weights(directory / "weights.npz")
     name, grid = study.surrogate.name, description.problem.grid
     if problem.grid != grid and "static" in tensors:
-        trained = _study(directory, description.study, ()).problem()
+        trained = Case(_study(directory, description.study, ()), directory).problem
         static = _static(trained.static, problem.static)
         tensors["static"] = static.to(tensors["static"].dtype)
     if _shapes(tensors) != _shapes(surrogate.tensors()):
@@ -106,7 +105,18 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Study, S
     # As they are: to copy them into the new surrogate's would lose a precision of float64.
     surrogate.load_state_dict(tensors, assign=True)
     surrogate.eval()
-    return study, surrogate
+    return case, surrogate
+
+
+def _made(directory: Path, case: Case, problem: Problem) -> Surrogate:
+    """The surrogate for a problem, still without its weights."""
+    try:
+        with their_mistakes("making the surrogate failed", plain=ValueError):
+            surrogate = factory(case.study.surrogate, SURROGATE, problem)()
+    except ValueError as error:
+        raise StudyError(f"{directory}: {error}") from None
+    assert isinstance(surrogate, Surrogate)
+    return surrogate
 
 
 def _read(directory: Path) -> "_Description":

@@ -10,8 +10,8 @@ from framework.errors import StudyError
 from framework.inverse.index.index import MANIFEST, Index, index_folder
 from framework.inverse.index.observer import Observer
 from framework.inverse.index.writer import IndexWriter
+from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
-from framework.study.identity import solver_of
 from solvers.base import Solver
 
 

@@ -26,8 +26,10 @@ from framework.simulation.cluster import ray_for
 from framework.simulation.ensemble import Ensemble, steps_per_block
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.design import Simulation, simulation_seed
+from framework.study.design import Simulation
+from framework.study.identity import streams_version
 from framework.study.sections import EnsembleConfig, StoreConfig
+from framework.study.streams import VERSION, Stream, derived_seed
 from solvers.base import Solver
 
 Found = TypeVar("Found")
@@ -75,10 +77,16 @@ def grow(
 ) -> Growth:
     """Simulate parameters [N, p] with the solver of a store, into the store beside it.
 
-    Raises RunError if all of them fail, or the store cannot be written, and KeyboardInterrupt if it
-    is interrupted; what is complete by then stays.
+    Raises StudyError if the store is of another version of random streams, RunError if all of them
+    fail or the store cannot be written, and KeyboardInterrupt if it is interrupted; what is
+    complete by then stays.
     """
     began, solver = time.monotonic(), make_solver()
+    if (drawn := streams_version(reader.study)) != VERSION:
+        raise StudyError(
+            f"{reader.path} was drawn by version {drawn} of the random streams and priors, but "
+            f"this Millstream draws by version {VERSION}: it can be asked, but nothing can be added"
+        )
     path = grown_path(reader.path)
     there = grown_store(reader)
     taken = set() if there is None else set(there.complete.tolist())
@@ -89,7 +97,7 @@ def grow(
         if not store.completed.isdisjoint(ids):
             raise RunError(f"another run has just added simulations to {path}: run this again")
         simulations = [
-            Simulation(id, point, simulation_seed(reader.study["seed"], 0, id))
+            Simulation(id, point, derived_seed(reader.study["seed"], Stream.SIMULATION, id))
             for id, point in zip(ids, np.asarray(points, dtype=np.float64), strict=True)
         ]
         ensemble = _ensemble(make_solver, solver, config, simulations, store)

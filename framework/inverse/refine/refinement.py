@@ -22,8 +22,10 @@ from framework.inverse.refine.evaluation import Candidate, Evaluation
 from framework.inverse.refine.objective import Objective
 from framework.simulation.cluster import ray_for
 from framework.store.reader import StoreReader
-from framework.study.design import Simulation, simulation_seed
+from framework.study.design import Simulation
+from framework.study.identity import streams_version
 from framework.study.sections import EnsembleConfig
+from framework.study.streams import stored_seed
 from solvers.base import ParameterSpace, Solver
 
 # Standard deviations of the first generation in scaled parameters: the least and the largest, and
@@ -102,7 +104,8 @@ def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
 
 def stored_simulation(reader: StoreReader, id: int) -> Simulation:
     """What has to be known to run a simulation of a store again."""
-    return Simulation(id, reader.parameters[id], simulation_seed(reader.study["seed"], 0, id))
+    seed = stored_seed(reader.study["seed"], streams_version(reader.study), id)
+    return Simulation(id, reader.parameters[id], seed)
 
 
 def _costs(candidates: Sequence[Candidate]) -> list[float]:

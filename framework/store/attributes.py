@@ -1,0 +1,67 @@
+"""What a store says of itself: its attributes, and the solver that its simulations were made by."""
+
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from framework.errors import StudyError
+from framework.store.reader import StoreReader
+from framework.study.component import SOLVER, Component, factory
+from framework.study.identity import FORMAT, static_hashes, study_hash
+from framework.study.sections import StoreConfig
+from solvers.base import Solver
+
+
+def solver_factory(reader: StoreReader) -> Callable[[], Solver]:
+    """Makes the solver of a store; can be sent to another process. Raises ValueError."""
+    component = Component.model_validate(reader.study["solver"])
+    return factory(component, SOLVER)
+
+
+def solver_of(reader: StoreReader) -> Solver:
+    """The solver that a store's simulations were made by, made anew.
+
+    Raises StudyError if it cannot be, or is another one now.
+    """
+    try:
+        solver = solver_factory(reader)()
+    except (ValueError, OSError) as error:
+        raise StudyError(f"the solver of the store {reader.path} cannot be made: {error}") from None
+    for name, hash in reader.study.get("static_fields", {}).items():
+        if static_hashes(solver).get(name) != hash:
+            raise StudyError(
+                f"{name} is not what it was when the store {reader.path} was made: restore the "
+                "files that the solver's settings name"
+            )
+    return solver
+
+
+def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) -> dict[str, Any]:
+    """What a reader has to know, `hash` among it."""
+    kind, ours = type(solver), metadata.version("millstream")
+    package = kind.__module__.partition(".")[0]
+    version = ours if package == "solvers" else getattr(sys.modules[package], "__version__", None)
+    affine = getattr(solver, "affine", None)
+    settings = {key: value for key, value in identity["solver"].items() if key != "name"}
+    return {
+        "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates
+        "millstream_format": FORMAT,
+        "millstream_version": ours,
+        "solver": {
+            "name": identity["solver"]["name"],
+            "settings": settings,
+            "class": f"{kind.__module__}:{kind.__qualname__}",
+            "version": version,
+        },
+        "fields": identity["fields"],
+        "grid": identity["grid"],
+        "affine": None if affine is None else np.asarray(affine).tolist(),
+        "keep": config.keep,
+        "dtype": config.dtype,
+        "compression": config.compression,
+        "study": identity,
+        "hash": study_hash(identity),
+    }

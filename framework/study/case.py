@@ -1,0 +1,145 @@
+"""A study's solver, parameter space, design and problem: made once a command, and checked.
+
+Making the solver imports the module that the study names, and with it what that needs, such as
+torch: seconds, of which whoever makes a case should tell. T: stored steps.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framework.errors import StudyError
+from framework.study.component import SOLVER, SURROGATE, factory, their_mistakes
+from framework.study.design import Design
+from framework.study.study import Study
+from solvers.base import BatchSolver, ParameterSpace, Solver
+from surrogates.problem import Problem
+
+# The ranges of times are those of the first simulations, of which so many are looked at.
+_TIMED = 1000
+
+
+class Case:
+    """A study, with the solver, the space, the design and the problem that it names."""
+
+    study: Study
+    make_solver: Callable[[], Solver]  # can be sent to another process
+    solver: Solver
+    space: ParameterSpace  # within the study's bounds
+    design: Design
+    problem: Problem
+
+    def __init__(
+        self, study: Study, path: Path | None = None, solver_of: "Case | None" = None
+    ) -> None:
+        """Make the parts and check that they agree; `path` is named in what is told of mistakes.
+
+        `solver_of`: a case whose solver serves this study too, if it names the same. Raises
+        StudyError.
+        """
+        self.study = study
+        try:
+            self._make(solver_of)
+        except ValueError as error:
+            raise StudyError(f"{path}: {error}" if path else str(error)) from None
+
+    @property
+    def step_bytes(self) -> int:
+        """The size of the fields at one stored step."""
+        return 4 * len(self.solver.fields) * math.prod(self.solver.grid.shape)
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        """The shape of the fields at one stored step, (C, *grid)."""
+        return (len(self.solver.fields), *self.solver.grid.shape)
+
+    @cached_property
+    def make_surrogate(self) -> Callable[[], Any]:
+        """Makes the study's surrogate, untrained; can be sent to another process.
+
+        Raises StudyError if it is not found or a setting is wrong.
+        """
+        try:
+            return factory(self.study.surrogate, SURROGATE, self.problem)
+        except ValueError as error:
+            raise StudyError(str(error)) from None
+
+    def _make(self, solver_of: "Case | None") -> None:
+        study = self.study
+        if solver_of is not None and solver_of.study.solver == study.solver:
+            self.make_solver, self.solver = solver_of.make_solver, solver_of.solver
+        else:
+            self.make_solver = factory(study.solver, SOLVER)
+            with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
+                self.solver = self.make_solver()
+        with _said_of("design.bounds"):
+            self.space = self.solver.parameters.with_bounds(study.design.bounds)
+        within = "solver, within design.bounds" if study.design.bounds else "solver"
+        with _said_of(within), their_mistakes("checking its bounds failed", plain=ValueError):
+            self.solver.check(self.space)
+        self.design = Design(study.design, self.solver.parameters, study.seed)
+        with _said_of("solver"), their_mistakes("its times failed", plain=ValueError):
+            times, steps = self._times()
+        self._check_batches()
+        self.problem = self._problem(times, steps)
+
+    def _check_batches(self) -> None:
+        ensemble, name = self.study.ensemble, self.study.solver.name
+        if isinstance(self.solver, BatchSolver):
+            return
+        if ensemble.group_size > 1:
+            raise ValueError(
+                f"ensemble.group_size is {ensemble.group_size}, but the solver {name} runs one "
+                "simulation at a time: it has to be 1"
+            )
+        if ensemble.gpus_per_actor:
+            raise ValueError(
+                f"ensemble.gpus_per_actor is {ensemble.gpus_per_actor:g}, but the solver {name} "
+                "has no solve_batch, which could use a GPU: it has to be 0"
+            )
+
+    def _times(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The range of the stored times, and of the steps between two. Raises ValueError."""
+        times, steps, stored = [], [], self.solver.stored_steps
+        for id in range(min(self.study.design.simulations, _TIMED)):
+            t = np.asarray(self.solver.times(self.design.even(id)))
+            if t.shape != (stored,) or not np.isfinite(t).all():
+                raise ValueError(
+                    f"the stored times of simulation {id} have to be {stored} finite numbers, as "
+                    f"many as its stored steps, but they are {t.tolist()}"
+                )
+            between = np.diff(t) if len(t) > 1 else np.zeros(1)
+            if between.min() < 0:
+                raise ValueError(f"the stored times of simulation {id} have to ascend")
+            times += [float(t[0]), float(t[-1])]
+            steps += [float(between.min()), float(between.max())]
+        return (min(times), max(times)), (min(steps), max(steps))
+
+    def _problem(self, times: tuple[float, float], steps: tuple[float, float]) -> Problem:
+        solver, space = self.solver, self.space
+        static = list(solver.static_fields.values())
+        return Problem(
+            names=space.names,
+            low=tuple(space.low.tolist()),
+            high=tuple(space.high.tolist()),
+            log=tuple(space.log.tolist()),
+            times=times,
+            steps=steps,
+            channels=len(solver.fields),
+            grid=solver.grid.shape,
+            static=np.array(static, dtype=np.float32).reshape(-1, *solver.grid.shape),
+        )
+
+
+@contextmanager
+def _said_of(part: str) -> Iterator[None]:
+    """Name the part of the study that a ValueError is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from None

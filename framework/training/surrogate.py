@@ -1,0 +1,60 @@
+"""The study's surrogate, with its initial weights, checked against its solver."""
+
+import torch
+
+from framework.errors import StudyError
+from framework.study.case import Case
+from framework.study.component import SURROGATE, find, their_mistakes
+from framework.study.streams import Stream, derived_seed
+from surrogates.base import Surrogate
+
+
+def make_surrogate(case: Case) -> Surrogate:
+    """The surrogate of a study; its weights, and what it draws later, are those of the seed.
+
+    Raises StudyError if its constructor refuses its settings, or it cannot be trained as the study
+    says.
+    """
+    study = case.study
+    torch.manual_seed(derived_seed(study.seed, Stream.WEIGHTS))
+    try:
+        kind = find(study.surrogate, SURROGATE)
+        if study.training.precision not in kind.precisions:
+            raise ValueError(
+                f"training.precision is {study.training.precision}: the surrogate "
+                f"{study.surrogate.name} can be trained in {', '.join(kind.precisions)}"
+            )
+        make = case.make_surrogate
+    except ValueError as error:
+        raise StudyError(str(error)) from None
+    try:
+        with their_mistakes("making it failed", plain=ValueError):
+            surrogate = make()
+    except ValueError as error:
+        raise StudyError(f"surrogate: {error}") from None
+    assert isinstance(surrogate, Surrogate)
+    stored = case.solver.stored_steps
+    if stored < surrogate.window:
+        raise StudyError(
+            f"the solver {study.solver.name} stores {stored} steps, but the surrogate "
+            f"{study.surrogate.name} learns from {surrogate.window} consecutive ones: let the "
+            f"solver store more, or {_shorten(surrogate)}"
+        )
+    return surrogate
+
+
+def samples_per_simulation(case: Case, window: int) -> int:
+    """How many windows of `window` consecutive steps the stored steps of a simulation have."""
+    return case.solver.stored_steps - window + 1
+
+
+def _shorten(surrogate: Surrogate) -> str:
+    """How its window becomes shorter."""
+    ways = []
+    if surrogate.bundle > 1:
+        ways.append(f"lower surrogate.bundle, which is {surrogate.bundle}")
+    if surrogate.pushforward:
+        ways.append(
+            "set surrogate.pushforward to false, which learns from one bundle instead of two"
+        )
+    return ", or ".join(ways) or "set surrogate.mode to direct"
