@@ -25,7 +25,9 @@ from framework.compare.report import digits
 from framework.pictures.style import BLUE, GREEN, STYLE, VERMILLION
 from framework.run.run import train
 from framework.simulation.cluster import ray_for
+from framework.study.case import Case
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate, samples_per_simulation
 
 STUDY = Path(__file__).parent.parent / "configs" / "compare" / "heat_mlp.yaml"
 SHARES = (0.01, 0.05, 0.25)
@@ -66,11 +68,11 @@ def measure(path: Path, seeds: int) -> Errors:
     errors: Errors = {}
     for share in SHARES:
         capacity = round(share * total_samples(study))
-        plan = Plan(Study.load(path, sizes(capacity, study.training.batch_size)), "steps")
+        plan = Plan(Case(Study.load(path, sizes(capacity, study.training.batch_size))), "steps")
         for arm in plan.arms:
             if not arm.offline:
                 errors[arm.name, share] = [
-                    train(plan.study_of(arm, seed, Path()))["validation"]["relative_l2"]["mean"]
+                    train(plan.case_of(arm, seed, Path()))["validation"]["relative_l2"]["mean"]
                     for seed in range(seeds)
                 ]
     return errors
@@ -78,7 +80,8 @@ def measure(path: Path, seeds: int) -> Errors:
 
 def total_samples(study: Study) -> int:
     """That the reservoir is sent."""
-    return study.design.simulations * study.samples_per_simulation()
+    case = Case(study)
+    return study.design.simulations * samples_per_simulation(case, make_surrogate(case).window)
 
 
 def sizes(capacity: int, batch_size: int) -> list[str]:

@@ -29,9 +29,11 @@ from framework.inverse.index.writer import IndexWriter
 from framework.inverse.posterior import Floats, Particles
 from framework.inverse.search.query import search
 from framework.pictures.style import BLUE, ORANGE, STYLE, matplotlib
+from framework.store.attributes import solver_of
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.study.identity import identity, solver_of
+from framework.study.case import Case
+from framework.study.identity import identity
 from framework.study.study import Study
 from solvers.base import Solver
 
@@ -119,10 +121,11 @@ def draw(path: Path, names: list[str], found: list[tuple[int, float, Floats, Flo
 def large(config: Path, count: int) -> None:
     """Time simulations at 128^3 and measure their store."""
     said = Study.load(config, ["solver.grid_size=128"])
-    solver, design = said.solver_factory()(), said.make_design()
+    case = Case(said)
+    solver, design = case.solver, case.design
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/large.zarr"
-        store = Store.open(path, said.store, identity(said, said.store), solver, count)
+        store = Store.open(path, said.store, identity(case), solver, count)
         writer, solving, storing = store.writer(), 0.0, 0.0
         for id in range(count):
             simulation = design.training(id)

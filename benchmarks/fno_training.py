@@ -49,8 +49,10 @@ from framework.stream.buffer import Batch, Batches, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics
 from framework.stream.stored import StoredSamples
+from framework.study.case import Case
 from framework.study.sections import Stop
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate
 from framework.training.trainer import Trainer
 from surrogates.fno import Fno
 
@@ -69,7 +71,7 @@ class Ways:
 
     def __init__(self, study: Study, epochs: int) -> None:
         """Makes the data."""
-        simulate(study)
+        simulate(Case(study))
         self._study = study
         self._epochs = epochs
         self._reader = StoreReader(study.store.location(study.name))
@@ -119,8 +121,8 @@ class Ways:
             study.buffer, study.training.batch_size, 1, len(problem.names), shape, study.seed
         )
         # Others than those of the store, which are the first of the design.
-        simulations = map(study.make_design().training, count(study.design.simulations))
-        stream = Stream(study.solver_factory(), study.ensemble, simulations, 10**6, buffer, 1)
+        simulations = map(Case(study).design.training, count(study.design.simulations))
+        stream = Stream(Case(study).make_solver, study.ensemble, simulations, 10**6, buffer, 1)
         rate = self._train(surrogate, buffer, stream.statistics, stream.ledger)
         stream.close()
         return rate
@@ -186,7 +188,7 @@ def main() -> None:
             for number in range(1 + arguments.rounds):
                 for way in (ways.neuraloperator, ways.memory, ways.stream):
                     torch.manual_seed(number)
-                    surrogate = study.surrogate_factory()()
+                    surrogate = make_surrogate(Case(study))
                     assert isinstance(surrogate, Fno)
                     rate = way(surrogate)
                     if number:

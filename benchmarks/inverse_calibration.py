@@ -24,8 +24,8 @@ from table import print_table
 from framework.inverse.calibration import Calibration
 from framework.inverse.index.index import Index
 from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
+from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
-from framework.study.identity import solver_of
 
 
 def rank(particles: Particles, patient: Patient, calibration: Calibration) -> Floats:

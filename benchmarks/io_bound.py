@@ -61,7 +61,9 @@ from framework.stream.buffer import Batch, Batches, Buffer, make_buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics
 from framework.stream.stored import StoredSamples
+from framework.study.case import Case
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate
 from framework.training.trainer import Trainer
 from solvers.base import Solver
 from solvers.heat import Heat
@@ -182,7 +184,7 @@ def online(
     """A reservoir and the stream into it, of which every sample is drawn so often."""
     config = study.buffer.model_copy(update={"replay": (replay, replay)})
     buffer = make_buffer(config, BATCH, 1, 5, (1, SIDE, SIDE), study.seed)
-    simulations = map(study.make_design().training, count())
+    simulations = map(Case(study).design.training, count())
     stream = Stream(make_solver, study.ensemble, simulations, 10**6, buffer, 1)
     try:
         yield buffer, stream
@@ -201,7 +203,7 @@ def take_turn(
     """The turn of one way, with a network or only fed."""
     torch.manual_seed(study.seed)
     cpu = torch.device("cpu")
-    surrogate = study.surrogate_factory()()
+    surrogate = make_surrogate(Case(study))
     trainer = Trainer(surrogate, study.training, cpu, batches, ledger, 10**9)
     marks: list[tuple[float, float, int]] = []
     steps = 0
@@ -238,7 +240,7 @@ class Comparison:
         self.fed: dict[str, list[Turn]] = {}
         self._study = study
         stored, loose = folder / "heat.zarr", folder / "npy"
-        simulate(study)
+        simulate(Case(study))
         reader = StoreReader(str(stored))
         loose.mkdir()
         for index in range(SIMULATIONS * STEPS):
@@ -264,7 +266,7 @@ class Comparison:
         for name, files in self.files.items():
             drop(files)
             self.disk[name].append(read_all(files))
-        heat, ready = self._study.solver_factory(), partial(Ready, SIDE, STEPS)
+        heat, ready = Case(self._study).make_solver, partial(Ready, SIDE, STEPS)
         for trained in (True, False):
             for name in self._epochs:
                 self._read(name, "cold", trained)

@@ -30,9 +30,10 @@ from table import print_table, spread
 
 from framework.simulation.cluster import ray_for
 from framework.stream.buffer import make_buffer
+from framework.study.case import Case
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate
 from framework.training.trainer import Trainer
-from surrogates.base import Surrogate
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 TRAINING_CORE, OTHER_CORE = 0, 1
@@ -89,7 +90,7 @@ def pin(core: int) -> None:
 
 def samples(study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Parameters [n, p], times [n, 1] and fields [n, 1, C, *grid], as many as the buffer holds."""
-    solver, design = study.solver_factory()(), study.make_design()
+    solver, design = (case := Case(study)).solver, case.design
     parameters, times, fields = [], [], []
     for id in range(-(-study.buffer.capacity // solver.stored_steps)):
         simulation = design.training(id)
@@ -101,22 +102,18 @@ def samples(study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return first, second, third
 
 
-def make_surrogate(study: Study) -> Surrogate:
-    torch.manual_seed(study.seed)
-    return study.surrogate_factory()()
-
-
 def train_online(study: Study, steps: int) -> tuple[float, float]:
     """Steps a second, and the share of the time that training waited."""
-    solver, design, batch_size = study.solver_factory()(), study.make_design(), 10
+    case, batch_size = Case(study), 10
+    solver, design = case.solver, case.design
     shape = (len(solver.fields), *solver.grid.shape)
     buffer = make_buffer(study.buffer, batch_size, 1, len(solver.parameters), shape, study.seed)
     simulations = map(design.training, count())
     stream = Stream(
-        study.solver_factory(), study.ensemble, simulations, study.design.simulations, buffer, 1
+        case.make_solver, study.ensemble, simulations, study.design.simulations, buffer, 1
     )
     config = study.training.model_copy(update={"batch_size": batch_size})
-    surrogate, device = make_surrogate(study), torch.device("cpu")
+    surrogate, device = make_surrogate(Case(study)), torch.device("cpu")
     trainer = Trainer(surrogate, config, device, buffer, stream.ledger, 10**9)
     marks: list[tuple[float, float]] = []
 
@@ -134,7 +131,7 @@ def train_online(study: Study, steps: int) -> tuple[float, float]:
 
 def train_from_memory(study: Study, steps: int, memory: tuple[torch.Tensor, ...]) -> float:
     """Steps a second."""
-    surrogate, config = make_surrogate(study), study.training
+    surrogate, config = make_surrogate(Case(study)), study.training
     fields = memory[2]
     surrogate.normalise_fields(fields.mean()[None], fields.std()[None], torch.ones(1))
     optimiser = torch.optim.Adam(surrogate.parameters(), lr=config.learning_rate)

@@ -15,6 +15,7 @@ import numpy as np
 
 from framework.inverse.calibration import moved
 from framework.inverse.observed.space import from_grid, inverse
+from framework.study.case import Case
 from framework.study.study import Study
 
 CONFIG = Path(__file__).parent.parent / "configs" / "tumor_database.yaml"
@@ -23,9 +24,9 @@ AFFINE = np.array([[-1.0, 0, 0, 98], [0, -1, 0, 98], [0, 0, 1, -80], [0, 0, 0, 1
 
 
 def main() -> None:
-    study = Study.load(CONFIG)
-    solver = study.solver_factory()()
-    patient = study.make_design().held_out(2037)
+    case = Case(Study.load(CONFIG))
+    solver = case.solver
+    patient = case.design.held_out(2037)
     fields = list(solver.solve(patient.parameters, patient.seed))[9]
     random = np.random.default_rng(3)
     masks = []

@@ -94,10 +94,11 @@ def test_trivial_errors_are_those_of_the_held_out_simulations(
     run: tuple[Path, dict[str, Any]],
 ) -> None:
     """Computed here from the solver and the design alone."""
+    from framework.study.case import Case
     from framework.study.study import Study
 
     directory, summary = run
-    design = Study.load(directory / "runs/small/study.yaml").make_design()
+    design = Case(Study.load(directory / "runs/small/study.yaml")).design
     heat = Heat(grid_size=16, stored_steps=10)
     fields = np.array(
         [list(heat.solve(design.held_out(index).parameters, 0)) for index in range(4)], np.float64

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from framework.inverse.index.index import Index
 from framework.inverse.observed.observation import read_labels
+from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
-from framework.study.identity import solver_of
 from solvers.base import Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 

@@ -21,7 +21,8 @@ from framework.compare.arms import Equal, Plan
 from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import report
 from framework.errors import StudyError
-from framework.store.layout import locked
+from framework.files import locked
+from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.model import load_model
 from surrogates.mlp import Mlp
@@ -90,12 +91,12 @@ def test_at_equal_steps_every_arm_has_enough_for_them(
         f"buffer.replay=[{replay}, {2 * replay}]",
         f"buffer.watermark={watermark}",
     )
-    plan = Plan(compared, "steps")
+    plan = Plan(Case(compared), "steps")
     drawn = plan.steps * batch
     assert drawn >= replay * simulations * W - 1e-6
     assert {arm.name for arm in plan.arms} == NAMES
     for arm in plan.arms:
-        made = plan.study_of(arm, 2, Path("s.zarr"))
+        made = plan.case_of(arm, 2, Path("s.zarr")).study
         assert made.seed == compared.seed + 2
         assert made.training.stop.steps == plan.steps
         if arm.offline:
@@ -116,9 +117,9 @@ def test_at_equal_steps_every_arm_has_enough_for_them(
 @pytest.mark.parametrize("equal", ["samples", "seconds"])
 def test_at_equal_samples_or_seconds_no_arm_stops_after_steps(equal: Equal) -> None:
     stop = ["training.stop={seconds: 20}"] if equal == "seconds" else []
-    plan = Plan(study(*stop, "buffer.replay=[2, 4]"), equal)
+    plan = Plan(Case(study(*stop, "buffer.replay=[2, 4]")), equal)
     for arm in plan.arms:
-        made = plan.study_of(arm, 0, Path("s.zarr"), simulated=5.0)
+        made = plan.case_of(arm, 0, Path("s.zarr"), simulated=5.0).study
         assert made.training.stop.steps is None
         if equal == "seconds":
             assert made.training.stop.seconds == 15
@@ -128,10 +129,10 @@ def test_at_equal_samples_or_seconds_no_arm_stops_after_steps(equal: Equal) -> N
 
 
 def test_an_arm_of_its_own_for_bred_simulations() -> None:
-    plan = Plan(study("design.sampler=breed"), "steps")
-    samplers = {arm.name: plan.study_of(arm, 0, Path("s")).design.sampler for arm in plan.arms}
+    plan = Plan(Case(study("design.sampler=breed")), "steps")
+    samplers = {arm.name: plan.case_of(arm, 0, Path("s")).study.design.sampler for arm in plan.arms}
     assert samplers == {**dict.fromkeys(NAMES, "sobol"), "breed": "breed"}
-    assert plan.simulating(0, Path("s")).design.sampler == "sobol"
+    assert plan.simulating(0, Path("s")).study.design.sampler == "sobol"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,7 @@ def test_a_study_that_cannot_be_compared_is_refused(
     overrides: list[str], equal: Equal, sentence: str
 ) -> None:
     with pytest.raises(StudyError, match=sentence):
-        Plan(study(*overrides), equal)
+        Plan(Case(study(*overrides)), equal)
 
 
 def test_too_few_seeds_are_wrong_use(tmp_path: Path) -> None:

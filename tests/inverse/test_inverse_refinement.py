@@ -33,10 +33,10 @@ from framework.inverse.refine.refinement import (
 )
 from framework.inverse.search.field_query import search_fields
 from framework.inverse.search.query import Match, search
+from framework.store.attributes import solver_of
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study.design import Design, Simulation
-from framework.study.identity import solver_of
 from framework.study.sections import DesignConfig, EnsembleConfig, StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from surrogates.base import Problem, Surrogate

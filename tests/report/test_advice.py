@@ -6,6 +6,7 @@ import pytest
 from commands import QUICKSTART
 
 from framework.report.advice import pace, report
+from framework.study.case import Case
 from framework.study.study import Study
 
 
@@ -59,7 +60,8 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 def words(study: Study | None = None, **changes: Any) -> str:
     """The report of such a run, on one line."""
-    return " ".join(report(summary(**changes), study or Study.load(QUICKSTART)).split())
+    case = Case(study or Study.load(QUICKSTART))
+    return " ".join(report(summary(**changes), case).split())
 
 
 def waited(solvers: float, training: float, transport: float) -> dict[str, float]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
-import solvers.base
 from framework.errors import StudyError
-from framework.study.component import Component, factory
+from framework.study.case import Case
+from framework.study.component import SOLVER, Component, factory
 from framework.study.identity import identity, study_hash
 from framework.study.study import Study
 from solvers.base import Solver
@@ -46,7 +46,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 def made(**changes: Any) -> Solver:
     """A solver as a study makes it."""
     component = Component.model_validate(settings(**changes))
-    solver = factory(component, "solver", solvers.base.REGISTERED, Solver)()
+    solver = factory(component, SOLVER)()
     assert isinstance(solver, Solver)
     return solver
 
@@ -206,7 +206,7 @@ def test_what_a_template_says_is_part_of_what_is_stored_and_where_it_lies_is_not
     def stored(template: str) -> Any:
         values = yaml.safe_load(STUDY) | {"solver": settings(template=template)}
         study = Study.model_validate(values)
-        return identity(study, study.store)
+        return identity(Case(study))
 
     (here / "elsewhere").mkdir()
     (here / "elsewhere" / "in.txt").write_text((here / "in.txt").read_text())
@@ -224,7 +224,7 @@ def test_a_solver_is_made_alike_where_another_process_was_started(
     component = Component.model_validate(
         settings(command=["build/model", "./words"], template="in.txt")
     )
-    make = factory(component, "solver", solvers.base.REGISTERED, Solver)
+    make = factory(component, SOLVER)
     monkeypatch.chdir("/")
     assert isinstance(make(), Solver)
 
@@ -238,7 +238,7 @@ def test_what_is_stored_does_not_depend_on_where_millstream_was_started(
         monkeypatch.chdir(directory)
         values = settings(command=["build/model", "./plain", "{rate}", 5], template="in.txt")
         study = Study.model_validate(yaml.safe_load(STUDY) | {"solver": values})
-        stored.append(identity(study, study.store))
+        stored.append(identity(Case(study)))
     assert stored[0] == stored[1]
     assert stored[0]["solver"]["command"] == ["./build/model", "./plain", "{rate}", 5]
 
@@ -251,4 +251,4 @@ def test_the_order_of_parameters_and_fields_is_part_of_what_is_stored(setting: s
         Study.model_validate(yaml.safe_load(STUDY) | {"solver": solver})
         for solver in (values, backwards)
     )
-    assert study_hash(identity(first, first.store)) != study_hash(identity(second, second.store))
+    assert study_hash(identity(Case(first))) != study_hash(identity(Case(second)))

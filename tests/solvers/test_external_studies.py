@@ -14,6 +14,7 @@ from commands import millstream, the_object
 from programs import ROOT, STEPS, WELL, expected, program
 
 from framework.simulation.solver_actor import SolverActor
+from framework.study.case import Case
 from framework.study.design import Simulation
 from framework.study.study import Study
 from solvers.heat import Heat
@@ -53,7 +54,7 @@ def test_a_study_computes_what_the_heat_solver_does(
     monkeypatch.setenv("OMPI_MCA_rmaps_base_oversubscribe", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
     monkeypatch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-    solver = Study.load(f"configs/external_{name}.yaml").solver_factory()()
+    solver = Case(Study.load(f"configs/external_{name}.yaml")).solver
     temperature = np.stack(list(solver.solve(PARAMETERS, seed=0)))
     expected = np.stack(list(Heat(32, 20, 0.1).solve(PARAMETERS, seed=0)))
     # Later than a tenth of the time: there the sides' jumps make both schemes' steps inaccurate.

@@ -13,7 +13,6 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from solvers.base import (
-    REGISTERED,
     BatchSolver,
     Field,
     Grid,
@@ -22,6 +21,7 @@ from solvers.base import (
     ParameterSpace,
     Solver,
 )
+from solvers.table import TABLE
 
 SPACE = ParameterSpace(
     Parameter("speed", -2.0, 6.0, "m/s"),
@@ -184,7 +184,7 @@ def test_with_bounds_keeps_the_kind_of_space() -> None:
 
 
 # What `external` runs has to be said.
-@pytest.mark.parametrize("name", [name for name in REGISTERED if name != "external"])
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "external"])
 def test_registered_solvers_can_be_made_without_settings(name: str) -> None:
-    module, _, attribute = REGISTERED[name].partition(":")
+    module, _, attribute = TABLE[name].path.partition(":")
     assert isinstance(getattr(importlib.import_module(module), attribute)(), Solver)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from framework.compare.arms import Plan
+from framework.study.case import Case
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Those of programs need them compiled: see test_external_studies.py.
@@ -17,8 +19,8 @@ TO_COMPARE = sorted(CONFIGS.glob("compare/*.yaml"))
 def test_a_study_is_valid_and_has_the_name_of_its_file(path: Path) -> None:
     study = Study.load(path)
     assert study.name == path.stem
-    problem = study.problem()
-    assert study.surrogate_factory()().problem.grid == problem.grid
+    case = Case(study)
+    assert make_surrogate(case).problem.grid == case.problem.grid
 
 
 @pytest.mark.parametrize("path", TO_COMPARE, ids=lambda path: path.stem)
@@ -26,4 +28,4 @@ def test_a_study_to_compare_can_be_and_has_a_larger_one_beside_it(path: Path) ->
     for file, suffix in ((path, ""), (path.parent / "gpu" / path.name, "_gpu")):
         study = Study.load(file)
         assert study.name == path.stem + suffix
-        Plan(study, "steps")
+        Plan(Case(study), "steps")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from framework.study.case import Case
 from framework.study.component import explain
 from framework.study.identity import identity, study_hash
 from framework.study.sections import StoreConfig
@@ -29,8 +30,7 @@ def study(**values: Any) -> Study:
 
 
 def test_what_decides_the_content_is_the_identity_of_a_study() -> None:
-    config = StoreConfig()
-    base = identity(study(), config)
+    base = identity(Case(study()))
     assert json.loads(json.dumps(base)) == base
     others = [
         study(design={"simulations": 9}),
@@ -38,15 +38,15 @@ def test_what_decides_the_content_is_the_identity_of_a_study() -> None:
         study(solver={"name": "heat", "grid_size": 16, "substeps": 4}),  # the default
         study(buffer={"capacity": 50}, surrogate={"name": "fno", "modes": 4}, name="other"),
     ]
-    assert {study_hash(identity(other, config)) for other in others} == {study_hash(base)}
+    assert {study_hash(identity(Case(other))) for other in others} == {study_hash(base)}
     latin = [{"sampler": "latin_hypercube", "simulations": simulations} for simulations in (8, 9)]
     differing = [
-        *(identity(study(design=design), config) for design in latin),
-        identity(study(seed=1), config),
-        identity(study(solver={"name": "heat", "grid_size": 17}), config),
-        identity(study(design={"simulations": 8, "bounds": {"left": (100, 400)}}), config),
-        identity(study(), StoreConfig(keep=2)),
-        identity(study(), StoreConfig(dtype="float16")),
+        *(identity(Case(study(design=design))) for design in latin),
+        identity(Case(study(seed=1))),
+        identity(Case(study(solver={"name": "heat", "grid_size": 17}))),
+        identity(Case(study(design={"simulations": 8, "bounds": {"left": (100, 400)}}))),
+        identity(Case(study(store={"keep": 2}))),
+        identity(Case(study(store={"dtype": "float16"}))),
     ]
     assert len({study_hash(other) for other in [base, *differing]}) == 1 + len(differing)
 
@@ -57,7 +57,7 @@ def test_static_fields_are_part_of_the_identity(monkeypatch: pytest.MonkeyPatch)
     for value in (0.0, 1.0, 1.0):
         fields = {"map": np.full((16, 16), value, dtype=np.float32)}
         monkeypatch.setattr(Heat, "static_fields", fields)
-        hashes.add(study_hash(identity(study(), StoreConfig())))
+        hashes.add(study_hash(identity(Case(study()))))
     assert len(hashes) == 2
 
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypedDict
 
 from framework.errors import StudyError
-from framework.study.component import Component, factory
+from framework.study.case import Case
+from framework.study.component import SOLVER, Component, factory
 from framework.study.study import Study
 from solvers.base import Solver
 from solvers.heat import Heat
@@ -149,7 +150,7 @@ def test_overrides_are_read_as_yaml() -> None:
     assert study.training.learning_rate == 1e-4
     assert study.training.stop.steps == 7
     assert study.design.bounds["left"] == (150.0, 160.0)
-    assert [layer.weight.shape[0] for layer in study.surrogate_factory()().layers[::2]] == [
+    assert [layer.weight.shape[0] for layer in Case(study).make_surrogate().layers[::2]] == [
         8,
         9,
         64 * 64,
@@ -191,7 +192,7 @@ def test_a_study_can_be_written_in_python() -> None:
 
 
 def test_the_problem_is_known_before_the_first_simulation() -> None:
-    problem = Study.load(QUICKSTART, ["design.bounds.left=[150, 160]"]).problem()
+    problem = Case(Study.load(QUICKSTART, ["design.bounds.left=[150, 160]"])).problem
     assert problem.names == ("initial", "left", "right", "bottom", "top")
     assert problem.low == (100, 150, 100, 100, 100)
     assert problem.times == (0.0, 0.1)
@@ -247,4 +248,4 @@ class Placed(Heat):
 def test_an_unknown_part_of_a_setting_is_refused() -> None:
     settings = {"name": f"{__name__}:Placed", "place": {"x": 1, "y": 2}}
     with pytest.raises(ValueError, match=r"^solver\.place\.y is not a setting$"):
-        factory(Component.model_validate(settings), "solver", {}, Solver)
+        factory(Component.model_validate(settings), SOLVER)

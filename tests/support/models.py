@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from framework.study.case import Case
 from framework.study.study import Study
 from surrogates.base import Surrogate
 
@@ -25,7 +26,7 @@ def trained(kind: str, double: bool = False, **changes: Any) -> tuple[Study, Sur
     """A surrogate with weights and normalisation that no new one has."""
     study = Study.model_validate({**STUDY, "surrogate": SURROGATES[kind], **changes})
     torch.manual_seed(3)
-    surrogate = study.surrogate_factory()()
+    surrogate = Case(study).make_surrogate()
     surrogate.normalise_fields(torch.tensor([300.0]), torch.tensor([80.0]), torch.tensor([9.0]))
     return study, surrogate.double() if double else surrogate
 
