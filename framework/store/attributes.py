@@ -9,8 +9,9 @@ import numpy as np
 
 from framework.errors import StudyError
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.component import SOLVER, Component, factory
-from framework.study.identity import FORMAT, static_hashes, study_hash
+from framework.study.identity import static_hashes, study_hash
 from framework.study.sections import StoreConfig
 from solvers.base import Solver
 
@@ -48,7 +49,7 @@ def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) ->
     settings = {key: value for key, value in identity["solver"].items() if key != "name"}
     return {
         "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates
-        "millstream_format": FORMAT,
+        "millstream_format": versions.STORE,
         "millstream_version": ours,
         "solver": {
             "name": identity["solver"]["name"],

@@ -20,7 +20,7 @@ from zarr.core.chunk_key_encodings import ChunkKeyEncodingLike
 from zarr.core.sync import sync
 
 from framework.errors import StudyError
-from framework.study.identity import FORMAT
+from framework.study import versions
 from solvers.base import Solver
 
 # A chunk of a field is about this large before compression.
@@ -48,7 +48,7 @@ def create(
     Raises StudyError if a field has a name that no field of a store can have.
     """
     group = zarr.create_group(
-        store, overwrite=overwrite, attributes={"millstream_format": FORMAT}, zarr_format=3
+        store, overwrite=overwrite, attributes={"millstream_format": versions.STORE}, zarr_format=3
     )
     names = solver.parameters.names
     shape = (simulations, len(steps), *solver.grid.shape)

@@ -20,7 +20,7 @@ from framework.store.layout import (
     what_zarr_says,
     zarr_store,
 )
-from framework.study.identity import FORMAT
+from framework.study import versions
 
 
 class StoreReader:
@@ -37,8 +37,8 @@ class StoreReader:
             ) from None
         self._attributes = attributes_of(group)
         written = self._attributes.get("millstream_format")
-        if written != FORMAT or "hash" not in self._attributes:
-            raise StudyError(f"{self.path} is not a store of millstream's format {FORMAT}")
+        if written != versions.STORE or "hash" not in self._attributes:
+            raise StudyError(f"{self.path} is not a store of millstream's format {versions.STORE}")
         self.study: dict[str, Any] = self._attributes["study"]  # see `store_identity.identity`
         self.field_names = tuple(self._attributes["fields"])
         with self._reading("it"):

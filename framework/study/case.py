@@ -43,10 +43,15 @@ class Case:
         StudyError.
         """
         self.study = study
+        self._path = path
         try:
             self._make(solver_of)
         except ValueError as error:
-            raise StudyError(f"{path}: {error}" if path else str(error)) from None
+            raise self.mistake(str(error)) from None
+
+    def mistake(self, message: str) -> StudyError:
+        """The error to raise for a mistake in the study."""
+        return StudyError(f"{self._path}: {message}" if self._path else message)
 
     @property
     def step_bytes(self) -> int:
@@ -67,7 +72,7 @@ class Case:
         try:
             return factory(self.study.surrogate, SURROGATE, self.problem)
         except ValueError as error:
-            raise StudyError(str(error)) from None
+            raise self.mistake(str(error)) from None
 
     def _make(self, solver_of: "Case | None") -> None:
         study = self.study

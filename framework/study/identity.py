@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from framework.study import streams
+from framework.study import versions
 from framework.study.case import Case
 from framework.study.component import SOLVER, settings_with_defaults
 from solvers.base import Solver
-
-# The format of stores; part of the identity, as stores of two formats cannot share a place.
-FORMAT = 2
 
 
 def identity(case: Case) -> dict[str, Any]:
@@ -35,14 +32,14 @@ def identity(case: Case) -> dict[str, Any]:
     if study.design.breed:
         design["breed"] = study.design.breed.model_dump()
     content = {
-        "format": FORMAT,
+        "format": versions.STORE,
         "solver": {"name": study.solver.name, **settings_with_defaults(study.solver, SOLVER)},
         "fields": {field.name: field.units for field in solver.fields},
         "grid": vars(solver.grid),
         "stored_steps": solver.stored_steps,
         "design": design,
         "seed": study.seed,
-        "streams": streams.VERSION,
+        "streams": versions.STREAMS,
         "store": {"keep": study.store.keep, "dtype": study.store.dtype},
     }
     if solver.static_fields:

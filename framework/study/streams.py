@@ -8,10 +8,6 @@ from enum import IntEnum, unique
 
 import numpy as np
 
-# Changes when the same seed gives other numbers, or a prior other simulations. Data of another
-# version is read; nothing is added to it.
-VERSION = 2
-
 
 @unique
 class Stream(IntEnum):

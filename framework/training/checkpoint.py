@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from framework.errors import RunError, StudyError, reason
-from framework.study import streams
+from framework.study import versions
 from framework.study.sections import CheckpointConfig
 
 _FORMAT = 2
@@ -56,7 +56,7 @@ class Checkpoints:
             manifest = {
                 "format": _FORMAT,
                 "study": self._study_hash,
-                "streams": streams.VERSION,
+                "streams": versions.STREAMS,
             }
             manifest["checksum"] = _checksum(temporary / "state.pt", manifest)
             with (temporary / "manifest.json").open("w") as text:
@@ -115,10 +115,10 @@ class Checkpoints:
                 f"{directory} has format {manifest['format']}, but this version of Millstream "
                 f"reads {_FORMAT}: resume with the version that wrote it"
             )
-        if (drawn := manifest.get("streams", 1)) != streams.VERSION:
+        if (drawn := manifest.get("streams", 1)) != versions.STREAMS:
             raise StudyError(
                 f"{directory} was written by version {drawn} of the random streams and priors, but "
-                f"this Millstream draws by version {streams.VERSION}: the run cannot go on; start "
+                f"this Millstream draws by version {versions.STREAMS}: the run cannot go on; start "
                 "its study anew with millstream train, or use the version that wrote it"
             )
         if manifest["study"] != self._study_hash:

@@ -2,7 +2,6 @@
 
 import torch
 
-from framework.errors import StudyError
 from framework.study.case import Case
 from framework.study.component import SURROGATE, find, their_mistakes
 from framework.study.streams import Stream, derived_seed
@@ -26,16 +25,16 @@ def make_surrogate(case: Case) -> Surrogate:
             )
         make = case.make_surrogate
     except ValueError as error:
-        raise StudyError(str(error)) from None
+        raise case.mistake(str(error)) from None
     try:
         with their_mistakes("making it failed", plain=ValueError):
             surrogate = make()
     except ValueError as error:
-        raise StudyError(f"surrogate: {error}") from None
+        raise case.mistake(f"surrogate: {error}") from None
     assert isinstance(surrogate, Surrogate)
     stored = case.solver.stored_steps
     if stored < surrogate.window:
-        raise StudyError(
+        raise case.mistake(
             f"the solver {study.solver.name} stores {stored} steps, but the surrogate "
             f"{study.surrogate.name} learns from {surrogate.window} consecutive ones: let the "
             f"solver store more, or {_shorten(surrogate)}"

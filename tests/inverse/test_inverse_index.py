@@ -26,6 +26,7 @@ from framework.inverse.search.kernels import checksum, pack
 from framework.inverse.search.query import Answer, search
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
@@ -88,14 +89,15 @@ def keep(
     name = f"{__name__}:{type(solver).__name__}"
     hashes = {}
     if isinstance(solver, Spots):
-        from framework.study.identity import _hashes
+        from framework.study.identity import static_hashes
 
-        hashes = _hashes(solver)
+        hashes = static_hashes(solver)
     identity = {
         "solver": {"name": name, **settings},
         "fields": {field.name: field.units for field in solver.fields},
         "grid": {"shape": list(solver.grid.shape)},
         "seed": seed,
+        "streams": versions.STREAMS,
         "static_fields": hashes,
     }
     store = Store.open(str(path), StoreConfig(), identity, solver, ids.stop)

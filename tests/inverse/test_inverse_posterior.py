@@ -36,6 +36,7 @@ from framework.inverse.search.field_query import FieldAnswer
 from framework.inverse.search.kernels import moments
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Quantity, Solver
 
@@ -110,6 +111,7 @@ def stored(path: Path, simulations: int, first: int = 0) -> str:
         "fields": {"cells": "1"},
         "grid": {"shape": [SIDE, SIDE]},
         "seed": 0,
+        "streams": versions.STREAMS,
         "design": {"bounds": {item.name: [item.low, item.high] for item in Balls.parameters.items}},
     }
     store = Store.open(str(path), StoreConfig(), identity, SOLVER, simulations)

@@ -36,6 +36,7 @@ from framework.inverse.search.query import Match, search
 from framework.store.attributes import solver_of
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.design import Design, Simulation
 from framework.study.sections import DesignConfig, EnsembleConfig, StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
@@ -127,6 +128,7 @@ def write(path: Path, points: NDArray[np.float64], solver: str = "Blob") -> Stor
         "grid": {"shape": list(POINTS)},
         "design": {"sampler": "sobol", "bounds": {"x": [0, 12]}},
         "seed": 5,
+        "streams": versions.STREAMS,
         "store": {"keep": "all", "dtype": "float32"},
     }
     store = Store.open(str(path), StoreConfig(), identity, Blob(), len(points))

@@ -254,7 +254,7 @@ def test_an_interrupted_run_says_how_to_go_on() -> None:
 
 
 def test_the_figures_are_there() -> None:
-    study = Study.load(QUICKSTART)
+    case = Case(Study.load(QUICKSTART))
     lines = report(
         summary(
             store="stores/quickstart.zarr",
@@ -264,7 +264,7 @@ def test_the_figures_are_there() -> None:
             model={"name": "quickstart", "version": "3"},
             validation__trivial={"mean_field": None, "initial_field": 0.6},
         ),
-        study,
+        case,
     ).splitlines()
     assert lines[0] == "runs/quickstart: done after 100 s"
     text = "\n".join(lines)

@@ -186,7 +186,7 @@ def test_a_mistake_is_one_sentence_before_anything_runs(
     study = yaml.safe_load(STUDY) | {"solver": settings(**changes)}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     with pytest.raises(StudyError) as caught:
-        Study.load(tmp_path / "study.yaml")
+        Case(Study.load(tmp_path / "study.yaml"))
     said = str(caught.value)
     assert message in said
     assert "\n" not in said

@@ -24,6 +24,7 @@ import framework.store.layout
 from framework.errors import RunError, StudyError
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.identity import study_hash
 from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
@@ -71,6 +72,7 @@ def same(seed: int = 0, **config: Any) -> dict[str, Any]:
         "grid": {"shape": list(GRID), "spacing": [0.5, 0.25], "units": "m"},
         "design": {"bounds": {"id": [0, 1000], "pace": [0, 1]}},
         "seed": seed,
+        "streams": versions.STREAMS,
         "store": {"keep": made.keep, "dtype": made.dtype},
     }
 

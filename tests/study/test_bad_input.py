@@ -23,10 +23,15 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(status: int, *arguments: str) -> str:
-    """What a command says that ends with this status: one line on standard error."""
+    """What a command says that ends with this status: one line on standard error.
+
+    Before it, another may say what is checked now, as that takes seconds.
+    """
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == status, (result.output, result.exception)
     lines = result.stderr.strip().splitlines()
+    if lines[0].startswith("millstream: checking "):
+        del lines[0]
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("millstream: ")
     as_json = CliRunner().invoke(app, [*arguments, "--json"])

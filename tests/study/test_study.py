@@ -17,6 +17,7 @@ from framework.errors import StudyError
 from framework.study.case import Case
 from framework.study.component import SOLVER, Component, factory
 from framework.study.study import Study
+from framework.training.surrogate import make_surrogate
 from solvers.base import Solver
 from solvers.heat import Heat
 
@@ -36,7 +37,7 @@ def scalar_numbers(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def refusal(*overrides: str) -> str:
     with pytest.raises(StudyError) as caught:
-        Study.load(QUICKSTART, overrides)
+        make_surrogate(Case(Study.load(QUICKSTART, overrides), QUICKSTART))
     message = str(caught.value)
     assert "\n" not in message
     return message.removeprefix(f"{QUICKSTART}: ")

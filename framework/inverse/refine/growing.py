@@ -26,10 +26,11 @@ from framework.simulation.cluster import ray_for
 from framework.simulation.ensemble import Ensemble, steps_per_block
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
+from framework.study import versions
 from framework.study.design import Simulation
 from framework.study.identity import streams_version
 from framework.study.sections import EnsembleConfig, StoreConfig
-from framework.study.streams import VERSION, Stream, derived_seed
+from framework.study.streams import Stream, derived_seed
 from solvers.base import Solver
 
 Found = TypeVar("Found")
@@ -82,10 +83,11 @@ def grow(
     complete by then stays.
     """
     began, solver = time.monotonic(), make_solver()
-    if (drawn := streams_version(reader.study)) != VERSION:
+    if (drawn := streams_version(reader.study)) != versions.STREAMS:
         raise StudyError(
             f"{reader.path} was drawn by version {drawn} of the random streams and priors, but "
-            f"this Millstream draws by version {VERSION}: it can be asked, but nothing can be added"
+            f"this Millstream draws by version {versions.STREAMS}: it can be asked, but nothing "
+            "can be added"
         )
     path = grown_path(reader.path)
     there = grown_store(reader)

@@ -1,0 +1,7 @@
+"""Versions that data carries; imports nothing, as solvers' processes need them too."""
+
+# The format of a store: its arrays and its attributes.
+STORE = 2
+# The random streams and the priors: changes when the same seed gives other numbers, or a prior
+# other simulations. Data of another version is read; nothing is added to it.
+STREAMS = 2
