@@ -1,7 +1,7 @@
 """How the answers get better with more entries, and what entries cost at 128^3.
 
     python benchmarks/database_size.py STORE [--patients 150] [--entries 1000 2000 5000 10000]
-        [--large 12] [--picture docs/inverse/database_size.png]
+        [--large 12] [--picture docs/explanation/inverse/database_size.png]
 
 The first simulations of STORE are indexed in a folder of their own, up to each number of entries,
 and patients made of held-out simulations (`patients.py`) are looked up there.
@@ -156,7 +156,8 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=150)
     parser.add_argument("--entries", type=int, nargs="*", default=[1000, 2000, 5000, 10000])
     parser.add_argument("--large", type=int, default=12, help="simulations at 128^3")
-    parser.add_argument("--picture", type=Path, default=Path("docs/inverse/database_size.png"))
+    picture = Path("docs/explanation/inverse/database_size.png")
+    parser.add_argument("--picture", type=Path, default=picture)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.entries:

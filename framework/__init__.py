@@ -1,4 +1,5 @@
 """The machinery of Millstream, one package a concern; users import `millstream`.
 
-Which package may import which is drawn in docs/architecture.md and kept by import-linter.
+Which package may import which is drawn in docs/explanation/architecture.md, and import-linter keeps
+it true.
 """

@@ -44,7 +44,8 @@ class ProgramError(Exception):
 
 
 class External(Solver):
-    """Starts a command for each simulation and takes the fields that it sends (docs/external.md).
+    """Starts a command for each simulation and takes the fields that it sends
+    (docs/how-to/external.md).
 
     Equation, scheme and order are the program's own. Channels, grid and parameters are what the
     study says. The parameters, and `seed` from 0 to 2^63 - 1, replace `{name}` and `{seed}` in the

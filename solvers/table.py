@@ -53,7 +53,7 @@ def external(
     time_limit: Annotated[float, Gt(0)] = 600.0,
 ) -> None:
     """Starts a command for each simulation and takes the fields that it sends
-    (docs/external.md).
+    (docs/how-to/external.md).
     """
 
 

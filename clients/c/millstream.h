@@ -11,7 +11,7 @@
  * header is compiled by itself: cc -c -x c -DMILLSTREAM_IMPLEMENTATION millstream.h. C99 or C++11.
  * Each process (rank) that has a part of the fields makes the three calls, from one thread. They
  * return 0; or -1 after a line on standard error, and then the program should end with an error.
- * The format is described in docs/external.md.
+ * The format is described in docs/how-to/external.md.
  */
 #ifndef MILLSTREAM_H
 #define MILLSTREAM_H

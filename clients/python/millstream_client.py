@@ -9,7 +9,7 @@
     millstream.finalize()
 
 Needs Python 3.9 and nothing else. Each process (rank) that has a part of the fields makes the three
-calls, from one thread. The format is described in docs/external.md.
+calls, from one thread. The format is described in docs/how-to/external.md.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Which simulation explains what was observed: see docs/inverse.md."""
+"""Which simulation explains what was observed: see docs/explanation/inverse.md."""

@@ -23,7 +23,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 
 
 class BreedConfig(Section):
-    """The `design.breed` section of a study: see docs/sampling.md."""
+    """The `design.breed` section of a study: see docs/explanation/sampling.md."""
 
     # The standard deviation of a mutation, where every parameter's prior is mapped to [0, 1].
     sigma: Annotated[float, Gt(0), Le(1)] = 0.05

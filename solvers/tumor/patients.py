@@ -19,7 +19,8 @@ CONVENTIONS: Mapping[str, Convention] = {
 }
 # From positions in SRI24 as BraTS has it (240x240x155 voxels of 1 mm, x from -239 to 0 mm, y from 0
 # to 239, z from 0 to 154) to those in MNI152, both in mm, RAS. Found by tools/register_sri24.py;
-# docs/patients.md says how well it fits. Brains become a third larger in volume: MNI152 is large.
+# docs/explanation/patient_spaces.md says how well it fits. Brains become a third larger in volume:
+# MNI152 is large.
 SRI24_TO_MNI152: NDArray[np.float64] = np.array(
     [
         [1.086651, 0.008929, 0.006195, 127.807955],

@@ -1,4 +1,4 @@
-"""The studies in configs/ that start a program, as docs/external.md says; and one through Ray."""
+"""The studies in configs/ that start a program, by docs/how-to/external.md; one through Ray."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ from framework.study.study import Study
 from solvers.heat import Heat
 
 PARAMETERS = np.array([150.0, 420.0, 230.0, 310.0, 480.0])
-BUILDS = re.findall(r"^mkdir -p build && .*$", (ROOT / "docs/external.md").read_text(), re.M)
+BUILDS = re.findall(r"^mkdir -p build && .*$", (ROOT / "docs/how-to/external.md").read_text(), re.M)
 # What has to be there for the lines; the first name in a line that is none of these is cc.
 TOOLS = {"c": ["cc"], "fortran": ["cc", "gfortran"], "mpi": ["mpicc", "mpirun"], "python": []}
 
@@ -32,7 +32,7 @@ def checkout(directory: Path) -> None:
 
 
 def build(name: str, directory: Path) -> None:
-    """Run the line of docs/external.md that compiles an example."""
+    """Run the line of docs/how-to/external.md that compiles an example."""
     for tool in TOOLS[name]:
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
