@@ -1,8 +1,7 @@
 """What a solver refuses before it starts: steps that are unstable, grids that fit no memory."""
 
 import math
-
-import psutil
+import os
 
 # Where the stability region of the classical fourth-order Runge-Kutta method meets the imaginary
 # axis. Along the negative real axis it reaches 2.79.
@@ -25,7 +24,8 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
 def require_memory(setting: str, shape: tuple[int, ...], numbers: int) -> None:
     """Raise ValueError if the `numbers` of double precision that one simulation keeps at a time are
     more than the machine's memory. `setting` is the one by which the grid's `shape` can shrink."""
-    needed, present = 8 * numbers, psutil.virtual_memory().total
+    needed = 8 * numbers
+    present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:
         raise ValueError(
             f"one simulation on {' x '.join(map(str, shape))} points would take "

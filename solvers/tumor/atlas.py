@@ -10,12 +10,15 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from solvers.limits import require_memory
+
+if TYPE_CHECKING:
+    import nibabel
 
 # Where white and grey matter make up less than this of a voxel, it is no tissue.
 LEAST_TISSUE = 0.1
@@ -168,7 +171,7 @@ def _check_axes(path: str, affine: NDArray[np.float64], units: str) -> None:
         )
 
 
-def _values(path: str, image: nibabel.Nifti1Image) -> NDArray[np.float32]:
+def _values(path: str, image: "nibabel.Nifti1Image") -> NDArray[np.float32]:
     dtype = image.get_data_dtype()  # type: ignore[no-untyped-call]
     if dtype.kind not in "iufb":
         raise ValueError(f"{path} holds {dtype}: a tissue map has to hold numbers")
@@ -178,7 +181,11 @@ def _values(path: str, image: nibabel.Nifti1Image) -> NDArray[np.float32]:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def _open(path: str) -> nibabel.Nifti1Image:
+def _open(path: str) -> "nibabel.Nifti1Image":
+    try:
+        import nibabel  # not where solvers run without the rest of Millstream
+    except ImportError:
+        raise ValueError(f"{path} is NIfTI, and nibabel, which reads it, is not here") from None
     try:
         image = nibabel.load(path)
     except (
