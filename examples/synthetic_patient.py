@@ -26,7 +26,7 @@ AFFINE = np.array([[-1.0, 0, 0, 98], [0, -1, 0, 98], [0, 0, 1, -80], [0, 0, 0, 1
 def main() -> None:
     case = Case(Study.load(CONFIG))
     solver = case.solver
-    patient = case.design.held_out(2037)
+    patient = case.design.held_out(2044)
     fields = list(solver.solve(patient.parameters, patient.seed))[9]
     random = np.random.default_rng(3)
     masks = []

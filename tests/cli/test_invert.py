@@ -415,7 +415,7 @@ def test_the_example_writes_a_patient(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(CONFIGS.parent / "examples" / "synthetic_patient.py"), run_name="__main__")
-    assert "patient.nii.gz: sqrt_DT 9.25" in capsys.readouterr().out
+    assert "patient.nii.gz: sqrt_DT 11.5" in capsys.readouterr().out
     seen = read_labels(FisherKolmogorov(), tmp_path / "patient.nii.gz", "gliodil")
     assert seen.warnings == ()
     assert 5 < seen.volumes["t1c"] < seen.volumes["flair"] < 150
