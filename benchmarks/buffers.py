@@ -21,8 +21,9 @@ from table import print_table
 
 from framework.compare.arms import SEEDS, Plan
 from framework.compare.intervals import half_interval, improvement
-from framework.compare.report import digits
 from framework.pictures.style import BLUE, GREEN, STYLE, VERMILLION
+from framework.report.summary import Summary
+from framework.report.words import digits
 from framework.run.run import train
 from framework.simulation.cluster import ray_for
 from framework.study.case import Case
@@ -54,7 +55,7 @@ def main() -> None:
         [
             policy,
             f"{100 * share:g} %",
-            f"{digits(np.mean(found))} +- {digits(half_interval(found))} %",
+            f"{digits(float(np.mean(found)))} +- {digits(half_interval(found))} %",
             higher(errors, policy, share),
         ]
         for (policy, share), found in errors.items()
@@ -72,10 +73,15 @@ def measure(path: Path, seeds: int) -> Errors:
         for arm in plan.arms:
             if not arm.offline:
                 errors[arm.name, share] = [
-                    train(plan.case_of(arm, seed, Path()))["validation"]["relative_l2"]["mean"]
-                    for seed in range(seeds)
+                    error_of(train(plan.case_of(arm, seed, Path()))) for seed in range(seeds)
                 ]
     return errors
+
+
+def error_of(summary: Summary) -> float:
+    """The mean relative L2 of a run that was scored."""
+    assert summary.validation is not None
+    return summary.validation.relative_l2.mean
 
 
 def total_samples(study: Study) -> int:

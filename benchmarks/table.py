@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.compare.report import aligned
+from framework.report.words import aligned
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

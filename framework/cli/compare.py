@@ -49,6 +49,8 @@ def resume_comparison(directory: Path, as_json: bool) -> None:
 
 def _run(make: "Callable[[], Comparing]", as_json: bool) -> None:
     from framework.compare.comparing import Comparing
-    from framework.compare.report import report
+    from framework.compare.report import comparison_text
 
-    carry_out(make, Comparing.run, Comparing.result, lambda it: report(it.result()), as_json)
+    carry_out(
+        make, Comparing.run, Comparing.result, lambda it: comparison_text(it.result()), as_json
+    )

@@ -61,7 +61,7 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run or a comparison after any interruption, from its last checkpoint."""
-    from framework.report.advice import report
+    from framework.report.text import run_text
     from framework.run.folder import RunFolder
     from framework.run.run import Run, send_what_is_left
     from framework.study.case import Case
@@ -81,14 +81,21 @@ def resume(
         return
     print(f"millstream: {run} is done already: there is nothing to resume", file=sys.stderr)
     send_what_is_left(study, folder)
-    print_result(summary, report(summary, Case(study, folder.study)), as_json)
+    text = run_text(summary, Case(study, folder.study))
+    print_result(summary.to_json(), text, as_json)
 
 
 def _run(make: "Callable[[], Run]", as_json: bool) -> None:
-    from framework.report.advice import report
+    from framework.report.text import run_text
     from framework.run.run import Run
 
-    carry_out(make, Run.train, Run.summary, lambda it: report(it.summary(), it.case), as_json)
+    carry_out(
+        make,
+        Run.train,
+        lambda it: it.summary().to_json(),
+        lambda it: run_text(it.summary(), it.case),
+        as_json,
+    )
 
 
 @app.command(epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000")

@@ -12,7 +12,6 @@ down arm by arm, so an interrupted comparison goes on with the arm that it was a
 import gc
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ import numpy as np
 
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
 from framework.compare.picture import draw_arms
-from framework.compare.report import result, told
-from framework.errors import DivergedError, RunError, StudyError
+from framework.compare.report import MEASURES, arm_text, result
+from framework.errors import DivergedError, SolverError, StudyError, tell
 from framework.files import locked, write_text, writing
+from framework.report.summary import Summary
 from framework.run.assembly import make_ensemble
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
@@ -37,7 +37,8 @@ from framework.tracking.history import Record, read_rows
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check
 from framework.training.model import load_model
-from framework.training.validation import Trajectories, Validation, score, summarise
+from framework.training.scores import Trajectories, mean_score, score
+from framework.training.validation import Validation
 
 
 def compare(case: Case, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
@@ -195,7 +196,7 @@ class Comparing:
         self._record["arms"].append(found)
         self._write()
         gc.collect()  # the arm's buffer, before the next one has its own
-        print(f"millstream: {told(found)}", file=sys.stderr)
+        tell(arm_text(found))
 
     def _end(self) -> None:
         """Whatever has happened: keep, draw and track what was done."""
@@ -205,7 +206,7 @@ class Comparing:
             drawn = draw_arms(found, path)
         except OSError as error:
             drawn = False
-            print(f"millstream: cannot draw {path}: {error.strerror}", file=sys.stderr)
+            tell(f"cannot draw {path}: {error.strerror}")
         for item in found["improvement"]:
             if item["mean"] is not None:
                 name = f"improvement/{item['of']}_against_{item['against']}"
@@ -244,7 +245,7 @@ class Comparing:
         write_text(self.folder.comparison, json.dumps(self._record, indent=2) + "\n")
 
 
-def _train(case: Case, folder: RunFolder) -> dict[str, Any]:
+def _train(case: Case, folder: RunFolder) -> Summary:
     """Train an arm, or go on with it; its summary. The held-out simulations are there already."""
     with writing(folder.path):
         folder.path.mkdir(exist_ok=True)
@@ -288,26 +289,28 @@ def _figures(arm: dict[str, Any]) -> Record:
     }
 
 
-def _measured(summary: dict[str, Any], simulating_seconds: float) -> dict[str, Any]:
+def _measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
     """What is reported of an arm, from the summary of its run."""
-    samples, training, validation = (summary[key] for key in ("samples", "training", "validation"))
-    if validation is None:
-        raise RunError("there are no two held-out simulations to score by: see what failed above")
-    errors, checkpoints = validation["relative_l2"], summary["checkpoint"]["seconds"]
-    seconds = training["seconds"] - checkpoints
+    training, checkpoints = summary.training, summary.checkpoint.seconds
+    if summary.validation is None:
+        raise SolverError(
+            "there are no two held-out simulations to score by: see what failed above"
+        )
+    errors = summary.validation.relative_l2
+    seconds = training.seconds - checkpoints
     return {
         "status": "done",
-        "steps": training["steps"],
-        "simulations": summary["simulations"]["completed"],
-        "unique_samples": samples["unique_trained"],
-        "drawn_samples": samples["drawn"],
-        "validation": {key: errors[key] for key in ("mean", "p90", "p99", "max")},
+        "steps": training.steps,
+        "simulations": summary.simulations.completed,
+        "unique_samples": summary.samples.unique_trained,
+        "drawn_samples": summary.samples.drawn,
+        "validation": {measure: getattr(errors, measure) for measure in MEASURES},
         # Without checkpoints, which are large where a buffer is part of them.
-        "seconds": simulating_seconds + training["seconds_to_end"] - checkpoints,
+        "seconds": simulating_seconds + training.seconds_to_end - checkpoints,
         "training_seconds": seconds,
-        "samples_per_second": samples["drawn"] / seconds,
-        "waited": training["wait_fraction"],
-        "loss": training["loss"],
+        "samples_per_second": summary.samples.drawn / seconds,
+        "waited": training.wait_fraction,
+        "loss": training.loss,
     }
 
 
@@ -319,7 +322,7 @@ def _gap(
     if shared is None:
         return {"trained": None, "gap": None}
     _, surrogate = load_model(folder.model)
-    trained = summarise(score(surrogate, shared), shared)["relative_l2"]["mean"]
+    trained = mean_score(score(surrogate, shared)["relative_l2"])
     return {"trained": trained, "gap": found["validation"]["mean"] - trained}
 
 

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from framework.compare.report import by_name, percent
+from framework.compare.report import by_name
 from framework.pictures.style import BLUE, GREY, ORANGE, STYLE, VERMILLION
+from framework.report.words import digits_percent
 
 _WIDTH, _ROW, _MARGINS = 9.0, 0.42, 1.5  # inches
 _COLOURS = {"mean": BLUE, "p90": ORANGE, "p99": VERMILLION}
@@ -81,7 +82,7 @@ def _draw_improvement(
         axes.plot([100 * low, 100 * high], [row, row], color=BLUE)
         axes.plot(100 * found["mean"], row, "o", color=BLUE)
         axes.annotate(
-            percent(found["mean"]),
+            digits_percent(found["mean"]),
             (100 * found["mean"], row),
             xytext=(0, 6),
             textcoords="offset points",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from framework.compare.intervals import half_interval, improvement
+from framework.report.words import aligned, digits, digits_percent
 
 MEASURES = ("mean", "p90", "p99", "max")
 _WIDTH = 100
@@ -69,18 +70,18 @@ def paired(
     return [errors[of, seed] for seed in seeds], [errors[against, seed] for seed in seeds]
 
 
-def told(arm: dict[str, Any]) -> str:
+def arm_text(arm: dict[str, Any]) -> str:
     """One arm with one seed, in a line."""
     what = f"{arm['name']}, seed {arm['seed']}"
     if arm["status"] != "done":
         return f"{what}: {arm['status']}: {arm['error']}"
     return (
-        f"{what}: relative L2 {percent(arm['validation']['mean'])} after {arm['steps']} steps on "
-        f"{arm['unique_samples']} samples, {arm['seconds']:.1f} s"
+        f"{what}: relative L2 {digits_percent(arm['validation']['mean'])} after {arm['steps']} "
+        f"steps on {arm['unique_samples']} samples, {arm['seconds']:.1f} s"
     )
 
 
-def report(found: dict[str, Any]) -> str:
+def comparison_text(found: dict[str, Any]) -> str:
     """The result as lines to print."""
     done = [arm for arm in found["arms"] if arm["status"] == "done"]
     lines = [
@@ -94,7 +95,7 @@ def report(found: dict[str, Any]) -> str:
     if better:
         head = ["Errors are lower by", "in the mean", "95 % interval", "99th percentile", "maximum"]
         lines += ["", *aligned([head, *map(_better, better)])]
-    lines += [told(arm) for arm in found["arms"] if arm["status"] != "done"]
+    lines += [arm_text(arm) for arm in found["arms"] if arm["status"] != "done"]
     lines += [
         f"{arm['name']}, seed {arm['seed']}: ended after {arm['steps']} of {found['steps']} "
         "steps, as simulations failed"
@@ -126,9 +127,9 @@ def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
     errors = {key: [arm["validation"][key] for arm in arms] for key in MEASURES}
     return [
         arms[0]["name"],
-        digits(np.mean(errors["mean"])),
+        digits(float(np.mean(errors["mean"]))),
         f"+- {digits(half_interval(errors['mean']))}" if len(arms) > 1 else "",
-        *(digits(np.mean(errors[key])) for key in MEASURES[1:]),
+        *(digits(float(np.mean(errors[key]))) for key in MEASURES[1:]),
         digits(mean("gap")) if arms[0]["gap"] is not None else "",
         f"{mean('steps'):.0f}",
         f"{mean('unique_samples'):.0f}",
@@ -139,36 +140,11 @@ def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _better(item: dict[str, Any]) -> list[str]:
-    interval = item["ci95"]
+    interval = " to ".join(map(digits_percent, item["ci95"] or []))
     return [
         f"{item['of']} against {item['against']}",
-        percent(item["mean"]),
-        f"{percent(interval[0])} to {percent(interval[1])}" if interval else "too few seeds",
-        percent(item["p99"]["mean"]),
-        percent(item["max"]["mean"]),
+        digits_percent(item["mean"]),
+        interval or "too few seeds",
+        digits_percent(item["p99"]["mean"]),
+        digits_percent(item["max"]["mean"]),
     ]
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under their names, aligned to the right but for the first."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def percent(part: float) -> str:
-    """See `digits`."""
-    return f"{digits(part)} %"
-
-
-def digits(part: float) -> str:
-    """A part in per cent, to three digits, of which at most two are behind the point."""
-    value = 100 * part
-    if abs(value) >= 1e6:
-        return f"{value:.0e}"
-    return f"{value:.{max(0, 2 - int(np.log10(max(abs(value), 1))))}f}"

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from framework.pictures.style import BLUE, GREY, VERMILLION, in_units, named, point
-from framework.training.validation import measure
+from framework.training.scores import measure
 from solvers.base import Field, Grid, ParameterSpace
 
 # How many of the times and of the fields are drawn.

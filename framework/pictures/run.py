@@ -41,11 +41,11 @@ def draw_pictures(
     history: Sequence[Record],
     comparison: Comparison | None,
     points: DesignPoints,
-    trivial: Mapping[str, float | None],
+    trivial: Mapping[str, float],
 ) -> list[Path]:
     """Draw what there is enough of into `directory`; return the files.
 
-    `trivial` has the relative L2 errors of predictors that know nothing, by name, and may be empty.
+    `trivial`: the relative L2 errors of predictors that know nothing, by name; may be empty.
     """
     drawings: dict[str, Callable[[], Figure]] = {}
     if comparison is not None:
@@ -78,7 +78,7 @@ def _save(figure: Figure, path: Path) -> None:
         small.save(path, optimize=True)
 
 
-def draw_curves(history: Sequence[Record], trivial: Mapping[str, float | None]) -> Figure:
+def draw_curves(history: Sequence[Record], trivial: Mapping[str, float]) -> Figure:
     """The loss, and if there is one the validation error, over the steps."""
     steps, errors = _column(history, "validation/relative_l2", "validation/step")
     figure = Figure(figsize=(_WIDTH, 6.0 if len(steps) else 3.4), layout="constrained")
@@ -136,12 +136,10 @@ def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
     _name(axes, "Training loss", "loss, normalised units")
 
 
-def _draw_errors(
-    axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str, float | None]
-) -> None:
+def _draw_errors(axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str, float]) -> None:
     marker = "o" if len(steps) <= 60 else ""
     axes.plot(steps, 100 * errors, color=VERMILLION, marker=marker, markersize=3.5)
-    known = {name: 100 * error for name, error in trivial.items() if error}
+    known = {name: 100 * error for name, error in trivial.items() if error > 0}
     for (name, error), style in zip(known.items(), ("--", "-."), strict=False):
         label = f"{name.replace('_', ' ')}: {error:.3g} %"
         axes.axhline(error, color=GREY, linewidth=1, linestyle=style, label=label)

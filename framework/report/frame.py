@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from framework.report.words import duration, error_percent
 from framework.tracking.history import Record
 
 _LABEL, _LONGEST_BAR, _LONGEST_COURSE = 13, 48, 32  # columns
@@ -26,7 +27,7 @@ def line(record: Record) -> str:
     if "training/loss" in record:
         parts.append(f"loss {record['training/loss']:.2e}")
     if "validation/relative_l2" in record:
-        parts.append(f"validation {_percent(record['validation/relative_l2'])}")
+        parts.append(f"validation {error_percent(record['validation/relative_l2'])}")
     if record.get("simulations/quarantined"):
         parts.append(f"quarantined {record['simulations/quarantined']:.0f}")
     parts += _waits(record)
@@ -65,12 +66,12 @@ def frame(view: View) -> list[Text]:
         loss = Text(f"{record['training/loss']:.2e}")
         entries.append((3, _entry(view, "loss", loss, _course(view, view.loss))))
     if "validation/relative_l2" in record:
-        error = Text(f"{_percent(record['validation/relative_l2'])} relative L2")
+        error = Text(f"{error_percent(record['validation/relative_l2'])} relative L2")
         entries.append((2, _entry(view, "validation", error, _course(view, view.validation))))
     if waits := _waits(record):
         entries.append((2, _entry(view, "waiting", *map(Text, waits))))
     if "checkpoint/at" in record:
-        age = _duration(max(record["seconds"] - record["checkpoint/at"], 0))
+        age = duration(max(record["seconds"] - record["checkpoint/at"], 0))
         took = f"took {record['checkpoint/seconds']:.1f} s"
         entries.append((6, _entry(view, "checkpoint", Text(f"{age} ago"), Text(took))))
     if "system/cpu_percent" in record:
@@ -82,7 +83,7 @@ def frame(view: View) -> list[Text]:
 
 def _header(view: View) -> list[Text]:
     """The title, and at the right the time since the start."""
-    since = _duration(view.record.get("seconds", 0.0))
+    since = duration(view.record.get("seconds", 0.0))
     title = Text(view.title, style="bold")
     title.truncate(max(view.width - len(since) - 2, 1), overflow="crop")
     space = " " * (view.width - title.cell_len - len(since))
@@ -131,7 +132,7 @@ def _progress(view: View) -> list[Text]:
 
 
 def _left(view: View) -> list[Text]:
-    return [] if view.left is None else [Text(f"about {_duration(view.left)} left")]
+    return [] if view.left is None else [Text(f"about {duration(view.left)} left")]
 
 
 def _buffer(view: View) -> list[Text]:
@@ -190,17 +191,3 @@ def _course(view: View, values: list[float]) -> Text:
 
 def _of(record: Record, part: str, whole: str) -> str:
     return f"{record.get(part, 0):.0f}/{record.get(whole, 0):.0f}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _duration(seconds: float) -> str:
-    """In words, to two figures or so."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    if minutes < 100:
-        return f"{int(minutes)} min {int(seconds) % 60} s"
-    return f"{int(minutes / 60)} h {int(minutes) % 60} min"

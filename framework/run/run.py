@@ -41,10 +41,13 @@ from framework.files import writing
 from framework.pictures.errors import Comparison
 from framework.pictures.run import draw_pictures
 from framework.report.display import Display
+from framework.report.summary import Summary
 from framework.run.assembly import make_batches, make_breeding, make_ensemble, open_store
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
-from framework.run.measures import Figures
+from framework.run.measures import Measures, Parts
+from framework.run.outcome import design_points, summarised
+from framework.run.rows import Rows
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.simulation.ensemble import Quarantined
@@ -69,8 +72,8 @@ _CHECK_STEPS = 20
 PATIENCE, HURRY = 60.0, 5.0
 
 
-def train(case: Case) -> dict[str, Any]:
-    """Simulate, stream and train as the study says; return the summary (see `Figures.summary`).
+def train(case: Case) -> Summary:
+    """Simulate, stream and train as the study says.
 
     Raises StudyError before Ray is started, and RunError when the run cannot be finished.
     """
@@ -79,8 +82,8 @@ def train(case: Case) -> dict[str, Any]:
     return run.summary()
 
 
-def resume(directory: str | Path) -> dict[str, Any]:
-    """Go on with an interrupted run; of one that was done, return the summary.
+def resume(directory: str | Path) -> Summary:
+    """Go on with an interrupted run; of one that is done, return the summary.
 
     Raises StudyError and RunError as `train` does.
     """
@@ -163,7 +166,7 @@ class Run:
         )
         self._checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-        self._figures = Figures(
+        self._parts = Parts(
             study,
             self._design,
             self._store,
@@ -175,7 +178,9 @@ class Run:
             self._validation,
             self._checkpoints,
         )
-        self._history = History(self.folder.history, self._figures.record, self._tracking.log)
+        self._measures = Measures(self._parts)
+        self._rows = Rows(self._measures)
+        self._history = History(self.folder.history, self._rows.row, self._tracking.log)
 
     def train(self) -> None:
         """Run to the study's stop. However it ends, weights, pictures and summary are written.
@@ -206,9 +211,9 @@ class Run:
         """Whether it was asked to stop."""
         return self._interrupted
 
-    def summary(self) -> dict[str, Any]:
-        """What was done so far (see `Figures.summary`)."""
-        return self._figures.summary(self._status, str(self.folder.path), self._tracking)
+    def summary(self) -> Summary:
+        """What was done so far."""
+        return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
     def _begin(self) -> None:
         """Take up what an earlier process has left, or write down the study."""
@@ -231,7 +236,7 @@ class Run:
         if self.folder.design.exists():
             return
         design = self._design
-        training = 0 if self._figures.source() else self.study.design.simulations
+        training = 0 if self._measures.source else self.study.design.simulations
         temporary = self.folder.design.with_suffix(".writing")
         with _said(), writing(self.folder.design):
             with temporary.open("w", newline="") as file:
@@ -250,8 +255,8 @@ class Run:
         self._reception.start()
         try:
             self._trainer.train(self._statistics, self._after_step)
-            self._figures.trained()
-            if self._figures.source():
+            self._measures.end_training()
+            if self._measures.source:
                 self._reception.join()  # held-out simulations, which training did not wait for
         finally:
             # Before the last validation, which may need the solvers' CPUs. The buffer first, which
@@ -272,7 +277,7 @@ class Run:
             self._checkpoint()
 
     def _after_step(self) -> None:
-        self._figures.after_step()
+        self._measures.after_step()
         if self._trainer.step % _CHECK_STEPS == 0:
             self._check_loss()
         if self._trainer.step % self.study.validation.every_steps == 0:
@@ -307,7 +312,7 @@ class Run:
                         {"id": item.simulation.id, "step": item.step, "error": item.error}
                         for item in self._ensemble.quarantined
                     ],
-                    "figures": self._figures.state(),
+                    "figures": self._measures.state(),
                     "breeding": self._breeding.state() if self._breeding else None,
                 }
             )
@@ -325,7 +330,7 @@ class Run:
         self._buffer.load_state(state["buffer"])
         self._reception.load_state(state["reception"])
         self._ledger.load_state(state["ledger"])
-        self._figures.load_state(state["figures"])
+        self._measures.load_state(state["figures"])
         if self._breeding:
             self._breeding.load_state(state["breeding"])
         received = self._ledger.completed()
@@ -348,7 +353,7 @@ class Run:
 
     def _end(self) -> None:
         """Whatever has happened: keep and say what was done."""
-        self._figures.end()
+        self._measures.end()
         if self._status == "done":
             self._keep()
         else:
@@ -361,7 +366,7 @@ class Run:
                 self._store.close()
             if self._trainer.step:
                 self._keep_model()
-                self._figures.count_cost()
+                self._measures.count_cost()
             if self._breeding:
                 self._tracking.artifact(self.folder.design)
             for picture in self._draw():
@@ -377,12 +382,12 @@ class Run:
             save_model(self.surrogate, self.study, self.folder.model, {"data": data})
         tags = {"data": json.dumps(data)}
         if latest:
-            tags["validation.relative_l2"] = str(latest["relative_l2"]["mean"])
+            tags["validation.relative_l2"] = str(latest.relative_l2.mean)
         self._tracking.model(self.folder.model, self.study.name, tags)
 
     def _data(self) -> dict[str, Any]:
         """What is trained on: where it lies, if it is kept, and what it is a function of."""
-        if source := self._figures.source():
+        if source := self._measures.source:
             return source
         if self._store:
             return self._store.identity
@@ -395,16 +400,16 @@ class Run:
     def _display(self) -> Display:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
         title = f"{self.folder.path}: {names}, training on {self._trainer.device}"
-        return Display(title, self._figures.counts, self._history.rows)
+        return Display(title, self._rows.counts, self._history.rows)
 
     def _draw(self) -> list[Path]:
         """Draw the run's pictures; where they are."""
         if not self._pictures:
             return []
         latest = self._validation.latest
-        comparison = self._compare(latest["median_simulation"]) if latest else None
-        trivial = latest["trivial"] if latest else {}
-        points = self._figures.points()
+        comparison = self._compare(latest.median_simulation) if latest else None
+        trivial = latest.trivial if latest else {}
+        points = design_points(self._parts)
         return draw_pictures(self.folder.pictures, self._history.rows, comparison, points, trivial)
 
     def _compare(self, simulation: int) -> Comparison:

@@ -1,18 +1,6 @@
-"""Held-out trajectories, scored in a process of their own while training goes on.
-
-Shapes: V held-out simulations, T stored times, C fields, `*grid` the grid's axes.
-With e the error and u the reference of one simulation at one time:
-- relative L2: ||e|| / ||u|| over all fields and points,
-- nRMSE: for each field RMSE(e) / RMS(u), averaged over the fields, as PDEBench defines it
-  (arXiv 2210.07182); with one field it equals the relative L2,
-- max: the greatest |e|, in the field's units.
-A trajectory's score is the mean over its stored times; means and percentiles are taken over
-trajectories. Where u is zero there is no relative error: such a time does not count. A prediction
-that is infinite or not a number counts as the greatest number of single precision.
-"""
+"""Held-out trajectories, scored in a process of their own while training goes on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,99 +11,8 @@ from numpy.typing import NDArray
 
 from framework.files import replacing, writing
 from framework.simulation.block import Block
+from framework.training.scores import Scores, Trajectories, score, summarise
 from surrogates.base import Surrogate
-
-# How many grid points are predicted at once, to bound the memory of scoring.
-_POINTS = 2**18
-
-
-@dataclass(frozen=True)
-class Trajectories:
-    """Held-out simulations as the solver computed them."""
-
-    simulations: NDArray[np.int64]  # [V]
-    parameters: NDArray[np.float32]  # [V, p]
-    times: NDArray[np.float32]  # [V, T]
-    fields: NDArray[np.float32]  # [V, T, C, *grid]
-
-
-# The errors of one predictor: name of the measure -> [V, T].
-Errors = dict[str, NDArray[np.float64]]
-
-
-def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> Errors:
-    """The errors of fields [V, T, C, *grid]; an axis of the prediction may have length 1."""
-    worst = float(np.finfo(np.float32).max)
-    finite = np.nan_to_num(predicted.astype(np.float64), nan=worst, posinf=worst, neginf=-worst)
-    error = finite - reference
-    points = tuple(range(3, reference.ndim))
-    squared_error = np.square(error).sum(points)  # [V, T, C]
-    squared_norm = np.square(reference, dtype=np.float64).sum(points)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.sqrt(squared_error.sum(-1) / squared_norm.sum(-1))
-        by_field = np.sqrt(squared_error / squared_norm)
-    relative[squared_norm.sum(-1) == 0] = np.nan
-    by_field[squared_norm == 0] = np.nan
-    return {
-        "relative_l2": relative,
-        "nrmse": _mean(by_field, -1),
-        "max": np.abs(error).max((2, *points)),
-    }
-
-
-def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
-    """The surrogate's errors on the held-out trajectories; autoregressive ones by rollout."""
-    predicted = np.empty_like(held_out.fields)
-    chunk = max(1, _POINTS // held_out.fields[0, 0].size)
-    for start in range(0, len(predicted), chunk):
-        part = slice(start, start + chunk)
-        rollout = surrogate.rollout(
-            torch.tensor(held_out.parameters[part]),
-            torch.tensor(held_out.times[part]),
-            torch.tensor(held_out.fields[part, 0]),
-        )
-        for step, fields in enumerate(rollout):
-            predicted[part, step] = fields.numpy()
-    return measure(predicted, held_out.fields)
-
-
-def trivial_errors(held_out: Trajectories) -> dict[str, float]:
-    """Mean relative L2 of two predictors that know nothing of the physics.
-
-    `mean_field` is, at each time, the mean of the held-out trajectories themselves: the best that
-    any fixed field can do. `initial_field` is that of the first stored step.
-    """
-    predictors = {
-        "mean_field": held_out.fields.mean(0, keepdims=True, dtype=np.float64),
-        "initial_field": held_out.fields[:, :1],
-    }
-    return {
-        name: _overall(measure(fields.astype(np.float32), held_out.fields)["relative_l2"])
-        for name, fields in predictors.items()
-    }
-
-
-def summarise(errors: Errors, held_out: Trajectories) -> dict[str, Any]:
-    """The scores as plain numbers, over all times and for each stored time."""
-    relative = errors["relative_l2"]
-    by_error = np.argsort(_mean(relative, 1))
-    return {
-        "simulations": len(relative),
-        "median_simulation": int(held_out.simulations[by_error[(len(relative) - 1) // 2]]),
-        "relative_l2": _distribution(_mean(relative, 1)),
-        "nrmse": _overall(errors["nrmse"]),
-        "max": float(errors["max"].max()),
-        "trivial": trivial_errors(held_out),
-        "per_time": [
-            {
-                "t": float(held_out.times[:, step].mean()),
-                "relative_l2": _distribution(relative[:, step]),
-                "nrmse": float(_mean(errors["nrmse"][:, step], 0)),
-                "max": float(errors["max"][:, step].max()),
-            }
-            for step in range(relative.shape[1])
-        ],
-    }
 
 
 class Validation:
@@ -132,7 +29,7 @@ class Validation:
         directory: Path | None = None,
     ) -> None:
         """`directory`: where complete trajectories are kept, for a run that is resumed."""
-        self.latest: dict[str, Any] | None = None
+        self.latest: Scores | None = None
         self._make_surrogate = make_surrogate
         self._stored_steps = stored_steps
         self._directory = directory
@@ -214,8 +111,11 @@ class Validation:
 
     def final(
         self, surrogate: Surrogate, step: int, interrupted: Callable[[], bool] = lambda: False
-    ) -> dict[str, Any] | None:
-        """Score the surrogate as it is now, and wait; None without two complete trajectories."""
+    ) -> Scores | None:
+        """Score the surrogate as it is now, and wait; None without two complete trajectories.
+
+        `interrupted` is asked now and then: once it is true, the score is not waited for.
+        """
         self._wait(interrupted)
         self.submit(surrogate, step)
         self._wait(interrupted)
@@ -231,11 +131,11 @@ def _score_task(
     weights: dict[str, NDArray[Any]],
     held_out: Trajectories,
     step: int,
-) -> dict[str, Any]:
+) -> Scores:
     surrogate = make_surrogate()
     surrogate.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     surrogate.eval()
-    return {"step": step, **summarise(score(surrogate, held_out), held_out)}
+    return summarise(score(surrogate, held_out), held_out, step)
 
 
 def _join(trajectories: list[list[Block]]) -> Trajectories:
@@ -247,25 +147,3 @@ def _join(trajectories: list[list[Block]]) -> Trajectories:
         ),
         np.stack([np.concatenate([b.fields for b in blocks]) for blocks in trajectories]),
     )
-
-
-def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """The mean of what is not NaN; NaN where nothing is left."""
-    count = np.isfinite(values).sum(axis)
-    with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.nansum(values, axis) / count
-    return mean
-
-
-def _overall(values: NDArray[np.float64]) -> float:
-    """The mean over trajectories of the scores of errors [V, T]."""
-    return float(_mean(_mean(values, 1), 0))
-
-
-def _distribution(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean, percentiles and maximum of the finite values [V]; all NaN if there are none."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return dict.fromkeys(("mean", "p50", "p90", "p99", "max"), float("nan"))
-    parts = [values.mean(), *np.percentile(values, (50, 90, 99, 100))]
-    return dict(zip(("mean", "p50", "p90", "p99", "max"), map(float, parts), strict=True))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from framework.compare.arms import Equal, Plan
 from framework.compare.intervals import half_interval, improvement
-from framework.compare.report import report
+from framework.compare.report import comparison_text
 from framework.errors import StudyError
 from framework.files import locked
 from framework.study.case import Case
@@ -247,7 +247,7 @@ def test_improvements_are_told_for_every_pair(compared: Path) -> None:
         assert item["mean"] == pytest.approx(1 - np.exp(np.log(ratios).mean()))
         low, high = item["ci95"]
         assert low < item["mean"] < high
-    text = report(result)
+    text = comparison_text(result)
     assert all(name in text for name in NAMES)
     assert (compared / "runs" / "small-comparison" / "comparison.png").stat().st_size > 10_000
 
@@ -366,5 +366,5 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
     for item in result["improvement"]:
         assert item["mean"] is not None
         assert item["ci95"] is None  # of two seeds
-    assert "too few seeds" in report(result)
-    assert "fifo, seed 1: diverged" in report(result)
+    assert "too few seeds" in comparison_text(result)
+    assert "fifo, seed 1: diverged" in comparison_text(result)

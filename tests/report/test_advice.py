@@ -1,71 +1,44 @@
 """What a run's summary says in words: who set the pace, what to change, what is amiss."""
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from commands import QUICKSTART
+from summaries import UNEVENTFUL
 
-from framework.report.advice import pace, report
+from framework.report.advice import pace
+from framework.report.summary import (
+    CheckpointFigures,
+    FailedSimulation,
+    RegisteredModel,
+    Summary,
+    TrackedRun,
+    Waits,
+)
+from framework.report.text import run_text
 from framework.study.case import Case
 from framework.study.study import Study
 
 
-def summary(**changes: Any) -> dict[str, Any]:
-    """Of a run in which nobody waited and nothing is amiss; `section__key` changes a value."""
-    values: dict[str, Any] = {
-        "run_dir": "runs/quickstart",
-        "status": "done",
-        "source": None,
-        "store": None,
-        "simulations": {"requested": 200, "completed": 200, "quarantined": 0},
-        "quarantined": [],
-        "samples": {
-            "produced": 10000,
-            "received": 10000,
-            "unique_trained": 10000,
-            "untrained": 0,
-            "drawn": 20000,
-            "stored": 0,
-        },
-        "training": {
-            "steps": 2000,
-            "steps_while_simulating": 1800,
-            "samples_per_second": 800.0,
-            "wait_fraction": 0.05,
-            "loss": 0.01,
-            "device": "cpu",
-        },
-        "surrogate": {"parameters": 330752, "flops": 39_600_000, "memory_bytes": 5_400_000},
-        "wait": {"solvers": 0.0, "training": 0.0, "transport": 0.5},
-        "validation": {
-            "simulations": 20,
-            "relative_l2": {"mean": 0.05, "p50": 0.04, "p90": 0.09, "p99": 0.1},
-            "nrmse": 0.05,
-            "max": 31.2,
-            "trivial": {"mean_field": 0.3, "initial_field": 0.6},
-        },
-        "checkpoint": {"count": 0, "seconds": 0.0},
-        "model": None,
-        "mlflow": None,
-        "seconds": 100.0,
-    }
+def summary(**changes: Any) -> Summary:
+    """Of a run in which nobody waited and nothing is amiss; `part__field` changes a value."""
+    made = UNEVENTFUL
     for path, value in changes.items():
-        section, _, key = path.partition("__")
-        if key:
-            values[section][key] = value
-        else:
-            values[section] = value
-    return values
+        part, _, field = path.partition("__")
+        made = (
+            replace(made, **{part: replace(getattr(made, part), **{field: value})})
+            if field
+            else replace(made, **{part: value})
+        )
+    return made
 
 
 def words(study: Study | None = None, **changes: Any) -> str:
-    """The report of such a run, on one line."""
+    """The text of such a run, on one line."""
     case = Case(study or Study.load(QUICKSTART))
-    return " ".join(report(summary(**changes), case).split())
-
-
-def waited(solvers: float, training: float, transport: float) -> dict[str, float]:
-    return {"solvers": solvers, "training": training, "transport": transport}
+    return " ".join(run_text(summary(**changes), case).split())
 
 
 @pytest.mark.parametrize(
@@ -88,14 +61,14 @@ def waited(solvers: float, training: float, transport: float) -> dict[str, float
 def test_who_waited_tells_who_set_the_pace(
     solvers: float, training: float, transport: float, expected: str
 ) -> None:
-    assert pace(waited(solvers, training, transport)) == expected
+    assert pace(Waits(solvers, training, transport)) == expected
 
 
 @pytest.mark.parametrize(
     ("wait", "overrides", "said"),
     [
         (
-            waited(0.01, 0.63, 0.6),
+            Waits(0.01, 0.63, 0.6),
             ["ensemble.address=ray://head:10001", "ensemble.actors=3"],
             [
                 "The solvers set the pace: training waited 63 % of the time",
@@ -105,19 +78,19 @@ def test_who_waited_tells_who_set_the_pace(
             ],
         ),
         (
-            waited(0.01, 0.63, 0.6),
+            Waits(0.01, 0.63, 0.6),
             ["ensemble.actors=999"],  # more than any machine has CPUs
             ["ensemble.address, now none", "999 solvers and training take this machine's"],
         ),
         (
-            waited(0.01, 0.63, 0.6),
+            Waits(0.01, 0.63, 0.6),
             ["buffer={kind: fifo, capacity: 100}"],
             ["a reservoir (buffer.kind, now fifo)"],
         ),
-        (waited(0.01, 0.63, 0.6), ["deterministic=true"], ["deterministic: false (now true)"]),
-        (waited(0.1, 0.63, 0.05), [], ["Transport is next: it waited only 5 %"]),
+        (Waits(0.01, 0.63, 0.6), ["deterministic=true"], ["deterministic: false (now true)"]),
+        (Waits(0.1, 0.63, 0.05), [], ["Transport is next: it waited only 5 %"]),
         (
-            waited(0.75, 0.01, 0.0),
+            Waits(0.75, 0.01, 0.0),
             ["ensemble.actors=8", "buffer.replay=[2, 4]"],
             [
                 "Training sets the pace: the solvers waited 75 % of the time",
@@ -129,7 +102,7 @@ def test_who_waited_tells_who_set_the_pace(
             ],
         ),
         (
-            waited(0.8, 0.5, 0.0),
+            Waits(0.8, 0.5, 0.0),
             ["solver.grid_size=16", "ensemble.actors=999"],
             [
                 "Transport sets the pace",
@@ -139,15 +112,15 @@ def test_who_waited_tells_who_set_the_pace(
             ],
         ),
         (
-            waited(0.3, 0.3, 0.3),
+            Waits(0.3, 0.3, 0.3),
             [],
             ["take turns to wait (30 % and 30 %", "buffer.capacity (now 1500)", "[1, 4]"],
         ),
-        (waited(0.0, 0.1, 0.5), [], ["Nobody waited much"]),
+        (Waits(0.0, 0.1, 0.5), [], ["Nobody waited much"]),
     ],
 )
 def test_the_advice_names_the_study_s_values(
-    wait: dict[str, float], overrides: list[str], said: list[str]
+    wait: Waits, overrides: list[str], said: list[str]
 ) -> None:
     told = words(Study.load(QUICKSTART, overrides), wait=wait)
     for text in said:
@@ -156,12 +129,12 @@ def test_the_advice_names_the_study_s_values(
 
 
 def test_no_advice_for_what_the_study_has_not() -> None:
-    on_a_gpu = words(wait=waited(0.75, 0.01, 0.0), training__device="cuda")
+    on_a_gpu = words(wait=Waits(0.75, 0.01, 0.0), training__device="cuda")
     assert "GPU" not in on_a_gpu
     assert "buffer.replay" not in on_a_gpu  # its first number is 1: less is refused
     assert "solvers (ensemble.actors)" not in on_a_gpu  # one is the least
     groups = Study.load(QUICKSTART, ["ensemble.group_size=24"])
-    large = words(groups, wait=waited(0.8, 0.5, 0.0))
+    large = words(groups, wait=Waits(0.8, 0.5, 0.0))
     assert "group_size" not in large  # a message is large enough
 
 
@@ -196,12 +169,12 @@ def test_training_from_a_store(
         assert text not in told
 
 
-FAILED = {
-    "simulation": 17,
-    "parameters": {"initial": 480.0, "left": 101.25},
-    "step": 4,
-    "error": "ValueError: CFL number 1.7\nis above 1",
-}
+FAILED = FailedSimulation(
+    simulation=17,
+    parameters={"initial": 480.0, "left": 101.25},
+    step=4,
+    error="ValueError: CFL number 1.7\nis above 1",
+)
 
 
 @pytest.mark.parametrize(
@@ -219,13 +192,13 @@ FAILED = {
         ),
         ({"samples__drawn": 39500}, [], "samples were drawn 4.0 times each, all that"),
         (
-            {"quarantined": [FAILED, FAILED]},
+            {"quarantined": (FAILED, FAILED)},
             [],
             "2 simulations were quarantined, so that the surrogate knows nothing there. The first: "
             "17 at step 4 (initial = 480, left = 101.2): ValueError: CFL number 1.7 is above 1",
         ),
         (
-            {"checkpoint": {"count": 9, "seconds": 8.0}},
+            {"checkpoint": CheckpointFigures(9, 8.0)},
             ["checkpoint.every_seconds=10"],
             "training stood still for checkpoints 8 % of the time: write them less often "
             "(checkpoint.every_seconds, now 10)",
@@ -239,7 +212,7 @@ def test_what_is_amiss(changes: dict[str, Any], overrides: list[str], said: str)
 
 
 def test_nothing_amiss_is_nothing_said() -> None:
-    checkpoint = {"count": 2, "seconds": 4.0}
+    checkpoint = CheckpointFigures(2, 4.0)
     assert "Beware" not in words(checkpoint=checkpoint, samples__drawn=30000, validation=None)
     # Drawn as often as permitted, where nothing else is.
     once = Study.load(QUICKSTART, ["buffer.replay=[1, 1]"])
@@ -255,14 +228,14 @@ def test_an_interrupted_run_says_how_to_go_on() -> None:
 
 def test_the_figures_are_there() -> None:
     case = Case(Study.load(QUICKSTART))
-    lines = report(
+    lines = run_text(
         summary(
             store="stores/quickstart.zarr",
             samples__stored=10000,
-            checkpoint={"count": 2, "seconds": 0.4},
-            mlflow={"tracking_uri": "sqlite:///mlflow.db", "run_id": "0123"},
-            model={"name": "quickstart", "version": "3"},
-            validation__trivial={"mean_field": None, "initial_field": 0.6},
+            checkpoint=CheckpointFigures(2, 0.4),
+            mlflow=TrackedRun("sqlite:///mlflow.db", "0123"),
+            model=RegisteredModel("quickstart", "3"),
+            validation__trivial={"mean_field": math.nan, "initial_field": 0.6},
         ),
         case,
     ).splitlines()

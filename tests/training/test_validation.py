@@ -6,6 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framework.simulation.block import Block, checksum
-from framework.training.validation import (
+from framework.training.scores import (
     Trajectories,
-    Validation,
     measure,
     score,
     summarise,
     trivial_errors,
 )
+from framework.training.validation import Validation
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
 from surrogates.mlp import Mlp
@@ -98,15 +99,15 @@ def test_a_summary_is_taken_over_trajectories() -> None:
     fields = make_fields(11, 2, 1, 6)
     percent = np.arange(11)[:, None, None, None] * np.array([2, 1])[:, None, None] / 100
     data = held_out(fields)
-    found = summarise(measure((fields * (1 + percent)).astype(np.float32), fields), data)
+    found = summarise(measure((fields * (1 + percent)).astype(np.float32), fields), data, 1)
     expected = {"mean": 0.075, "p50": 0.075, "p90": 0.135, "p99": 0.1485, "max": 0.15}
-    assert found["relative_l2"] == pytest.approx(expected, rel=1e-4)
-    assert found["nrmse"] == pytest.approx(0.075, rel=1e-4)
-    assert found["simulations"] == 11
+    assert asdict(found.relative_l2) == pytest.approx(expected, rel=1e-4)
+    assert found.nrmse == pytest.approx(0.075, rel=1e-4)
+    assert found.simulations == 11
     at_second = {"mean": 0.05, "p50": 0.05, "p90": 0.09, "p99": 0.099, "max": 0.1}
-    assert found["per_time"][1]["relative_l2"] == pytest.approx(at_second, rel=1e-4)
-    assert found["per_time"][1]["t"] == pytest.approx(data.times[:, 1].mean())
-    assert found["max"] == max(entry["max"] for entry in found["per_time"])
+    assert asdict(found.per_time[1].relative_l2) == pytest.approx(at_second, rel=1e-4)
+    assert found.per_time[1].t == pytest.approx(data.times[:, 1].mean())
+    assert found.max == max(entry.max for entry in found.per_time)
 
 
 def test_a_time_without_a_reference_does_not_count() -> None:
@@ -117,15 +118,15 @@ def test_a_time_without_a_reference_does_not_count() -> None:
     predicted[0, :3] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = summarise(measure(predicted, fields), held_out(fields))
-    assert found["relative_l2"]["mean"] == pytest.approx(0.15, rel=1e-5)
-    assert found["nrmse"] == pytest.approx(0.15, rel=1e-5)
-    assert found["per_time"][0]["relative_l2"]["mean"] == pytest.approx(0.1, rel=1e-5)
-    assert found["per_time"][3]["nrmse"] == pytest.approx(0.15, rel=1e-5)
+        found = summarise(measure(predicted, fields), held_out(fields), 1)
+    assert found.relative_l2.mean == pytest.approx(0.15, rel=1e-5)
+    assert found.nrmse == pytest.approx(0.15, rel=1e-5)
+    assert found.per_time[0].relative_l2.mean == pytest.approx(0.1, rel=1e-5)
+    assert found.per_time[3].nrmse == pytest.approx(0.15, rel=1e-5)
     # Trajectory 0 can be told from its first fields at none of the times that count.
     first = measure(fields[:, :1], fields)["relative_l2"]
     expected = (first[0, 3] + first[1].mean()) / 2
-    assert found["trivial"]["initial_field"] == pytest.approx(expected)
+    assert found.trivial["initial_field"] == pytest.approx(expected)
 
 
 def test_a_field_without_a_reference_does_not_count() -> None:
@@ -140,11 +141,11 @@ def test_fields_that_are_zero_throughout_have_no_score_and_nothing_warns() -> No
     zero = np.zeros((2, STEPS, 1, 5), dtype=np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = summarise(measure(zero + 1, zero), held_out(zero))
+        found = summarise(measure(zero + 1, zero), held_out(zero), 1)
     assert np.isnan(
-        [found["nrmse"], *found["relative_l2"].values(), *found["trivial"].values()]
+        [found.nrmse, *asdict(found.relative_l2).values(), *found.trivial.values()]
     ).all()
-    assert found["max"] == 1
+    assert found.max == 1
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -155,12 +156,12 @@ def test_a_prediction_that_is_no_number_counts_as_very_wrong(value: float) -> No
     predicted[1, 2:] = value
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = summarise(measure(predicted, fields), held_out(fields))
-    assert found["relative_l2"]["p50"] == 0
-    assert found["relative_l2"]["mean"] > 1e30
-    assert found["nrmse"] > 1e30
-    assert found["max"] > 1e30
-    json.dumps(found, allow_nan=False)
+        found = summarise(measure(predicted, fields), held_out(fields), 1)
+    assert found.relative_l2.p50 == 0
+    assert found.relative_l2.mean > 1e30
+    assert found.nrmse > 1e30
+    assert found.max > 1e30
+    json.dumps(asdict(found), allow_nan=False)
 
 
 # ---- Scores of surrogates.
@@ -270,10 +271,10 @@ def test_trajectories_in_pieces_are_scored_once_complete() -> None:
     assert validation.final(surrogate, 1) is None  # one is complete
     validation.add(make_block(1, 3, 4))
     data = some(DATA, 0, 1)
-    expected = {"step": 2, **summarise(score(surrogate, data), data)}
+    expected = summarise(score(surrogate, data), data, 2)
     assert validation.final(surrogate, 2) == expected
     validation.add(make_block(2, 2, 4))
-    expected = {"step": 3, **summarise(score(surrogate, DATA), DATA)}
+    expected = summarise(score(surrogate, DATA), DATA, 3)
     assert validation.final(surrogate, 3) == expected
     assert validation.latest == expected
 
@@ -290,7 +291,7 @@ def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it() -> None:
     validation.add(make_block(0, 0, 3, OTHER))  # and after
     validation.add(make_block(0, 3, 4, OTHER))
     data = some(OTHER, 0, 1)
-    expected = {"step": 2, **summarise(score(surrogate, data), data)}
+    expected = summarise(score(surrogate, data), data, 2)
     assert validation.final(surrogate, 2) == expected
 
 
@@ -303,7 +304,7 @@ def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
         validation.add(make_block(index, 0, STEPS))
     surrogate = make()
     surrogate.normalise_fields(torch.tensor([2.0, 1.0]), torch.tensor([3.0, 2.0]), torch.ones(2))
-    expected = {"step": 7, **summarise(score(surrogate, DATA), DATA)}
+    expected = summarise(score(surrogate, DATA), DATA, 7)
     validation.submit(surrogate, 7)
     with torch.no_grad():
         for parameter in surrogate.parameters():
@@ -311,14 +312,14 @@ def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
     validation.poll(timeout=None)
     # An FNO's sums may be rounded otherwise in another process, by where its arrays lie.
     assert validation.latest is not None
-    assert numbers(validation.latest) == pytest.approx(numbers(expected), rel=1e-5)
+    assert numbers(asdict(validation.latest)) == pytest.approx(numbers(asdict(expected)), rel=1e-5)
 
 
 def numbers(value: Any) -> list[float]:
     """All that a summary says, in order."""
     if isinstance(value, dict):
         return [number for key in sorted(value) for number in numbers(value[key])]
-    if isinstance(value, list):
+    if isinstance(value, tuple):
         return [number for item in value for number in numbers(item)]
     return [float(value)]
 
@@ -350,8 +351,9 @@ def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) 
     validation.poll()
     assert validation.latest is None
     (tmp_path / "open").touch()
-    final: Any = validation.final(Mlp(PROBLEM), 3)
-    assert final["step"] == 3
+    final = validation.final(Mlp(PROBLEM), 3)
+    assert final is not None
+    assert final.step == 3
     assert len(list(tmp_path.glob("*.pid"))) == 2  # for steps 1 and 3
 
 
@@ -368,5 +370,5 @@ def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
         time.sleep(0.01)
     os.kill(int((tmp_path / "0.pid").read_text()), signal.SIGKILL)
     validation.poll(timeout=60)
-    assert validation.latest == {"step": 5, **summarise(score(surrogate, DATA), DATA)}
+    assert validation.latest == summarise(score(surrogate, DATA), DATA, 5)
     assert (tmp_path / "1.pid").exists()

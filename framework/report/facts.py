@@ -1,0 +1,76 @@
+"""What was done in a training run, in words: a line for each part of its summary."""
+
+from dataclasses import asdict
+
+from framework.report.summary import Summary
+from framework.report.words import error_percent, large, percent
+
+
+def facts(summary: Summary) -> list[str]:
+    """The lines; parts that the run does not have are left out."""
+    lines = [
+        f"{summary.run_dir}: {summary.status} after {summary.seconds:.0f} s",
+        _data(summary),
+        f"  samples      {summary.samples.unique_trained} trained on, "
+        f"{summary.samples.untrained} not, {summary.samples.drawn} drawn",
+        *_training(summary),
+    ]
+    if cost := summary.surrogate:
+        lines.append(
+            f"  surrogate    {cost.parameters} parameters; a step takes "
+            f"{large(cost.flops)}FLOP and {large(cost.memory_bytes)}B"
+        )
+    return lines + _validation(summary) + _kept(summary)
+
+
+def _data(summary: Summary) -> str:
+    if summary.source is not None:
+        return f"  source       {summary.source['path']}"
+    counts = summary.simulations
+    return (
+        f"  simulations  {counts.completed} of {counts.requested} completed, "
+        f"{counts.quarantined} quarantined"
+    )
+
+
+def _training(summary: Summary) -> list[str]:
+    training = summary.training
+    steps = f"  training     {training.steps} steps on {training.device}, "
+    rate = f"{training.samples_per_second:.0f} samples/s"
+    if summary.source is not None:
+        waited = percent(training.wait_fraction)
+        return [f"{steps}{rate}, waited {waited} of the time for the store"]
+    shares = ", ".join(f"{who} {percent(share)}" for who, share in asdict(summary.wait).items())
+    return [
+        f"{steps}{training.steps_while_simulating} of them while simulating, {rate}",
+        f"  waiting      {shares} of the time while simulating",
+    ]
+
+
+def _validation(summary: Summary) -> list[str]:
+    scores = summary.validation
+    if scores is None:
+        return []
+    errors, trivial = scores.relative_l2, scores.trivial
+    return [
+        f"  validation   relative L2 {error_percent(errors.mean)} "
+        f"(90 % below {error_percent(errors.p90)}), max error {scores.max:.3g}, "
+        f"of {scores.simulations} held-out simulations",
+        f"  to compare   mean field {error_percent(trivial['mean_field'])}, "
+        f"initial field {error_percent(trivial['initial_field'])}",
+    ]
+
+
+def _kept(summary: Summary) -> list[str]:
+    lines = []
+    if summary.store:
+        lines.append(f"  store        {summary.store}, {summary.samples.stored} samples")
+    if summary.checkpoint.count:
+        seconds = f"{summary.checkpoint.seconds:.1f} s in all"
+        lines.append(f"  checkpoints  {summary.checkpoint.count}, {seconds}")
+    if tracked := summary.mlflow:
+        run = f"run {tracked.run_id}" if tracked.run_id else "not sent yet"
+        lines.append(f"  mlflow       {tracked.tracking_uri}, {run}")
+    if model := summary.model:
+        lines.append(f"  model        {model.name}, version {model.version}")
+    return lines

@@ -1,0 +1,174 @@
+"""What came of a training run, as typed plain data; its JSON is `summary.json` and `--json`.
+
+Every field has the name of its key in the JSON. A number that is not finite is null there.
+"""
+
+import math
+from dataclasses import asdict, dataclass, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from framework.training.scores import Scores
+from surrogates.base import Cost
+
+
+@dataclass(frozen=True)
+class SimulationCounts:
+    """Training simulations, without the held-out ones."""
+
+    requested: int
+    completed: int
+    quarantined: int
+
+
+@dataclass(frozen=True)
+class FailedSimulation:
+    """A simulation that was quarantined at a stored step, with its last error."""
+
+    simulation: int
+    parameters: dict[str, float]
+    step: int
+    error: str
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """Different samples, but for `drawn`, which counts every draw.
+
+    `produced` were delivered by the solvers, or are in the store that is trained from; `received`
+    have entered the buffer.
+    """
+
+    produced: int
+    received: int
+    unique_trained: int
+    untrained: int
+    drawn: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class TrainingFigures:
+    """What the training loop did.
+
+    `seconds` are those of optimiser steps and of waiting for them, since the first batch;
+    `seconds_to_end` those of the run until training was done, with the wait for the first batch.
+    """
+
+    steps: int
+    steps_while_simulating: int
+    samples_per_second: float
+    wait_fraction: float
+    loss: float  # of the last step, in normalised units
+    seconds: float
+    seconds_to_end: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Waits:
+    """The shares (0 to 1) of the time while simulating that each waited: the solvers to hand over
+    what they had computed, training for a batch, transport for something to carry."""
+
+    solvers: float
+    training: float
+    transport: float
+
+
+@dataclass(frozen=True)
+class CheckpointFigures:
+    """How many checkpoints were written, and the seconds that this took."""
+
+    count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BreedingFigures:
+    """How many simulations were bred and how many drawn uniformly, the processor seconds that
+    deciding took, and their share of the run."""
+
+    bred: int
+    uniform: int
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """The surrogate as a registered model of MLflow."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """The run in MLflow; `run_id` is None until MLflow was reached."""
+
+    tracking_uri: str
+    run_id: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a training run. None stands for what the run does not have."""
+
+    run_dir: str
+    status: str  # "new", "done", "failed" or "interrupted"
+    source: dict[str, Any] | None  # the identity of the store that was trained from
+    store: str | None  # the path of the store that was written
+    simulations: SimulationCounts
+    quarantined: tuple[FailedSimulation, ...]
+    samples: SampleCounts
+    training: TrainingFigures
+    surrogate: Cost | None  # the cost of an optimiser step
+    wait: Waits
+    validation: Scores | None
+    checkpoint: CheckpointFigures
+    breeding: BreedingFigures | None
+    model: RegisteredModel | None
+    mlflow: TrackedRun | None
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON; a number that is not finite becomes None."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+    @classmethod
+    def from_json(cls, values: object) -> "Summary":
+        """The summary that `to_json` made these values of. Raises ValueError if they are of none.
+
+        A None where there is a number becomes NaN.
+        """
+        try:
+            summary: Summary = _typed(cls, values)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise ValueError(f"this is not the summary of a run: {error!r}") from None
+        return summary
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    """A value of JSON as the type that is declared for it."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        types = get_type_hints(kind)
+        return kind(**{key: _typed(types[key], value[key]) for key in types})
+    arguments = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return None if value is None else _typed(arguments[0], value)
+    if get_origin(kind) is tuple:
+        return tuple(_typed(arguments[0], item) for item in value)
+    if get_origin(kind) is dict:
+        return {key: _typed(arguments[1], item) for key, item in value.items()}
+    if kind is float:
+        return math.nan if value is None else float(value)
+    return value

@@ -1,0 +1,30 @@
+"""All that is printed of a training run at its end: facts, advice, what is amiss, how to go on."""
+
+import textwrap
+
+from framework.report.advice import advise
+from framework.report.amiss import amiss
+from framework.report.facts import facts
+from framework.report.summary import Summary
+from framework.study.case import Case
+
+_WIDTH = 100
+
+
+def run_text(summary: Summary, case: Case) -> str:
+    """The summary of a run of this case, and what to make of it, as lines to print."""
+    lines = facts(summary)
+    if summary.training.steps:
+        advice = advise(summary, case)
+        lines += _fill(advice.found + (" What to change:" if advice.changes else ""))
+        for change in advice.changes:
+            lines += _fill(f"  - {change}", indent=4)
+    for warning in amiss(summary, case):
+        lines += _fill(f"Beware: {warning}")
+    if summary.status == "interrupted":
+        lines.append(f"To go on: millstream resume {summary.run_dir}")
+    return "\n".join(lines)
+
+
+def _fill(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)

@@ -1,0 +1,105 @@
+"""What came of a run: its summary, and the parameters of its simulations for a picture."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.pictures.coverage import DesignPoints
+from framework.report.summary import (
+    BreedingFigures,
+    CheckpointFigures,
+    FailedSimulation,
+    RegisteredModel,
+    SampleCounts,
+    SimulationCounts,
+    Summary,
+    TrackedRun,
+    TrainingFigures,
+)
+from framework.run.measures import Measures, Parts, ratio
+from framework.simulation.breeding import BredDesign
+from framework.study.sections import kept_steps
+from framework.tracking.recorder import Tracking
+
+
+def summarised(measures: Measures, status: str, directory: str, tracking: Tracking) -> Summary:
+    """The summary of a run, as far as it has come."""
+    parts = measures.parts
+    names = parts.trainer.surrogate.problem.names
+    checkpoints, registered, uri = parts.checkpoints, tracking.registered, tracking.uri
+    return Summary(
+        run_dir=directory,
+        status=status,
+        source=measures.source,
+        store=parts.store.path if parts.store else None,
+        simulations=SimulationCounts(
+            requested=parts.study.design.simulations,
+            completed=measures.completed(),
+            quarantined=sum(item.simulation.id >= 0 for item in parts.ensemble.quarantined),
+        ),
+        quarantined=tuple(
+            FailedSimulation(**item.describe(names)) for item in parts.ensemble.quarantined
+        ),
+        samples=_samples(measures),
+        training=_training(measures),
+        surrogate=measures.cost,
+        wait=measures.waits(),
+        validation=parts.validation.latest,
+        checkpoint=CheckpointFigures(checkpoints.count, checkpoints.seconds),
+        breeding=_breeding(measures),
+        model=RegisteredModel(**registered) if registered else None,
+        mlflow=TrackedRun(uri, tracking.run_id) if uri else None,
+        seconds=measures.seconds,
+    )
+
+
+def _samples(measures: Measures) -> SampleCounts:
+    parts = measures.parts
+    produced, untrained = measures.samples()
+    kept = kept_steps(parts.study.store.keep, parts.ledger.stored_steps)
+    return SampleCounts(
+        produced=produced,
+        # A simulation that had to start anew was put twice.
+        received=min(parts.buffer.received, produced),
+        unique_trained=parts.ledger.unique_trained,
+        untrained=untrained,
+        drawn=parts.trainer.drawn,
+        stored=measures.stored() * len(kept),
+    )
+
+
+def _training(measures: Measures) -> TrainingFigures:
+    trainer = measures.parts.trainer
+    return TrainingFigures(
+        steps=trainer.step,
+        steps_while_simulating=measures.steps_while_simulating,
+        samples_per_second=ratio(trainer.drawn, trainer.seconds),
+        wait_fraction=ratio(trainer.waited, trainer.seconds),
+        loss=float(trainer.loss),
+        seconds=trainer.seconds,
+        seconds_to_end=measures.seconds_to_end,
+        device=str(trainer.device),
+    )
+
+
+def _breeding(measures: Measures) -> BreedingFigures | None:
+    design = measures.parts.design
+    if not isinstance(design, BredDesign):
+        return None
+    counts = design.counts()
+    return BreedingFigures(**counts, share=ratio(counts["seconds"], measures.seconds))
+
+
+def design_points(parts: Parts) -> DesignPoints:
+    """The parameters of the simulations, by what became of them."""
+    design, ended = parts.design, sorted(parts.ensemble.completed.copy())
+
+    def parameters(ids: list[int]) -> NDArray[np.float64]:
+        values = [design.simulation(id).parameters for id in ids]
+        return np.array(values).reshape(-1, len(design.space))
+
+    return DesignPoints(
+        design.space,
+        completed=parameters([id for id in ended if id >= 0]),
+        quarantined=parameters([item.simulation.id for item in parts.ensemble.quarantined]),
+        held_out=parameters([id for id in ended if id < 0]),
+    )

@@ -1,0 +1,83 @@
+"""The rows of a run's history: its counters, and what has changed since the row before."""
+
+import math
+
+from framework.run.measures import Measures, ratio
+from framework.run.usage import system_figures
+from framework.tracking.history import Record
+
+
+class Rows:
+    """Makes the rows. `counts` may be called from any thread, `row` from one."""
+
+    def __init__(self, measures: Measures) -> None:
+        self._measures = measures
+        self._parts = measures.parts
+        self._last: dict[str, float] = {}  # what the row before has seen
+
+    def row(self) -> Record:
+        """A row of the history; rates and shares are those since the row before."""
+        row = {**self.counts(), **self._rates(), **self._news(), **system_figures()}
+        return {key: float(value) for key, value in row.items() if math.isfinite(value)}
+
+    def counts(self) -> Record:
+        """What was done up to this moment."""
+        parts, measures = self._parts, self._measures
+        trainer = parts.trainer
+        received, _ = measures.samples()
+        counts: Record = {
+            "seconds": measures.seconds,
+            "step": trainer.step,
+            "progress": min(trainer.progress, 1.0),
+            "samples/received": received,
+            "samples/unique_trained": parts.ledger.unique_trained,
+            "samples/drawn": trainer.drawn,
+            "buffer/held": len(parts.buffer),
+            "buffer/capacity": parts.study.buffer.capacity,
+        }
+        if measures.source is None:
+            counts |= {
+                "simulations/completed": measures.completed(),
+                "simulations/requested": parts.study.design.simulations,
+                "simulations/quarantined": len(parts.ensemble.quarantined),
+                "simulations/stored": measures.stored(),
+            }
+        if trainer.step:
+            counts["training/loss"] = float(trainer.loss)
+            counts["training/learning_rate"] = trainer.learning_rate()
+        return counts
+
+    def _news(self) -> Record:
+        """The scores and the seconds of a checkpoint, where they are new since the row before."""
+        row: Record = {}
+        scores, seconds = self._parts.validation.latest, self._parts.checkpoints.seconds
+        if scores and scores.step != self._last.get("validation"):
+            row["validation/step"] = self._last["validation"] = scores.step
+            row["validation/relative_l2"] = scores.relative_l2.mean
+            row["validation/nrmse"] = scores.nrmse
+            row["validation/max"] = scores.max
+        if seconds != self._last.get("checkpoint", 0.0):
+            row["checkpoint/seconds"] = seconds - self._last.get("checkpoint", 0.0)
+            self._last["checkpoint"] = seconds
+        return row
+
+    def _rates(self) -> Record:
+        """Samples per second, and the shares of the time that each waited."""
+        trainer = self._parts.trainer
+        now = {
+            **self._measures.totals(),
+            "drawn": float(trainer.drawn),
+            "waited": trainer.waited,
+            "trained": trainer.seconds,
+        }
+        before, self._last = self._last, {**self._last, **now}
+        since = {key: now[key] - before.get(key, now[key]) for key in now}
+        shares = {"wait/training": ratio(since["waited"], since["trained"])}
+        if not self._parts.reception.over.is_set():
+            actors = self._parts.study.ensemble.actors
+            shares["wait/solvers"] = ratio(since["solvers_waited"], actors * since["seconds"])
+            shares["wait/transport"] = ratio(since["idle"], since["seconds"])
+        return {
+            "training/samples_per_second": ratio(since["drawn"], since["seconds"]),
+            **{key: min(share, 1.0) for key, share in shares.items()},
+        }

@@ -1,0 +1,169 @@
+"""How wrong a surrogate is on held-out trajectories, by three measures.
+
+Shapes: V held-out simulations, T stored times, C fields, p parameters, `*grid` the grid's axes.
+With e the error and u the reference of one simulation at one time:
+- relative L2: ||e|| / ||u|| over all fields and points,
+- nRMSE: for each field RMSE(e) / RMS(u), averaged over the fields, as PDEBench defines it
+  (arXiv 2210.07182); with one field it equals the relative L2,
+- max: the greatest |e|, in the field's units.
+A trajectory's score is the mean over its stored times; means and percentiles are taken over
+trajectories. Where u is zero there is no relative error: such a time does not count. A prediction
+that is infinite or not a number counts as the greatest number of single precision.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from surrogates.base import Surrogate
+
+# How many grid points are predicted at once, to bound the memory of scoring.
+_POINTS = 2**18
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Held-out simulations as the solver computed them."""
+
+    simulations: NDArray[np.int64]  # [V]
+    parameters: NDArray[np.float32]  # [V, p]
+    times: NDArray[np.float32]  # [V, T]
+    fields: NDArray[np.float32]  # [V, T, C, *grid]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Mean, percentiles and maximum over trajectories; all NaN where nothing is finite."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
+class TimeScores:
+    """The scores at one stored time; `t` is its mean over the trajectories."""
+
+    t: float
+    relative_l2: Distribution
+    nrmse: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a surrogate after `step` optimiser steps."""
+
+    step: int
+    simulations: int
+    median_simulation: int  # the id of the one whose relative L2 error is the median
+    relative_l2: Distribution
+    nrmse: float
+    max: float
+    trivial: dict[str, float]  # see `trivial_errors`
+    per_time: tuple[TimeScores, ...]  # [T]
+
+
+# The errors of one predictor: name of the measure -> [V, T].
+Errors = dict[str, NDArray[np.float64]]
+
+
+def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> Errors:
+    """The errors of fields [V, T, C, *grid]; an axis of the prediction may have length 1."""
+    worst = float(np.finfo(np.float32).max)
+    finite = np.nan_to_num(predicted.astype(np.float64), nan=worst, posinf=worst, neginf=-worst)
+    error = finite - reference
+    points = tuple(range(3, reference.ndim))
+    squared_error = np.square(error).sum(points)  # [V, T, C]
+    squared_norm = np.square(reference, dtype=np.float64).sum(points)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.sqrt(squared_error.sum(-1) / squared_norm.sum(-1))
+        by_field = np.sqrt(squared_error / squared_norm)
+    relative[squared_norm.sum(-1) == 0] = np.nan
+    by_field[squared_norm == 0] = np.nan
+    return {
+        "relative_l2": relative,
+        "nrmse": _finite_mean(by_field, -1),
+        "max": np.abs(error).max((2, *points)),
+    }
+
+
+def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
+    """The surrogate's errors on held-out trajectories; an autoregressive one is rolled out."""
+    predicted = np.empty_like(held_out.fields)
+    chunk = max(1, _POINTS // held_out.fields[0, 0].size)
+    for start in range(0, len(predicted), chunk):
+        part = slice(start, start + chunk)
+        rollout = surrogate.rollout(
+            torch.tensor(held_out.parameters[part]),
+            torch.tensor(held_out.times[part]),
+            torch.tensor(held_out.fields[part, 0]),
+        )
+        for step, fields in enumerate(rollout):
+            predicted[part, step] = fields.numpy()
+    return measure(predicted, held_out.fields)
+
+
+def trivial_errors(held_out: Trajectories) -> dict[str, float]:
+    """The mean relative L2 of two predictors that know nothing of the physics, by name.
+
+    `mean_field` predicts, at each time, the mean of the held-out trajectories themselves: the best
+    that any fixed field can do. `initial_field` predicts the first stored step at all times.
+    """
+    predictors = {
+        "mean_field": held_out.fields.mean(0, keepdims=True, dtype=np.float64),
+        "initial_field": held_out.fields[:, :1],
+    }
+    return {
+        name: mean_score(measure(fields.astype(np.float32), held_out.fields)["relative_l2"])
+        for name, fields in predictors.items()
+    }
+
+
+def summarise(errors: Errors, held_out: Trajectories, step: int) -> Scores:
+    """The scores over all times and at each stored time, of a surrogate after `step` steps."""
+    relative = errors["relative_l2"]
+    by_error = np.argsort(_finite_mean(relative, 1))
+    return Scores(
+        step=step,
+        simulations=len(relative),
+        median_simulation=int(held_out.simulations[by_error[(len(relative) - 1) // 2]]),
+        relative_l2=_distribution(_finite_mean(relative, 1)),
+        nrmse=mean_score(errors["nrmse"]),
+        max=float(errors["max"].max()),
+        trivial=trivial_errors(held_out),
+        per_time=tuple(
+            TimeScores(
+                t=float(held_out.times[:, index].mean()),
+                relative_l2=_distribution(relative[:, index]),
+                nrmse=float(_finite_mean(errors["nrmse"][:, index], 0)),
+                max=float(errors["max"][:, index].max()),
+            )
+            for index in range(relative.shape[1])
+        ),
+    )
+
+
+def mean_score(errors: NDArray[np.float64]) -> float:
+    """The mean over trajectories of the scores of errors [V, T]."""
+    return float(_finite_mean(_finite_mean(errors, 1), 0))
+
+
+def _finite_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """The mean of what is not NaN; NaN where nothing is left."""
+    count = np.isfinite(values).sum(axis)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.nansum(values, axis) / count
+    return mean
+
+
+def _distribution(values: NDArray[np.float64]) -> Distribution:
+    """The distribution of the finite values [V]."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Distribution(*[float("nan")] * 5)
+    return Distribution(float(values.mean()), *map(float, np.percentile(values, (50, 90, 99, 100))))
