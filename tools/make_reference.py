@@ -110,7 +110,7 @@ def _table(model: type[BaseModel]) -> str:
     for name, field in model.model_fields.items():
         shape = _type(schema["properties"][name], schema.get("$defs", {}))
         value = field.get_default(call_default_factory=True)
-        default = "required" if field.is_required() else f"`{_plain(value)}`"
+        default = "required" if field.is_required() else _plain(value)
         text = said.get(name, "")
         rows.append(f"| `{name}` | {_cell(shape)} | {_cell(default)} | {_cell(text)} |")
     described = any(said.get(name) for name in model.model_fields)
@@ -120,14 +120,15 @@ def _table(model: type[BaseModel]) -> str:
     return "\n".join(["| key | value | default | |", "|---|---|---|---|", *rows])
 
 
-def _plain(default: Any) -> Any:
+def _plain(default: Any) -> str:
+    """A default as a study would write it."""
     if isinstance(default, BaseModel):
         return "its defaults"
     if default is None:
         return "none"
     if isinstance(default, bool):
-        return str(default).lower()
-    return list(default) if isinstance(default, tuple) else default
+        return f"`{str(default).lower()}`"
+    return f"`{list(default) if isinstance(default, tuple) else default}`"
 
 
 def _type(schema: dict[str, Any], defs: dict[str, Any]) -> str:
@@ -152,13 +153,18 @@ def _type(schema: dict[str, Any], defs: dict[str, Any]) -> str:
         case "object":
             return f"name: {_type(schema.get('additionalProperties') or {}, defs)}"
         case "integer" | "number" as number:
-            limits = [f"{sign} {schema[key]:g}" for key, sign in _LIMITS.items() if key in schema]
-            return " ".join([{"integer": "whole number", "number": "number"}[number], *limits])
+            limits = [f"{sign} {_number(schema[k])}" for k, sign in _LIMITS.items() if k in schema]
+            what = "whole number" if number == "integer" else "number"
+            return f"{what} {', '.join(limits)}".strip()
         case "boolean":
             return "`true`, `false`"
         case "string":
             return "text"
     return "any"
+
+
+def _number(limit: float) -> str:
+    return "2^63" if limit == 2**63 else f"{limit:g}"
 
 
 def _comments(model: type[BaseModel]) -> dict[str, str]:
