@@ -15,7 +15,7 @@ files=$("$python" -m zipfile -l "$wheel" | awk 'NR > 1 {print $1}')
 for package in framework millstream solvers surrogates; do
     grep -qx "$package/py.typed" <<<"$files" || { echo "$package/py.typed is missing"; exit 1; }
 done
-strangers=$(grep -vE '^(framework|millstream|solvers|surrogates)/.*(\.py|/py\.typed)$' <<<"$files" |
+strangers=$(grep -vE '^(framework|millstream|solvers|surrogates)/.*(\.py|py\.typed)$' <<<"$files" |
     grep -vE '^millstream-[^/]*\.dist-info/' || true)
 [[ -z $strangers ]] || { echo "the wheel should not hold: $strangers"; exit 1; }
 for module in $(cd "$root" && git ls-files 'framework/*.py' 'millstream/*.py' 'solvers/*.py' 'surrogates/*.py'); do
