@@ -1,21 +1,17 @@
-"""The command `compare`, and how `resume` goes on with one."""
+"""The command `compare`."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from framework.cli.ending import AsJson, Overrides, StudyFile, carry_out, load_case
+from framework.cli.arguments import Overrides, StudyFile, load_case
+from framework.cli.ending import AsJson, Outcome, ending
 
 if TYPE_CHECKING:
     from framework.compare.comparing import Comparing
 
-comparison = typer.Typer()
 
-
-@comparison.command(epilog="Example: millstream compare configs/compare/heat_mlp.yaml --seeds 5")
-def compare(
+def compare_command(
     study: StudyFile,
     overrides: Overrides = None,
     seeds: Annotated[
@@ -34,23 +30,18 @@ def compare(
     Online through a fifo, a firo and a reservoir; offline from a store with all of the
     simulations, a quarter and a sixteenth of them.
     """
-    from framework.compare.comparing import Comparing
+    with ending(as_json) as outcome:
+        case = load_case(study, overrides)
+        from framework.compare.comparing import Comparing
 
-    _run(lambda: Comparing(load_case(study, overrides), seeds, equal), as_json)
-
-
-def resume_comparison(directory: Path, as_json: bool) -> None:
-    """Go on with a comparison; with one that is done, tell what came of it."""
-    from framework.compare.comparing import Comparing
-    from framework.run.folder import RunFolder
-
-    _run(lambda: Comparing.resumed(RunFolder.find(directory)), as_json)
+        compare_to_end(Comparing(case, seeds, equal), outcome)
 
 
-def _run(make: "Callable[[], Comparing]", as_json: bool) -> None:
-    from framework.compare.comparing import Comparing
+def compare_to_end(comparing: "Comparing", outcome: Outcome) -> None:
+    """Train all arms of a comparison, new or resumed. Raises RunError and KeyboardInterrupt."""
     from framework.compare.report import comparison_text
 
-    carry_out(
-        make, Comparing.run, Comparing.result, lambda it: comparison_text(it.result()), as_json
-    )
+    outcome.result = comparing.result
+    outcome.go_on = f"go on with millstream resume {comparing.folder.path}"
+    comparing.run()
+    outcome.text = lambda: comparison_text(comparing.result())

@@ -1,77 +1,78 @@
-"""What commands of the command line have alike: arguments, results, errors with an exit status."""
+"""How every command ends: with an exit status, a result on standard output, all else elsewhere.
+
+exit status      0 done, 1 failed, 2 wrong use, 130 interrupted
+standard output  the result: a text, or with --json one JSON object and nothing else
+standard error   what went wrong, and whatever is said on the way
+"""
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from framework.errors import RunError, StudyError, tell
-from framework.run.folder import RunFolder
+from framework.run.interrupt import Interrupts
 
-if TYPE_CHECKING:
-    from framework.study.case import Case
-
-StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-def load_case(path: Path, overrides: list[str] | None) -> "Case":
-    """Read a study and make its solver, after a line that says so. Raises StudyError."""
-    from framework.study.case import Case
-    from framework.study.study import Study
+@dataclass
+class Outcome:
+    """What a command has to show; the command fills it in as it goes on."""
 
-    study = Study.load(path, overrides or [])
-    tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
-    return Case(study, path)
-
-
-class _Work(Protocol):
-    folder: RunFolder
+    result: Callable[[], dict[str, Any]] = dict  # what --json prints
+    text: Callable[[], str] = str  # what is printed without --json
+    go_on: str = ""  # how the user can go on after an interrupt
 
 
-W = TypeVar("W", bound=_Work)
+@contextmanager
+def ending(as_json: bool, go_on: str = "") -> Iterator[Outcome]:
+    """Run a command as the block of this context, print its outcome and exit with its status.
+
+    A StudyError, a RunError and an interrupt (Ctrl-C or SIGTERM) end the command; the outcome is
+    printed as it is by then, so nothing that was computed is lost. Other errors pass, with their
+    tracebacks: they are mistakes of ours. `go_on`: see `Outcome`.
+    """
+    outcome = Outcome(go_on=go_on)
+    status, message = 0, ""
+    with Interrupts():
+        try:
+            # Standard output is for the result: what Ray or a solver prints goes to standard error.
+            with redirect_stdout(sys.stderr):
+                yield outcome
+        except StudyError as error:
+            status, message = 2, str(error)
+        except RunError as error:
+            status, message = 1, str(error)
+        except KeyboardInterrupt:
+            status, message = 130, ": ".join(filter(None, ["interrupted", outcome.go_on]))
+        _print_outcome(outcome, message, as_json)
+    if status:
+        raise typer.Exit(status)
 
 
-def carry_out(
-    make: Callable[[], W],
-    run: Callable[[W], None],
-    summary: Callable[[W], dict[str, Any]],
-    report: Callable[[W], str],
-    as_json: bool,
-) -> None:
-    """Do what leaves a folder that `resume` goes on with, to its end, and say how it ended."""
-    work: W | None = None
-    try:
-        # Standard output is for the result: what Ray or a solver prints goes to standard error.
-        with redirect_stdout(sys.stderr):
-            work = make()
-            run(work)
-    except StudyError as error:
-        fail(2, str(error), {}, as_json)
-    except RunError as error:
-        fail(1, str(error), summary(work) if work else {}, as_json)
-    except KeyboardInterrupt:
-        hint = f": go on with millstream resume {work.folder.path}" if work else ""
-        fail(130, f"interrupted{hint}", summary(work) if work else {}, as_json)
-    print_result(summary(work), report(work), as_json)
+def _print_outcome(outcome: Outcome, message: str, as_json: bool) -> None:
+    """Print the result on standard output; the message, if there is one, on standard error."""
+    if message:
+        tell(message)
+    if as_json:
+        print(json.dumps({**outcome.result(), **({"error": message} if message else {})}))
+    elif text := outcome.text():
+        print(text)
 
 
 def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
-    """The result of a command on standard output: as JSON, or the text."""
+    """Print the result of a command on standard output: as JSON, or the text."""
     print(json.dumps(result) if as_json else text)
 
 
 def fail(status: int, message: str, result: dict[str, Any], as_json: bool) -> NoReturn:
     """End with this status: what went wrong goes to standard error, what there is to the result."""
-    print(f"millstream: {message}", file=sys.stderr)
+    tell(message)
     if as_json:
         print(json.dumps({**result, "error": message}))
     raise typer.Exit(status)

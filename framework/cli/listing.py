@@ -1,11 +1,33 @@
-"""What a study can name, for `millstream list`. Imports no solver and no surrogate."""
+"""The command `list`: what a study can name. Imports no solver and no surrogate."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from framework.cli.ending import AsJson, ending
+from framework.errors import StudyError
 from framework.study.component import SOLVER, SURROGATE, describe
 
+Entries = dict[str, list[dict[str, str]]]
 
-def listing() -> dict[str, list[dict[str, str]]]:
+
+def list_command(
+    what: Annotated[str | None, typer.Argument(help="solvers, surrogates or studies.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the solvers and surrogates with their settings, and the studies in configs/."""
+    with ending(as_json) as outcome:
+        entries = listing()
+        if what is not None:
+            if what not in entries:
+                raise StudyError(f"{what} cannot be listed: it must be {', '.join(entries)}")
+            entries = {what: entries[what]}
+        outcome.result = lambda: dict(entries)
+        outcome.text = lambda: _table(entries)
+
+
+def listing() -> Entries:
     """What a study can name, and the studies in configs/: for each its name and what it is."""
     studies = []
     for path in sorted(Path("configs").rglob("*.yaml")):
@@ -19,3 +41,16 @@ def listing() -> dict[str, list[dict[str, str]]]:
         "surrogates": [describe(name, entry.settings) for name, entry in SURROGATE.table.items()],
         "studies": studies,
     }
+
+
+def _table(entries: Entries) -> str:
+    """The entries for a reader: name and summary in a line, below it a line for each fact."""
+    lines = []
+    for kind, items in entries.items():
+        lines.append(f"{kind}:")
+        width = max(len(item["name"]) for item in items) if items else 0
+        for item in items:
+            lines.append(f"  {item['name']:{width}}  {item['summary']}")
+            facts = (key for key in item if key not in ("name", "summary"))
+            lines += [f"  {'':{width}}    {key}: {item[key]}" for key in facts]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run tidily: they ask it to stop, and it stops between two steps."""
+"""Ctrl-C and SIGTERM: one handler for all commands."""
 
 import signal
 import sys
@@ -11,12 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, the first signal calls `stop` in a thread; a second one ends at once.
+    """While entered, Ctrl-C and SIGTERM raise KeyboardInterrupt, or stop the work tidily.
 
-    Outside the main thread, where Python handles no signals, it does nothing.
+    With `stop`, the first signal calls it in a thread, and only the second one raises; a run so
+    stops between two steps. Contexts can be nested: the innermost one counts. Outside the main
+    thread, where Python handles no signals, this does nothing.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], None] | None = None) -> None:
         self.received = False
         self._stop = stop
         self._before: dict[signal.Signals, Any] = {}
@@ -36,13 +38,13 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if self.received or self._stop is None:
             raise KeyboardInterrupt
         self.received = True
         # The handler runs between any two instructions of the main thread, where a lock may be
         # held that `stop` needs, or standard error be written to.
-        threading.Thread(target=self._obey, name="stop", daemon=True).start()
+        threading.Thread(target=self._obey, args=[self._stop], name="stop", daemon=True).start()
 
-    def _obey(self) -> None:
+    def _obey(self, stop: Callable[[], None]) -> None:
         print("millstream: stopping tidily; once more to stop at once", file=sys.stderr)
-        self._stop()
+        stop()

@@ -23,21 +23,17 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(status: int, *arguments: str) -> str:
-    """What a command says that ends with this status: one line on standard error.
-
-    Before it, another may say what is checked now, as that takes seconds.
-    """
+    """What a command says that ends with this status: one line, after what it is checking."""
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == status, (result.output, result.exception)
-    lines = result.stderr.strip().splitlines()
-    if lines[0].startswith("millstream: checking "):
-        del lines[0]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("millstream: ")
+    *before, sentence = result.stderr.strip().splitlines()
+    assert [line for line in before if not line.startswith("millstream: checking ")] == []
+    assert len(before) <= 1
+    assert sentence.startswith("millstream: ")
     as_json = CliRunner().invoke(app, [*arguments, "--json"])
     assert as_json.exit_code == status
-    assert json.loads(as_json.stdout)["error"] == lines[0].removeprefix("millstream: ")
-    return lines[0]
+    assert json.loads(as_json.stdout)["error"] == sentence.removeprefix("millstream: ")
+    return sentence
 
 
 def train(*overrides: str, status: int = 2) -> str:

@@ -1,0 +1,48 @@
+"""What commands take: a study, settings that replace its own, numbers by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from framework.errors import StudyError, tell
+from framework.study.study import Study
+
+if TYPE_CHECKING:
+    from framework.study.case import Case
+
+StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that replace the study's."),
+]
+
+
+def load_case(path: Path, overrides: Sequence[str] | None = None) -> "Case":
+    """Read a study, check its keys, types and ranges, and make its case. Raises StudyError."""
+    return case_of(Study.load(path, overrides or []), path)
+
+
+def case_of(study: Study, path: Path) -> "Case":
+    """Make the case of a study that was read from `path`, after a line that says so.
+
+    The line comes first because importing the solver, and with it torch, may take seconds. Raises
+    StudyError.
+    """
+    tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
+    from framework.study.case import Case
+
+    return Case(study, path)
+
+
+def numbers_by_name(arguments: Sequence[str]) -> dict[str, float]:
+    """Read `name=value` arguments. Raises StudyError."""
+    numbers = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        try:
+            numbers[name] = float(value)
+        except ValueError:
+            raise StudyError(f"{argument} is not of the form name=number") from None
+    return numbers

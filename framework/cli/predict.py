@@ -1,0 +1,63 @@
+"""The command `predict`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framework.cli.arguments import numbers_by_name
+from framework.cli.ending import AsJson, ending
+from framework.errors import StudyError, tell
+
+
+def predict_command(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL",
+            help="The directory of a run, runs/NAME, or a model in MLflow, models:/NAME/VERSION.",
+        ),
+    ],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME=VALUE...",
+            help="One value of each of the parameters; solver.KEY=VALUE asks for another grid.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The .npz file for field and t [RUN/prediction.npz]; a .png is beside."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the fields at every stored time, as numbers and as a picture."""
+    with ending(as_json) as outcome:
+        arguments = parameters or []
+        settings = [item for item in arguments if "." in item.partition("=")[0]]
+        values = numbers_by_name([item for item in arguments if item not in settings])
+        tell(f"checking {run}: its solver and its surrogate")
+        from framework.run.prediction import draw, predict
+
+        prediction = predict(run, values, settings)
+        numbers = _file_for(run, out)
+        picture = numbers.with_suffix(".png")
+        try:
+            prediction.save(numbers)
+            draw(prediction, picture)
+        except OSError as error:
+            raise StudyError(f"cannot write {error.filename}: {error.strerror}") from None
+        shape = prediction.field.shape
+        outcome.result = lambda: {
+            "out": str(numbers),
+            "picture": str(picture),
+            "shape": list(shape),
+        }
+        outcome.text = lambda: f"{numbers}: field {shape} and t\n{picture}"
+
+
+def _file_for(run: str, out: Path | None) -> Path:
+    """The .npz file that the user named, or one in the run's directory, or in the current one."""
+    if out is None:
+        return (Path(run) if Path(run).is_dir() else Path()) / "prediction.npz"
+    return out if out.suffix == ".npz" else out.with_name(out.name + ".npz")  # as numpy would

@@ -1,0 +1,40 @@
+"""The command `simulate`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from framework.cli.arguments import Overrides, StudyFile, load_case
+from framework.cli.ending import AsJson, ending
+
+
+def simulate_command(
+    study: StudyFile,
+    overrides: Overrides = None,
+    picture: Annotated[
+        bool, typer.Option("--picture", help="Draw some of the simulations, beside the store.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the simulations of a study into its store, without training."""
+    with ending(as_json, go_on="the same command goes on") as outcome:
+        case = load_case(study, overrides)
+        from framework.run.simulating import Simulating
+
+        simulating = Simulating(case)
+        outcome.result = simulating.summary
+        simulating.run()
+        drawn = str(simulating.draw()) if picture else None
+        outcome.result = lambda: {**simulating.summary(), "picture": drawn}
+        outcome.text = lambda: _text(simulating.summary(), drawn)
+
+
+def _text(summary: dict[str, Any], drawn: str | None) -> str:
+    """What was stored, in a line, and where it is drawn."""
+    counts = summary["simulations"]
+    text = (
+        f"{summary['store']}: {counts['completed']} of {counts['requested']} simulations, "
+        f"{counts['quarantined']} quarantined, {summary['bytes'] / 1e6:.1f} MB, "
+        f"{summary['seconds']:.0f} s"
+    )
+    return f"{text}\n{drawn}" if drawn else text
