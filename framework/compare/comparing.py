@@ -35,7 +35,7 @@ from framework.study.case import Case
 from framework.study.study import Study
 from framework.tracking.history import Record, read_rows
 from framework.tracking.recorder import Tracking
-from framework.tracking.uri import check
+from framework.tracking.uri import check_uri
 from framework.training.model import load_model
 from framework.training.scores import Trajectories, mean_score, score
 from framework.training.validation import Validation
@@ -63,7 +63,7 @@ class Comparing:
                 f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
             )
         study = case.study
-        check(study.tracking)
+        check_uri(study.tracking)
         check_gpus(study.ensemble)
         self.case = case
         self.study = study

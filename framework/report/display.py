@@ -18,7 +18,9 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from framework.errors import tell
 from framework.report.frame import View, frame, line
+from framework.threads import Background
 from framework.tracking.history import Record
 
 _LINE_SECONDS, _FRAME_SECONDS = 5.0, 0.25
@@ -43,7 +45,7 @@ class Display:
         self._progress: list[tuple[float, float]] = []  # (seconds, progress) while shown here
         self._shown: list[Text] = []
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="display", daemon=True)
+        self._thread = Background("display", self._run)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -58,7 +60,7 @@ class Display:
         self._thread.join()
 
     def _run(self) -> None:
-        """All that is written is written in this thread, which no signal interrupts."""
+        """Show the run. All is written in this thread, which no signal interrupts."""
         try:
             self._show()
         except OSError:
@@ -66,6 +68,9 @@ class Display:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stderr.fileno())
             os.close(nowhere)
+        except Exception as error:
+            # What shows a run must not end it.
+            tell(f"the display has failed, and the run goes on without it: {error!r}")
 
     def _show(self) -> None:
         """Show the run until it is over. Raises OSError if there is nowhere to show it."""

@@ -85,6 +85,11 @@ class Measures:
         return self._before["seconds"] + time.monotonic() - self._started
 
     @property
+    def resumed_at(self) -> float:
+        """The seconds of the run at the checkpoint that it was resumed from; 0 of a new run."""
+        return self._before["seconds"]
+
+    @property
     def seconds_to_end(self) -> float:
         """Seconds of the run until training was done; until now if it goes on."""
         return self.seconds if self._trained is None else self._trained

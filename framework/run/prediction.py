@@ -18,7 +18,7 @@ from framework.pictures.fields import Trajectory, draw_trajectories
 from framework.pictures.style import STYLE
 from framework.study.case import Case
 from framework.study.component import their_mistakes
-from framework.tracking.sender import download
+from framework.tracking.registry import download
 from framework.training.model import load_model
 from solvers.base import ParameterSpace, Solver
 from surrogates.base import Problem, Surrogate

@@ -50,17 +50,18 @@ from framework.run.outcome import design_points, summarised
 from framework.run.rows import Rows
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
-from framework.simulation.ensemble import Quarantined
+from framework.simulation.ensemble import Ensemble, Quarantined
 from framework.stream.ledger import Ledger
 from framework.stream.reception import FieldStatistics, Reception
 from framework.stream.stored import StoredSamples
 from framework.study.case import Case
+from framework.study.design import Design
 from framework.study.identity import identity, study_hash
 from framework.study.study import Study
 from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
-from framework.tracking.uri import check
-from framework.training.checkpoint import Checkpoints
+from framework.tracking.uri import check_uri
+from framework.training.checkpoint import Checkpointed, Checkpoints
 from framework.training.model import save_model
 from framework.training.surrogate import make_surrogate
 from framework.training.trainer import Trainer
@@ -117,7 +118,7 @@ class Run:
         self._interrupted = False
         self._pictures = pictures
         self._resumed = folder is not None
-        check(study.tracking)
+        check_uri(study.tracking)
         check_gpus(study.ensemble)
         if study.deterministic:
             _be_deterministic()
@@ -301,47 +302,35 @@ class Run:
             if self._store:
                 self._store.flush()  # or what the ledger calls received might never be stored
             self._check_loss()
-            self._checkpoints.save(
-                {
-                    "trainer": self._trainer.state(),
-                    "statistics": self._statistics.state(),
-                    "buffer": self._buffer.state(),
-                    "reception": self._reception.state(),
-                    "ledger": self._ledger.state(),
-                    "quarantined": [
-                        {"id": item.simulation.id, "step": item.step, "error": item.error}
-                        for item in self._ensemble.quarantined
-                    ],
-                    "figures": self._measures.state(),
-                    "breeding": self._breeding.state() if self._breeding else None,
-                }
-            )
+            self._checkpoints.save(self._checkpointed())
+
+    def _checkpointed(self) -> dict[str, Checkpointed]:
+        """All parts that are kept in a checkpoint, by their names there."""
+        parts: dict[str, Checkpointed] = {
+            "trainer": self._trainer,
+            "statistics": self._statistics,
+            "buffer": self._buffer,
+            "reception": self._reception,
+            "ledger": self._ledger,
+            "figures": self._measures,
+        }
+        if self._breeding:
+            parts["breeding"] = self._breeding
+        parts["quarantined"] = _Quarantine(self._ensemble, self._design)
+        return parts
 
     def _restore(self) -> None:
         """Go on from the last checkpoint; from the beginning if there is none."""
-        state = self._checkpoints.load()
+        going_on = self._checkpoints.load(self._checkpointed())
         held_out = self._validation.load()
-        self._history.resume(state["figures"]["before"]["seconds"] if state else 0.0)
-        if state is None:
-            self._ensemble.resume(held_out, [])
-            return
-        self._trainer.load_state(state["trainer"])
-        self._statistics.load_state(state["statistics"])
-        self._buffer.load_state(state["buffer"])
-        self._reception.load_state(state["reception"])
-        self._ledger.load_state(state["ledger"])
-        self._measures.load_state(state["figures"])
-        if self._breeding:
-            self._breeding.load_state(state["breeding"])
-        received = self._ledger.completed()
-        for id in range(-self.study.validation.simulations, 0):
-            if id not in held_out:
-                self._ledger.forget(id)
-        quarantined = [
-            Quarantined(self._design.simulation(item["id"]), item["step"], item["error"])
-            for item in state["quarantined"]
-        ]
-        self._ensemble.resume({id for id in received if id >= 0} | held_out, quarantined)
+        self._history.resume(self._measures.resumed_at)
+        received: set[int] = set()
+        if going_on:
+            received = {id for id in self._ledger.completed() if id >= 0}
+            for id in range(-self.study.validation.simulations, 0):
+                if id not in held_out:
+                    self._ledger.forget(id)
+        self._ensemble.resume(received | held_out, self._ensemble.quarantined)
 
     def _check_loss(self) -> None:
         if not torch.isfinite(self._trainer.loss):
@@ -432,6 +421,28 @@ class Run:
             solver.fields,
             solver.grid,
         )
+
+
+class _Quarantine:
+    """What is checkpointed of an ensemble: which simulations it has given up."""
+
+    def __init__(self, ensemble: Ensemble, design: Design) -> None:
+        self._ensemble = ensemble
+        self._design = design
+
+    def state(self) -> list[dict[str, Any]]:
+        """The quarantined simulations."""
+        return [
+            {"id": item.simulation.id, "step": item.step, "error": item.error}
+            for item in self._ensemble.quarantined
+        ]
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Take them up, once the design knows the parameters of what was bred."""
+        self._ensemble.quarantined = [
+            Quarantined(self._design.simulation(item["id"]), item["step"], item["error"])
+            for item in state
+        ]
 
 
 @contextmanager

@@ -5,11 +5,13 @@ It is what the pictures are drawn from and what is tracked; it lies in the run's
 """
 
 import json
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from framework.errors import tell
+from framework.threads import Background
 
 # Name -> figure, such as "samples/received"; what is not known is left out.
 Record = dict[str, float]
@@ -42,7 +44,7 @@ class History:
         self._then = then
         self._broken = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="history", daemon=True)
+        self._thread = Background("history", self._run)
 
     def resume(self, seconds: float) -> None:
         """Take up the rows of an earlier process, up to the checkpoint at `seconds`."""
@@ -79,5 +81,5 @@ class History:
                     file.write(json.dumps(row) + "\n")
             except OSError as error:
                 self._broken = True
-                print(f"millstream: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+                tell(f"cannot write {self._path}: {error.strerror}")
         self._then(row)

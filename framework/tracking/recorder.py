@@ -1,6 +1,6 @@
 """One run's tracking, on training's side: writes the journal, and starts the process that sends it.
 
-That process is `tracking.py`, which says why there is one.
+That process is `sender.py`, which says why there is one.
 """
 
 import json
@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from framework.errors import tell
 from framework.study.sections import TrackingConfig
+from framework.threads import Background
 from framework.tracking.history import Record
 from framework.tracking.journal import Journal
 from framework.tracking.sender import LEFT
@@ -52,10 +55,6 @@ class Tracking:
         """Name and version of the registered model; None until it was sent."""
         registered: dict[str, str] | None = self._journal.state()["registered"]
         return registered
-
-    def summary(self) -> dict[str, str | None] | None:
-        """The tracking URI and the run's id; None without tracking."""
-        return {"tracking_uri": self.uri, "run_id": self.run_id} if self.uri else None
 
     def start(self, study: dict[str, Any], data: dict[str, Any], send: bool = True) -> None:
         """Begin, or go on after a resume. The study becomes parameters; `data`, which says what is
@@ -113,7 +112,7 @@ class Tracking:
         crashed = self._process.returncode not in (0, LEFT, -9)
         self._process = None
         if self._journal.unsent():
-            _say(
+            tell(
                 f"not all could be sent to MLflow at {self.uri}: it is kept in "
                 f"{self._journal.path}, and millstream resume {self._directory} sends it"
                 + (f"; what went wrong is in {self._journal.errors}" if crashed else "")
@@ -132,8 +131,7 @@ class Tracking:
                 start_new_session=True,  # Ctrl-C is for training alone
             )
         assert self._process.stdout is not None
-        arguments = (self._process.stdout,)
-        self._relay = threading.Thread(target=_relay, args=arguments, name="tracking", daemon=True)
+        self._relay = Background("tracking", partial(_relay, self._process.stdout))
         self._relay.start()
 
     def _write(self, kind: str, **content: Any) -> None:
@@ -144,7 +142,7 @@ class Tracking:
                 self._journal.append({"kind": kind, "time": int(time.time() * 1000), **content})
             except OSError as error:
                 self._off = True
-                _say(f"cannot write {self._journal.path}: {error.strerror}; tracking has stopped")
+                tell(f"cannot write {self._journal.path}: {error.strerror}; tracking has stopped")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -160,11 +158,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _relay(lines: IO[str]) -> None:
-    with lines:
-        for line in lines:
-            _say(line.rstrip())
-
-
-def _say(sentence: str) -> None:
-    print(f"millstream: {sentence}", file=sys.stderr)
+def _relay(sentences: IO[str]) -> None:
+    """Tell the user what the sending process says."""
+    with sentences:
+        for sentence in sentences:
+            tell(sentence.rstrip())

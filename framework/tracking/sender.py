@@ -1,27 +1,25 @@
-"""Tracking with MLflow, out of training's way. The only file that imports mlflow.
+"""The process that sends a run's journal to MLflow, out of training's way.
 
     training process: Tracking --an entry a line--> tracking.jsonl in the run's folder
                                                           |
     sending process (this file, run as a module):         '--> MLflow; how far it got: tracking.json
 
-`Tracking` is in recorder.py, the journal in journal.py; here is the sending process, and what else
-asks MLflow.
+`Tracking` is in recorder.py, the journal in journal.py.
 
 MLflow takes seconds to import and to set up a database, and a server may be slow or away. So what
-is to be tracked is first written to a journal, which waits for nobody, and a process of its own
-sends it: it shares neither the interpreter nor the standard output with training. What cannot be
-sent now stays in the journal, for this process or for that of the next resume.
+is to be tracked is first written to a journal, which waits for nobody, and this process sends it:
+it shares neither the interpreter nor the standard output with training. What cannot be sent now
+stays in the journal, for this process or for that of the next resume.
 
 The sending process ends when its standard input does, so also when training is killed; it then
 sends what there is. It locks the journal, so that no two of them send the same one. What it was
-sending when it was killed is sent again, which MLflow takes; for the run and the model version it
-looks before it makes them.
+sending when it was killed is sent again, which MLflow accepts; before it makes the run and the
+model version, it looks whether they are there.
 """
 
 import fcntl
 import json
 import os
-import re
 import select
 import sys
 from collections.abc import Iterator
@@ -29,10 +27,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from framework.errors import RunError, StudyError
-from framework.study.sections import TrackingConfig
+from framework.tracking.access import mlflow_failures, model_versions, set_up, tolerating
 from framework.tracking.journal import Journal
-from framework.tracking.uri import check, masked, resolve, sqlite_file, what_mlflow_says
+from framework.tracking.uri import masked, sqlite_file, what_mlflow_says
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,23 +39,20 @@ LEFT = 3  # exit status of the sending process: MLflow could not be reached
 _SECONDS = 3.0  # between two looks at the journal
 _LONGEST_PAUSE = 60.0  # between two attempts to reach MLflow
 _METRICS, _PARAMS = 1000, 100  # in one request
-# A server that is away is noticed soon; MLflow draws no progress bars and calls nobody.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 class _Sender:
     """Sends a journal to MLflow, in the sending process.
 
-    Its methods raise one of `_failures()` when MLflow cannot be reached.
+    Its methods raise one of `mlflow_failures()` when MLflow cannot be reached.
     """
 
-    def __init__(self, journal: Journal, uri: str, experiment: str, run_name: str) -> None:
+    def __init__(
+        self, journal: Journal, uri: str, experiment: str, run_name: str, training: IO[str]
+    ) -> None:
+        """`training` takes sentences for the user, which the training process prints."""
         self._journal = journal
+        self._training = training
         self._uri = uri
         self._experiment = experiment
         self._run_name = run_name
@@ -73,7 +67,7 @@ class _Sender:
         metrics: list[Metric] = []
         before = self._state["offset"]
         for entry, offset in self._journal.after(before):
-            new = _metrics(entry)
+            new = _metrics_of(entry)
             if metrics and (not new or len(metrics) + len(new) > _METRICS):
                 self._metrics(self._client, metrics, before)
                 metrics = []
@@ -103,7 +97,7 @@ class _Sender:
             uri = f"sqlite:///{database}"
         client = MlflowClient(uri, uri)
         if client.get_experiment_by_name(self._experiment) is None:
-            with _tolerating("RESOURCE_ALREADY_EXISTS"):  # another run has just made it
+            with tolerating("RESOURCE_ALREADY_EXISTS"):  # another run has just made it
                 client.create_experiment(self._experiment)
         experiment = client.get_experiment_by_name(self._experiment)
         assert experiment is not None
@@ -169,9 +163,9 @@ class _Sender:
     ) -> None:
         run_id = self._state["run_id"]
         client.log_artifacts(run_id, directory, "model")
-        versions = _versions(client, f"name = '{name}' and run_id = '{run_id}'")
+        versions = model_versions(client, f"name = '{name}' and run_id = '{run_id}'")
         if not versions:
-            with _tolerating("RESOURCE_ALREADY_EXISTS"):
+            with tolerating("RESOURCE_ALREADY_EXISTS"):
                 client.create_registered_model(name)
             source = f"{client.get_run(run_id).info.artifact_uri}/model"
             created = client.create_model_version(name, source, run_id, await_creation_for=0)
@@ -200,7 +194,7 @@ class _Sender:
         metrics = [
             metric
             for row, time in zip(entry["rows"], times, strict=True)
-            for metric in _metrics({**row, "time": began + time if time else entry["time"]})
+            for metric in _metrics_of({**row, "time": began + time if time else entry["time"]})
         ]
         for first in range(0, len(metrics), _METRICS):
             client.log_batch(run_id, metrics[first : first + _METRICS])
@@ -220,109 +214,29 @@ class _Sender:
     def _refuse(self, kind: str, why: str) -> None:
         if kind not in self._refused:  # once is enough
             self._refused.add(kind)
-            _tell(f"MLflow does not take the run's {kind}: {why}")
+            self.tell_training(f"MLflow does not take the run's {kind}: {why}")
+
+    def tell_training(self, sentence: str) -> None:
+        """Hand a sentence for the user to the training process."""
+        print(sentence, file=self._training, flush=True)
 
     def _save(self, **changes: Any) -> None:
         self._state |= changes
         self._journal.save_state(self._state)
 
 
-def download(uri: str, directory: Path) -> Path:
-    """Download a registered model, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
-
-    Raises StudyError if there is no such model, RunError if MLflow cannot be reached.
-    """
-    check(TrackingConfig())
-    tracking = resolve(TrackingConfig())
-    database = sqlite_file(tracking, Path.cwd())
-    if tracking == "none" or (database and not database.exists()):
-        raise StudyError(
-            f"{uri} is not there: no MLflow is at {masked(tracking)}; set MLFLOW_TRACKING_URI, or "
-            "give the directory of a run"
-        )
-    os.environ.update({**_ENVIRONMENT, **os.environ})
-    # MLflow keeps a connection for every URI, also once the process has gone to another directory.
-    address = f"sqlite:///{database.resolve()}" if database else tracking
-    try:
-        return _download(uri, directory, tracking, address)
-    except _failures() as error:
-        raise RunError(
-            f"MLflow at {masked(tracking)} cannot be asked for {uri}: {what_mlflow_says(error)}"
-        ) from None
-
-
-def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
-    """`tracking` is how the user calls MLflow's address."""
-    from mlflow import MlflowClient
-    from mlflow.artifacts import download_artifacts
-
-    client = MlflowClient(address, address)
-    match = re.fullmatch(r"models:/+([^/@']+)([/@])([^/']+)", uri)
-    if match is None:
-        raise StudyError(f"{uri} is not of the form models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, separator, wanted = match.groups()
-    there = _versions(client, f"name = '{name}'")
-    version = None
-    if separator == "@":
-        with _tolerating("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
-            version = int(client.get_model_version_by_alias(name, wanted).version)
-    elif wanted == "latest":
-        version = max(there, default=None)
-    elif wanted.isdecimal():
-        version = int(wanted)
-    if version not in there:
-        if there:
-            versions = ", ".join(map(str, sorted(there)))
-            known = f"{name} has the versions {versions}"
-        else:
-            names = ", ".join(model.name for model in client.search_registered_models())
-            known = f"it has the models {names}" if names else "it has no models"
-        raise StudyError(f"MLflow at {masked(tracking)} has no {uri}: {known}")
-    source = client.get_model_version_download_uri(name, str(version))
-    return Path(download_artifacts(source, dst_path=str(directory), tracking_uri=address))
-
-
-def _metrics(entry: dict[str, Any]) -> "list[Metric]":
+def _metrics_of(entry: dict[str, Any]) -> "list[Metric]":
     from mlflow.entities import Metric
 
     values = entry.get("values", {})
     return [Metric(name, value, entry["time"], entry["step"]) for name, value in values.items()]
 
 
-def _versions(client: "MlflowClient", where: str) -> list[int]:
-    return [int(version.version) for version in client.search_model_versions(where)]
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it cannot be reached, or lacks a package that its server needs."""
-    from alembic.util.exc import CommandError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError, CommandError, OSError, ImportError)
-
-
-@contextmanager
-def _tolerating(*codes: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code not in codes:
-            raise
-
-
-def _tell(sentence: str) -> None:
-    """From the sending process to the training process."""
-    print(sentence, file=_told, flush=True)
-
-
 def _input_ends_within(seconds: float) -> bool:
     return bool(select.select([sys.stdin], [], [], seconds)[0])
 
 
-def _lock(file: IO[bytes]) -> bool:
+def _lock_journal(file: IO[bytes]) -> bool:
     """Wait for the lock of a file, or for the end of the input; whether it is locked."""
     while True:
         with suppress(BlockingIOError):
@@ -332,14 +246,14 @@ def _lock(file: IO[bytes]) -> bool:
             return False
 
 
-def _send(directory: str, uri: str, experiment: str, run_name: str) -> int:
-    """The sending process."""
+def _serve(training: IO[str], directory: str, uri: str, experiment: str, run_name: str) -> int:
+    """Send the journal of a run until standard input ends; return the exit status."""
     journal = Journal(Path(directory))
     with journal.path.open("rb") as file:
-        if not _lock(file):
+        if not _lock_journal(file):
             return LEFT
-        sender = _Sender(journal, uri, experiment, run_name)
-        failures, away, pause, over = _failures(), False, 0.0, False
+        sender = _Sender(journal, uri, experiment, run_name, training)
+        failures, away, pause, over = mlflow_failures(), False, 0.0, False
         while True:
             over = _input_ends_within(pause)
             try:
@@ -351,7 +265,7 @@ def _send(directory: str, uri: str, experiment: str, run_name: str) -> int:
             except failures as error:
                 if not away:
                     away = True
-                    _tell(
+                    sender.tell_training(
                         f"MLflow at {masked(uri)} cannot be used now "
                         f"({what_mlflow_says(error)}); what is tracked is kept in "
                         f"{journal.path} until it can"
@@ -363,7 +277,7 @@ def _send(directory: str, uri: str, experiment: str, run_name: str) -> int:
 
 if __name__ == "__main__":
     # Standard output is for what the user is told: what MLflow prints goes to the log.
-    _told = os.fdopen(os.dup(1), "w")
+    told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    os.environ.update({**_ENVIRONMENT, **os.environ})
-    sys.exit(_send(*sys.argv[1:]))
+    set_up()
+    sys.exit(_serve(told, *sys.argv[1:]))

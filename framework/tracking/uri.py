@@ -12,8 +12,8 @@ from framework.study.sections import TrackingConfig
 _DEFAULT_URI = "sqlite:///mlflow.db"
 
 
-def check(config: TrackingConfig) -> None:
-    """Raise StudyError if the tracking URI cannot be. Asks no server."""
+def check_uri(config: TrackingConfig) -> None:
+    """Raise StudyError if there can be no such tracking URI. Asks no server."""
     uri = resolve(config)
     if why := _impossible(uri):
         place = "MLFLOW_TRACKING_URI" if config.uri is None else "tracking.uri"

@@ -9,20 +9,29 @@ checksum tells, and the one before is used.
 import json
 import os
 import shutil
-import sys
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from framework.errors import RunError, StudyError, reason
+from framework.errors import DamagedError, StudyError, WriteError, reason, tell
 from framework.study import versions
 from framework.study.sections import CheckpointConfig
 
-_FORMAT = 2
+
+class Checkpointed(Protocol):
+    """A part of a run that is kept in its checkpoints."""
+
+    def state(self) -> Any:
+        """All that the part has to know to go on: tensors, arrays, plain values, and dictionaries
+        and lists of them."""
+
+    def load_state(self, state: Any) -> None:
+        """Go on from what `state` returned, arrays having become tensors."""
 
 
 class Checkpoints:
@@ -37,11 +46,11 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last one is long enough ago."""
+        """Whether the last checkpoint is long enough ago."""
         return time.monotonic() - self._last >= self._config.every_seconds
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write a state of tensors, arrays and plain values. Raises RunError if that fails."""
+    def save(self, parts: Mapping[str, Checkpointed]) -> None:
+        """Write the states of the parts, each under its name. Raises WriteError."""
         started = time.monotonic()
         self.count += 1
         name = f"{self.count:06d}"
@@ -49,12 +58,13 @@ class Checkpoints:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            state = {**state, "checkpoint": {"count": self.count, "seconds": self.seconds}}
+            state = {name: part.state() for name, part in parts.items()}
+            state["checkpoint"] = {"count": self.count, "seconds": self.seconds}
             with (temporary / "state.pt").open("wb") as file:
                 torch.save(_tensors(state), file)
                 os.fsync(file.fileno())
             manifest = {
-                "format": _FORMAT,
+                "format": versions.CHECKPOINT,
                 "study": self._study_hash,
                 "streams": versions.STREAMS,
             }
@@ -68,17 +78,18 @@ class Checkpoints:
                 shutil.rmtree(old)
         except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
             shutil.rmtree(temporary, ignore_errors=True)
-            raise RunError(
+            raise WriteError(
                 f"cannot write the checkpoint {self._directory / name}: {reason(error)}; those "
                 "before it are whole: make room, then go on with millstream resume"
             ) from error
         self._last = time.monotonic()
         self.seconds += self._last - started
 
-    def load(self) -> dict[str, Any] | None:
-        """The state of the last whole checkpoint; None if there never was one.
+    def load(self, parts: Mapping[str, Checkpointed]) -> bool:
+        """Have the parts go on from the last whole checkpoint; False if there never was one.
 
-        Raises StudyError if it is of another study or format, RunError if none is whole.
+        They are loaded in the order of `parts`. Raises StudyError if the checkpoint is of another
+        study, format or version of the random streams, DamagedError if none is whole.
         """
         found = self._all()
         for directory in reversed(found):
@@ -89,17 +100,16 @@ class Checkpoints:
                 self.seconds = state["checkpoint"]["seconds"]
                 for damaged in found[found.index(directory) + 1 :]:
                     shutil.rmtree(damaged)
-                return state
-            print(
-                f"millstream: the checkpoint {directory} is damaged; going on from the one before",
-                file=sys.stderr,
-            )
+                for name, part in parts.items():
+                    part.load_state(state[name])
+                return True
+            tell(f"the checkpoint {directory} is damaged; going on from the one before")
         if found:
-            raise RunError(
+            raise DamagedError(
                 f"every checkpoint in {self._directory} is damaged: start the study anew with "
                 "millstream train"
             )
-        return None
+        return False
 
     def _manifest(self, directory: Path) -> dict[str, Any] | None:
         """The manifest of a checkpoint, or None if anything of it is damaged."""
@@ -110,10 +120,10 @@ class Checkpoints:
                 return None
         except (OSError, ValueError, LookupError, AttributeError):
             return None
-        if manifest["format"] != _FORMAT:
+        if manifest["format"] != versions.CHECKPOINT:
             raise StudyError(
                 f"{directory} has format {manifest['format']}, but this version of Millstream "
-                f"reads {_FORMAT}: resume with the version that wrote it"
+                f"reads {versions.CHECKPOINT}: resume with the version that wrote it"
             )
         if (drawn := manifest.get("streams", 1)) != versions.STREAMS:
             raise StudyError(
@@ -143,7 +153,7 @@ def _tensors(value: Any) -> Any:
 
 
 def _checksum(path: Path, manifest: dict[str, Any]) -> int:
-    """Of a state and of what its manifest says of it."""
+    """The checksum of a state's file and of the rest of its manifest."""
     total = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
     with path.open("rb") as file:
         while piece := file.read(2**22):

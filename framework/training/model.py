@@ -21,13 +21,12 @@ from torch import Tensor
 
 from framework.errors import StudyError
 from framework.files import replacing_folder
+from framework.study import versions
 from framework.study.case import Case
 from framework.study.component import SURROGATE, explain, factory, their_mistakes
 from framework.study.section import Section
 from framework.study.study import Study
 from surrogates.base import Problem, Surrogate
-
-_FORMAT = 2
 
 
 class _TrainedFor(Section):
@@ -61,7 +60,7 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
     """
     trained_for = {name: getattr(surrogate.problem, name) for name in _TrainedFor.model_fields}
     description = _Description(
-        format=_FORMAT,
+        format=versions.MODEL,
         millstream=metadata.version("millstream"),
         surrogate=study.surrogate.model_dump(mode="json"),
         problem=_TrainedFor(**trained_for),
@@ -133,10 +132,10 @@ def _read(directory: Path) -> "_Description":
         raise StudyError(f"{path} is damaged: it is not JSON; get the model again") from None
     if not isinstance(content, dict) or "format" not in content:
         raise StudyError(f"{path} does not describe a model of Millstream: it has no format")
-    if content["format"] != _FORMAT:
+    if content["format"] != versions.MODEL:
         raise StudyError(
             f"{path} has format {content['format']}, but this version of Millstream reads "
-            f"{_FORMAT}: use version {content.get('millstream')}, which wrote it"
+            f"{versions.MODEL}: use version {content.get('millstream')}, which wrote it"
         )
     try:
         return _Description.model_validate(content)

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -22,12 +21,12 @@ from mlflow.entities import Run
 from models import outputs, trained
 from noted_solver import until
 
-from framework.errors import RunError, StudyError
+from framework.errors import StudyError, TrackingError
 from framework.run.prediction import load_surrogate
 from framework.run.usage import system_figures
 from framework.study.sections import TrackingConfig
 from framework.tracking.recorder import Tracking
-from framework.tracking.uri import check
+from framework.tracking.uri import check_uri
 from framework.training.model import save_model
 
 STUDY = {
@@ -174,8 +173,8 @@ def test_an_mlflow_that_is_away_is_reported_once(sent: Sent) -> None:
 
 def test_what_is_logged_arrives(sent: Sent) -> None:
     run = the_run(sent.database)
-    summary = {"tracking_uri": "sqlite:///folder/mlflow.db", "run_id": run.info.run_id}
-    assert sent.tracked.summary() == summary
+    assert sent.tracked.uri == "sqlite:///folder/mlflow.db"
+    assert sent.tracked.run_id == run.info.run_id
     assert sent.status_between == "FAILED"
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "heat-2"
@@ -229,7 +228,9 @@ def test_a_model_cannot_be_had_where_there_is_no_mlflow(
         load_surrogate("models:/heat/1")
     assert not Path("elsewhere.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(RunError, match=r"cannot be asked for models:/heat/1: Connection refused"):
+    with pytest.raises(
+        TrackingError, match=r"cannot be asked for models:/heat/1: Connection refused"
+    ):
         load_surrogate("models:/heat/1")
 
 
@@ -238,9 +239,7 @@ def test_a_server_that_never_answers_does_not_hold_up_the_end() -> None:
         tracked = tracking(f"http://127.0.0.1:{server.getsockname()[1]}")
         tracked.start(STUDY, {})
         process = child()
-        started = time.monotonic()
-        tracked.close(timeout=1)
-        assert time.monotonic() - started < 20  # and not until the server answers
+        tracked.close(timeout=1)  # and not until the server answers, which it never does
     assert not process.is_running()
 
 
@@ -326,7 +325,7 @@ def test_without_tracking_nothing_is_written() -> None:
     tracked.log(row(0))
     tracked.finish("done")
     tracked.close()
-    assert tracked.summary() is None
+    assert tracked.uri is None
     assert tracked.registered is None
     assert list(Path("run").iterdir()) == []
 
@@ -350,17 +349,17 @@ def test_without_tracking_nothing_is_written() -> None:
 def test_a_tracking_uri_that_cannot_be_is_refused(uri: str, message: str) -> None:
     Path("text").write_text("This is not a database.")
     with pytest.raises(StudyError, match=message) as refused:
-        check(TrackingConfig(uri=uri))
+        check_uri(TrackingConfig(uri=uri))
     assert "secret" not in str(refused.value)
 
 
 def test_a_tracking_uri_that_can_be_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     for uri in (None, "none", "http://nobody.example:5000", "sqlite:///new/folder/mlflow.db"):
-        check(TrackingConfig(uri=uri))
+        check_uri(TrackingConfig(uri=uri))
     assert not Path("new").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://host")
     with pytest.raises(StudyError, match="MLFLOW_TRACKING_URI is ftp://host"):
-        check(TrackingConfig())
+        check_uri(TrackingConfig())
 
 
 def test_system_figures_count_descendants() -> None:

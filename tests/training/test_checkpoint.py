@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from framework.errors import RunError, StudyError
+from framework.errors import DamagedError, StudyError, WriteError
+from framework.study import versions
 from framework.study.sections import CheckpointConfig
 from framework.training.checkpoint import Checkpoints
 
@@ -16,12 +17,34 @@ def make(directory: Path, keep: int = 2, study: str = "study") -> Checkpoints:
     return Checkpoints(directory, CheckpointConfig(keep=keep), study)
 
 
-def state(number: int) -> dict[str, Any]:
-    return {
-        "number": number,
-        "array": np.arange(5, dtype=np.uint32) + number,
-        "nested": [{"tensor": torch.full((2,), float(number)), "none": None}],
-    }
+class Part:
+    """A part whose state is of a number, and what it was given to go on from."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        self.loaded: Any = None
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "array": np.arange(5, dtype=np.uint32) + self.number,
+            "nested": [{"tensor": torch.full((2,), float(self.number)), "none": None}],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.number = state["number"]
+        self.loaded = state
+
+
+class Large(Part):
+    def state(self) -> dict[str, Any]:
+        return {"large": torch.zeros(10**6)}
+
+
+def number_in(checkpoints: Checkpoints) -> int | None:
+    """The number of the part in the last whole checkpoint; None if there is none."""
+    part = Part()
+    return part.number if checkpoints.load({"part": part}) else None
 
 
 def names(directory: Path) -> list[str]:
@@ -29,19 +52,20 @@ def names(directory: Path) -> list[str]:
 
 
 def test_the_last_ones_are_kept_and_the_last_is_loaded(tmp_path: Path) -> None:
-    assert make(tmp_path).load() is None
+    assert number_in(make(tmp_path)) is None
     checkpoints = make(tmp_path)
     for number in range(1, 5):
-        checkpoints.save(state(number))
+        checkpoints.save({"part": Part(number)})
     assert names(tmp_path) == ["000003", "000004"]
     again = make(tmp_path)
-    loaded = again.load()
-    assert loaded is not None
+    part = Part()
+    assert again.load({"part": part})
+    loaded = part.loaded
     assert loaded["number"] == 4
     np.testing.assert_array_equal(loaded["array"], np.arange(5) + 4)
     assert loaded["array"].dtype == torch.uint32
     assert loaded["nested"][0]["tensor"].tolist() == [4, 4]
-    again.save(state(5))  # counters go on
+    again.save({"part": Part(5)})  # counters go on
     assert again.count == 5
     assert again.seconds > 0
     assert names(tmp_path) == ["000004", "000005"]
@@ -53,8 +77,8 @@ def test_a_damaged_one_is_noticed_and_the_one_before_is_used(
     tmp_path: Path, file: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoints = make(tmp_path)
-    checkpoints.save(state(1))
-    checkpoints.save(state(2))
+    checkpoints.save({"part": Part(1)})
+    checkpoints.save({"part": Part(2)})
     path = tmp_path / "000002" / file
     content = bytearray(path.read_bytes())
     if damage == "flip":
@@ -63,36 +87,38 @@ def test_a_damaged_one_is_noticed_and_the_one_before_is_used(
     if damage == "remove":
         path.unlink()
     again = make(tmp_path)
-    loaded = again.load()
-    assert loaded is not None
-    assert loaded["number"] == 1
+    assert number_in(again) == 1
     assert "000002 is damaged; going on from the one before" in capsys.readouterr().err
-    again.save(state(3))
+    again.save({"part": Part(3)})
     assert names(tmp_path) == ["000001", "000002"]
-    reloaded = make(tmp_path).load()
-    assert reloaded is not None
-    assert reloaded["number"] == 3
+    assert number_in(make(tmp_path)) == 3
 
 
 def test_without_a_whole_one_nothing_is_made_up(tmp_path: Path) -> None:
-    make(tmp_path).save(state(1))
+    make(tmp_path).save({"part": Part(1)})
     (tmp_path / "000001" / "state.pt").write_bytes(b"")
-    with pytest.raises(RunError, match=r"every checkpoint in .* is damaged: start the study anew"):
-        make(tmp_path).load()
+    with pytest.raises(
+        DamagedError, match=r"every checkpoint in .* is damaged: start the study anew"
+    ):
+        number_in(make(tmp_path))
 
 
-def test_one_of_another_study_or_format_is_refused(
+def test_one_of_another_study_format_or_streams_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoints = make(tmp_path)
-    checkpoints.save(state(1))
+    checkpoints.save({"part": Part(1)})
     with pytest.raises(StudyError, match=r"is of another study than the study.yaml beside it"):
-        make(tmp_path, study="other").load()
-    monkeypatch.setattr("framework.training.checkpoint._FORMAT", 99)
-    checkpoints.save(state(2))
-    monkeypatch.undo()
-    with pytest.raises(StudyError, match="has format 99, but this version of Millstream reads 2"):
-        make(tmp_path).load()
+        number_in(make(tmp_path, study="other"))
+    for name, refusal in (
+        ("CHECKPOINT", "has format 99, but this version of Millstream reads 2"),
+        ("STREAMS", "was written by version 99 of the random streams and priors"),
+    ):
+        with monkeypatch.context() as other:
+            other.setattr(versions, name, 99)
+            checkpoints.save({"part": Part(2)})
+        with pytest.raises(StudyError, match=refusal):
+            number_in(make(tmp_path))
 
 
 def test_a_full_disk_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
@@ -100,15 +126,13 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
     import resource
 
     checkpoints = make(tmp_path)
-    checkpoints.save(state(1))
+    checkpoints.save({"part": Part(1)})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(RunError, match=r"cannot write the checkpoint .*000002: .*make room"):
-            checkpoints.save({"large": torch.zeros(10**6)})
+        with pytest.raises(WriteError, match=r"cannot write the checkpoint .*000002: .*make room"):
+            checkpoints.save({"part": Large()})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == ["000001"]
-    loaded = make(tmp_path).load()
-    assert loaded is not None
-    assert loaded["number"] == 1
+    assert number_in(make(tmp_path)) == 1
