@@ -26,6 +26,7 @@ myst_enable_extensions = ["colon_fence"]
 
 # Docstrings are plain text with `code`.
 default_role = "literal"
+highlight_language = "none"  # of blocks that name no language: commands, and what they print
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True

@@ -19,12 +19,12 @@ _ATEN = torch.ops.aten
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one optimiser step with Adam."""
+    """What an optimiser step with Adam costs."""
 
-    parameters: int  # real numbers: a complex weight counts as two
-    flops: int  # of the forward and the backward pass
-    # Weights, normalisation, gradients, Adam's two moments, and what the forward pass keeps for the
-    # backward pass; not the passes' own short-lived arrays, nor the batch.
+    parameters: int  #: real numbers: a complex weight counts as two
+    flops: int  #: of the forward and the backward pass
+    #: Weights, normalisation, gradients, Adam's two moments, and what the forward pass keeps for
+    #: the backward pass; not the passes' own short-lived arrays, nor the batch.
     memory_bytes: int
 
 

@@ -16,12 +16,12 @@ Mode = Literal["direct", "autoregressive"]
 class Problem:
     """What a surrogate has to know of the simulations it learns from, before the first arrives."""
 
-    names: tuple[str, ...]  # of the p parameters
-    low: tuple[float, ...]  # [p]
-    high: tuple[float, ...]  # [p]
-    log: tuple[bool, ...]  # [p], true where the prior is log-uniform
-    times: tuple[float, float]  # the earliest and the latest stored time
-    steps: tuple[float, float]  # the shortest and the longest time between two stored steps
+    names: tuple[str, ...]  #: of the p parameters
+    low: tuple[float, ...]  #: [p]
+    high: tuple[float, ...]  #: [p]
+    log: tuple[bool, ...]  #: [p], true where the prior is log-uniform
+    times: tuple[float, float]  #: the earliest and the latest stored time
+    steps: tuple[float, float]  #: the shortest and the longest time between two stored steps
     channels: int
     grid: tuple[int, ...]
-    static: NDArray[np.float32]  # [S, *grid]
+    static: NDArray[np.float32]  #: [S, *grid]

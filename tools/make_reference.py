@@ -48,7 +48,7 @@ def _command(name: str, command: TyperCommand) -> Iterator[str]:
     rows = [
         f"| `{_cell(_TYPE.sub('', names))}` | {_cell(text)} |" for names, text in filter(None, said)
     ]
-    yield "\n".join(["| | |", "|---|---|", *rows])
+    yield "\n".join(["| argument or option | what it is |", "|---|---|", *rows])
     if command.epilog:
         yield f"```\n{command.epilog.removeprefix('Example: ')}\n```"
 

@@ -23,7 +23,7 @@ for module in $(cd "$root" && git ls-files 'framework/*.py' 'millstream/*.py' 's
 done
 
 "$python" -m venv --without-pip "$empty/venv"
-"$python" -m pip --python "$empty/venv/bin/python" install --quiet --disable-pip-version-check \
+"$python" -m pip --python "$empty/venv/bin/python" install --quiet --no-compile --disable-pip-version-check \
     -c "$root/constraints.txt" "$wheel"
 
 cd "$empty"  # so that nothing of the repository is imported
