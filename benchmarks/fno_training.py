@@ -32,6 +32,8 @@ from itertools import count
 
 import numpy as np
 import torch
+from buffers import make_buffer
+from framework.stream.buffer import Batches
 from neuralop.data.datasets.tensor_dataset import TensorDataset
 from neuralop.data.transforms.data_processors import DefaultDataProcessor
 from neuralop.data.transforms.normalizers import UnitGaussianNormalizer
@@ -45,9 +47,9 @@ from training import OTHER_CORE, QUICKSTART, TRAINING_CORE, pin
 from framework.run.simulating import simulate
 from framework.simulation.cluster import ray_for
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch, Batches, make_buffer
 from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics
+from framework.stream.samples import Batch
+from framework.stream.statistics import FieldStatistics
 from framework.stream.stored import StoredSamples
 from framework.study.case import Case
 from framework.study.sections import Stop

@@ -47,6 +47,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from buffers import make_buffer
+from framework.stream.buffer import Batches
 from numpy.typing import NDArray
 from page_cache import drop, files_in, read_all
 from stream import Stream
@@ -54,12 +56,12 @@ from table import print_table, spread
 from torch.utils.data import DataLoader, Dataset
 
 from framework.run.simulating import simulate
-from framework.simulation.block import Samples
 from framework.simulation.cluster import ray_for
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch, Batches, Buffer, make_buffer
+from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics
+from framework.stream.samples import Batch, Samples
+from framework.stream.statistics import FieldStatistics
 from framework.stream.stored import StoredSamples
 from framework.study.case import Case
 from framework.study.study import Study

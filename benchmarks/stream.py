@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from peers import Frames, make_frame
 
 from framework.simulation.ensemble import MESSAGE_BYTES, Ensemble, steps_per_block
-from framework.stream.buffer import Buffer
+from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics, Reception
+from framework.stream.reception import Reception
+from framework.stream.statistics import FieldStatistics
 from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver

@@ -25,11 +25,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from buffers import make_buffer
 from stream import Stream
 from table import print_table, spread
 
 from framework.simulation.cluster import ray_for
-from framework.stream.buffer import make_buffer
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.surrogate import make_surrogate

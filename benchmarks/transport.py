@@ -43,7 +43,8 @@ from table import print_table, spread
 
 from framework.simulation.cluster import ray_for
 from framework.simulation.ensemble import CREDIT, MESSAGE_BYTES
-from framework.stream.buffer import Batch, Fifo
+from framework.stream.buffers.fifo import Fifo
+from framework.stream.samples import Batch
 from framework.study.design import Simulation
 from framework.study.sections import BufferConfig, EnsembleConfig
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """Runs a function once in a daemon thread, and keeps what it raises for `join`."""
+    """Runs a function once in a daemon thread, and keeps what it raises in `error`."""
 
     def __init__(
         self, name: str, work: Callable[[], None], failed: Callable[[], None] = lambda: None
@@ -20,17 +20,21 @@ class Background:
         """Start the thread."""
         self._thread.start()
 
-    def join(self, timeout: float | None = None) -> None:
-        """Wait for the end, at most `timeout` seconds, and raise what the work has raised."""
+    def wait(self) -> None:
+        """Wait for the end, if it was started."""
         if self._thread.ident is not None:
-            self._thread.join(timeout)
+            self._thread.join()
+
+    def join(self) -> None:
+        """Wait for the end, and raise what the work has raised."""
+        self.wait()
         if self.error is not None:
             raise self.error
 
     def _run(self) -> None:
         try:
             self._work()
-        # Handed over to the thread that joins, which raises it.
+        # Handed over to whoever waits for the thread and looks at `error`.
         except BaseException as error:
             self.error = error
             self._failed()

@@ -266,7 +266,7 @@ def _hold_out(case: Case, directory: Path) -> None:
     stored_steps, config = case.solver.stored_steps, case.study.validation
     validation = Validation(case.make_surrogate, stored_steps, config.cpus, directory)
     ensemble = make_ensemble(case, config.simulations, 0, None)
-    ensemble.resume(validation.load(), [])
+    ensemble.skip(validation.load())
     with Interrupts(ensemble.stop) as interrupts:
         try:
             for block in ensemble.blocks():

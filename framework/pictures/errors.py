@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from framework.pictures.style import BLUE, GREY, VERMILLION, in_units, named, point
+from framework.study.ids import held_out_number
 from framework.training.scores import measure
 from solvers.base import Field, Grid, ParameterSpace
 
@@ -229,7 +230,7 @@ def _heading(comparison: Comparison, width: int) -> list[str]:
     errors = comparison.relative_l2()
     error = _percent(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
-        f"Held-out simulation {-1 - comparison.simulation}, the median by error: "
+        f"Held-out simulation {held_out_number(comparison.simulation)}, the median by error: "
         f"relative L2 {error} over its {len(errors)} times"
     )
     if len(comparison.grid.shape) == 3:

@@ -7,45 +7,87 @@ import torch
 
 from framework.errors import StudyError
 from framework.simulation.breeding import BredDesign
+from framework.simulation.decisions import Decisions
 from framework.simulation.ensemble import Ensemble, steps_per_block
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Buffer, make_buffer
+from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
+from framework.stream.samples import SampleShape
+from framework.stream.source import Source, StreamSource
 from framework.stream.stored import StoredSamples, check_source
+from framework.study.buffers import BUFFERS
 from framework.study.case import Case
+from framework.study.component import load_class, their_mistakes
 from framework.study.design import Design
 from framework.study.identity import identity
-from framework.study.sections import BufferConfig
-from framework.study.streams import Stream, derived_seed
+from framework.study.sections import BufferConfig, TrainingConfig
+from framework.study.streams import Stream, generator
 from framework.training.surrogate import samples_per_simulation
+from framework.training.trainer import TrainerSettings
 
 
-def make_batches(case: Case, window: int) -> Buffer | StoredSamples:
-    """What is trained from: an empty buffer, or the store that `training.source` names."""
+def make_source(case: Case, ledger: Ledger) -> Source:
+    """What is trained on: the stream through an empty buffer, or the store of `training.source`."""
     study, config = case.study, case.study.buffer
-    batch_size, shape = study.training.batch_size, case.field_shape
     if study.training.source:
-        _check_memory(config, stored_sample_bytes(case, window))
-        source = StoreReader(study.training.source)
-        check_source(source, identity(case))
-        epochs, count = study.training.epochs, study.training.simulations
-        return StoredSamples(source, config, batch_size, window, epochs, study.seed, count)
-    _check_memory(config, window * case.step_bytes)
-    parameters, in_turn = len(case.space), study.deterministic
-    seed = derived_seed(study.seed, Stream.BUFFER, 0)
+        _check_memory(config, stored_sample_bytes(case, ledger.window))
+        reader = StoreReader(study.training.source)
+        check_source(reader, identity(case))
+        return StoredSamples(
+            reader,
+            ledger,
+            config.capacity,
+            study.training.batch_size,
+            study.training.epochs,
+            study.seed,
+            study.training.simulations,
+            config.device,
+        )
+    shape = SampleShape(len(case.space), ledger.window, case.field_shape)
+    _check_memory(config, shape.bytes)
+    expected = study.design.simulations * ledger.samples_per_simulation
+    return StreamSource(make_buffer(case, shape), ledger, expected)
+
+
+def make_buffer(case: Case, shape: SampleShape) -> Buffer:
+    """An empty buffer of the study's kind."""
+    study, config = case.study, case.study.buffer
+    path = BUFFERS[config.kind].path if config.kind in BUFFERS else config.kind
     try:
-        return make_buffer(config, batch_size, window, parameters, shape, seed, in_turn)
+        kind = load_class(
+            f"buffer.kind is {config.kind}", path, "framework.stream.buffers.buffer:Buffer"
+        )
+        with their_mistakes(f"buffer.kind is {config.kind}: making it failed", plain=ValueError):
+            buffer: Buffer = kind(
+                shape,
+                generator(study.seed, Stream.BUFFER, 0),
+                config.capacity,
+                study.training.batch_size,
+                config.watermark,
+                config.replay,
+                config.device,
+                study.deterministic,
+            )
     except ValueError as error:
-        raise StudyError(str(error)) from None
+        raise case.mistake(str(error)) from None
+    return buffer
 
 
-def make_breeding(case: Case, ledger: Ledger) -> BredDesign | None:
+def trainer_settings(config: TrainingConfig) -> TrainerSettings:
+    """The part of the study's `training` section that the trainer needs."""
+    names = ("optimiser", "learning_rate", "weight_decay", "warmup_steps", "schedule", "precision")
+    settings = {name: getattr(config, name) for name in names}
+    return TrainerSettings(**settings, **config.stop.model_dump())
+
+
+def make_breeding(case: Case) -> BredDesign | None:
     """The design of a study whose simulations are bred; None if it is fixed in advance."""
     study, parameters = case.study, case.solver.parameters
     if study.design.sampler != "breed":
         return None
-    return BredDesign(study.design, parameters, study.seed, ledger, study.training.batch_size)
+    batch_size = study.training.batch_size
+    return BredDesign(study.design, parameters, study.seed, Decisions(), batch_size)
 
 
 def make_ensemble(
@@ -86,7 +128,7 @@ def open_store(case: Case, breeding: BredDesign | None = None) -> Store | None:
     store = Store.open(place, study.store, identity(case), case.solver, study.design.simulations)
     if breeding:
         try:
-            breeding.check(store)
+            breeding.check(store.path, *store.parameters())
         except StudyError:
             store.close()
             raise

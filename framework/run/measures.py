@@ -5,40 +5,14 @@ Counters go on over resumes. All may be read from any thread.
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from framework.report.summary import Waits
-from framework.simulation.ensemble import Ensemble
-from framework.store.owner import Store
-from framework.stream.buffer import Buffer
-from framework.stream.ledger import Ledger
-from framework.stream.reception import Reception
-from framework.stream.stored import StoredSamples
-from framework.study.design import Design
-from framework.study.study import Study
-from framework.training.checkpoint import Checkpoints
-from framework.training.trainer import Trainer
-from framework.training.validation import Validation
+from framework.run.parts import Parts
+from framework.study.ids import is_held_out
 from surrogates.base import Cost
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts of a run that are measured."""
-
-    study: Study
-    design: Design
-    store: Store | None
-    ensemble: Ensemble
-    ledger: Ledger
-    buffer: Buffer | StoredSamples
-    reception: Reception
-    trainer: Trainer
-    validation: Validation
-    checkpoints: Checkpoints
 
 
 class Measures:
@@ -58,8 +32,9 @@ class Measures:
 
     def after_step(self) -> None:
         """Take note of an optimiser step; called by the training loop after each one."""
-        if isinstance(self.parts.buffer, Buffer) and not self.parts.reception.over.is_set():
-            trainer = self.parts.trainer
+        rank = self.parts.rank
+        if rank.source.sink is not None and not rank.reception.over.is_set():
+            trainer = rank.trainer
             self.steps_while_simulating += 1
             self._training = {"seconds": trainer.seconds, "waited": trainer.waited}
 
@@ -73,7 +48,7 @@ class Measures:
 
     def count_cost(self) -> None:
         """Count what an optimiser step costs; takes about as long as one."""
-        trainer = self.parts.trainer
+        trainer = self.parts.rank.trainer
         with suppress(torch.OutOfMemoryError):  # of a GPU that training itself has just fitted
             self.cost = trainer.surrogate.cost(self.parts.study.training.batch_size)
 
@@ -97,8 +72,7 @@ class Measures:
     @property
     def source(self) -> dict[str, Any] | None:
         """The identity of the store that is trained from; None if a stream is."""
-        buffer = self.parts.buffer
-        return buffer.identity if isinstance(buffer, StoredSamples) else None
+        return self.parts.rank.source.identity
 
     def state(self) -> dict[str, Any]:
         """The counters, for `load_state`."""
@@ -134,14 +108,11 @@ class Measures:
 
     def samples(self) -> tuple[int, int]:
         """How many different samples there are to train on, and how many are untrained."""
-        buffer, ledger = self.parts.buffer, self.parts.ledger
-        if isinstance(buffer, StoredSamples):
-            return buffer.samples, buffer.samples - ledger.unique_trained
-        return ledger.count()
+        return self.parts.rank.source.counts()
 
     def completed(self) -> int:
         """How many training simulations have arrived whole."""
-        return sum(id >= 0 for id in self.parts.ensemble.completed.copy())
+        return sum(not is_held_out(id) for id in self.parts.ensemble.completed.copy())
 
     def stored(self) -> int:
         """How many simulations of this study are complete in the store."""

@@ -1,9 +1,11 @@
-"""What came of a run: its summary, and the parameters of its simulations for a picture."""
+"""What came of a run: its summary, and what its pictures are drawn from."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from framework.pictures.coverage import DesignPoints
+from framework.pictures.errors import Comparison
 from framework.report.summary import (
     BreedingFigures,
     CheckpointFigures,
@@ -15,8 +17,9 @@ from framework.report.summary import (
     TrackedRun,
     TrainingFigures,
 )
-from framework.run.measures import Measures, Parts, ratio
-from framework.simulation.breeding import BredDesign
+from framework.run.measures import Measures, ratio
+from framework.run.parts import Parts
+from framework.study.ids import is_held_out
 from framework.study.sections import kept_steps
 from framework.tracking.recorder import Tracking
 
@@ -24,7 +27,7 @@ from framework.tracking.recorder import Tracking
 def summarised(measures: Measures, status: str, directory: str, tracking: Tracking) -> Summary:
     """The summary of a run, as far as it has come."""
     parts = measures.parts
-    names = parts.trainer.surrogate.problem.names
+    names = parts.case.space.names
     checkpoints, registered, uri = parts.checkpoints, tracking.registered, tracking.uri
     return Summary(
         run_dir=directory,
@@ -34,7 +37,7 @@ def summarised(measures: Measures, status: str, directory: str, tracking: Tracki
         simulations=SimulationCounts(
             requested=parts.study.design.simulations,
             completed=measures.completed(),
-            quarantined=sum(item.simulation.id >= 0 for item in parts.ensemble.quarantined),
+            quarantined=sum(not item.simulation.held_out for item in parts.ensemble.quarantined),
         ),
         quarantined=tuple(
             FailedSimulation(**item.describe(names)) for item in parts.ensemble.quarantined
@@ -53,24 +56,24 @@ def summarised(measures: Measures, status: str, directory: str, tracking: Tracki
 
 
 def _samples(measures: Measures) -> SampleCounts:
-    parts = measures.parts
+    parts, rank = measures.parts, measures.parts.rank
     produced, untrained = measures.samples()
-    kept = kept_steps(parts.study.store.keep, parts.ledger.stored_steps)
+    kept = kept_steps(parts.study.store.keep, rank.ledger.stored_steps)
     return SampleCounts(
         produced=produced,
         # A simulation that had to start anew was put twice.
-        received=min(parts.buffer.received, produced),
-        unique_trained=parts.ledger.unique_trained,
+        received=min(rank.source.received, produced),
+        unique_trained=rank.ledger.unique_trained,
         untrained=untrained,
-        drawn=parts.trainer.drawn,
+        drawn=rank.trainer.drawn,
         stored=measures.stored() * len(kept),
     )
 
 
 def _training(measures: Measures) -> TrainingFigures:
-    trainer = measures.parts.trainer
+    trainer = measures.parts.rank.trainer
     return TrainingFigures(
-        steps=trainer.step,
+        steps=trainer.optimiser_steps,
         steps_while_simulating=measures.steps_while_simulating,
         samples_per_second=ratio(trainer.drawn, trainer.seconds),
         wait_fraction=ratio(trainer.waited, trainer.seconds),
@@ -82,10 +85,10 @@ def _training(measures: Measures) -> TrainingFigures:
 
 
 def _breeding(measures: Measures) -> BreedingFigures | None:
-    design = measures.parts.design
-    if not isinstance(design, BredDesign):
+    breeding = measures.parts.breeding
+    if breeding is None:
         return None
-    counts = design.counts()
+    counts = breeding.counts()
     return BreedingFigures(**counts, share=ratio(counts["seconds"], measures.seconds))
 
 
@@ -99,7 +102,29 @@ def design_points(parts: Parts) -> DesignPoints:
 
     return DesignPoints(
         design.space,
-        completed=parameters([id for id in ended if id >= 0]),
+        completed=parameters([id for id in ended if not is_held_out(id)]),
         quarantined=parameters([item.simulation.id for item in parts.ensemble.quarantined]),
-        held_out=parameters([id for id in ended if id < 0]),
+        held_out=parameters([id for id in ended if is_held_out(id)]),
+    )
+
+
+def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
+    """The surrogate's prediction of a held-out simulation, beside the simulation."""
+    solver, trainer = parts.case.solver, parts.rank.trainer
+    trajectory = parts.validation.trajectory(simulation)
+    trainer.surrogate.eval()
+    rollout = trainer.surrogate.rollout(
+        torch.tensor(trajectory.parameters, device=trainer.device),
+        torch.tensor(trajectory.times, device=trainer.device),
+        torch.tensor(trajectory.fields[:, 0], device=trainer.device),
+    )
+    return Comparison(
+        simulation,
+        trajectory.parameters[0],
+        trajectory.times[0],
+        trajectory.fields[0],
+        np.stack([fields[0].float().cpu().numpy() for fields in rollout]),
+        parts.case.space,
+        solver.fields,
+        solver.grid,
     )

@@ -23,16 +23,16 @@ class Rows:
     def counts(self) -> Record:
         """What was done up to this moment."""
         parts, measures = self._parts, self._measures
-        trainer = parts.trainer
+        rank, trainer = parts.rank, parts.rank.trainer
         received, _ = measures.samples()
         counts: Record = {
             "seconds": measures.seconds,
-            "step": trainer.step,
+            "step": trainer.optimiser_steps,
             "progress": min(trainer.progress, 1.0),
             "samples/received": received,
-            "samples/unique_trained": parts.ledger.unique_trained,
+            "samples/unique_trained": rank.ledger.unique_trained,
             "samples/drawn": trainer.drawn,
-            "buffer/held": len(parts.buffer),
+            "buffer/held": len(rank.source),
             "buffer/capacity": parts.study.buffer.capacity,
         }
         if measures.source is None:
@@ -42,7 +42,7 @@ class Rows:
                 "simulations/quarantined": len(parts.ensemble.quarantined),
                 "simulations/stored": measures.stored(),
             }
-        if trainer.step:
+        if trainer.optimiser_steps:
             counts["training/loss"] = float(trainer.loss)
             counts["training/learning_rate"] = trainer.learning_rate()
         return counts
@@ -63,7 +63,7 @@ class Rows:
 
     def _rates(self) -> Record:
         """Samples per second, and the shares of the time that each waited."""
-        trainer = self._parts.trainer
+        trainer = self._parts.rank.trainer
         now = {
             **self._measures.totals(),
             "drawn": float(trainer.drawn),
@@ -73,7 +73,7 @@ class Rows:
         before, self._last = self._last, {**self._last, **now}
         since = {key: now[key] - before.get(key, now[key]) for key in now}
         shares = {"wait/training": ratio(since["waited"], since["trained"])}
-        if not self._parts.reception.over.is_set():
+        if not self._parts.rank.reception.over.is_set():
             actors = self._parts.study.ensemble.actors
             shares["wait/solvers"] = ratio(since["solvers_waited"], actors * since["seconds"])
             shares["wait/transport"] = ratio(since["idle"], since["seconds"])

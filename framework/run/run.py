@@ -1,4 +1,4 @@
-"""One run: wires the parts, starts and ends them, and says what came of it.
+"""One run: makes its parts, starts and ends them, and keeps what came of it.
 
     design --simulations--> solver actors --blocks--> receive thread --samples--> buffer
                                |                        |                           | batches
@@ -26,45 +26,37 @@ weights and the summary of what was done are written.
 import csv
 import json
 import os
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from framework.errors import DivergedError, RunError
-from framework.files import writing
-from framework.pictures.errors import Comparison
+from framework.errors import DivergedError, told
+from framework.files import replacing, writing
 from framework.pictures.run import draw_pictures
 from framework.report.display import Display
 from framework.report.summary import Summary
-from framework.run.assembly import make_batches, make_breeding, make_ensemble, open_store
+from framework.run.assembly import make_breeding, make_ensemble, open_store
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
-from framework.run.measures import Measures, Parts
-from framework.run.outcome import design_points, summarised
+from framework.run.measures import Measures
+from framework.run.outcome import design_points, held_out_comparison, summarised
+from framework.run.parts import Parts
+from framework.run.rank import Rank
 from framework.run.rows import Rows
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
-from framework.simulation.ensemble import Ensemble, Quarantined
-from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics, Reception
-from framework.stream.stored import StoredSamples
 from framework.study.case import Case
-from framework.study.design import Design
 from framework.study.identity import identity, study_hash
+from framework.study.ids import held_out_id, is_held_out
 from framework.study.study import Study
+from framework.threads import Background
 from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
 from framework.training.checkpoint import Checkpointed, Checkpoints
 from framework.training.model import save_model
 from framework.training.surrogate import make_surrogate
-from framework.training.trainer import Trainer
 from framework.training.validation import Validation
 
 # Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
@@ -123,62 +115,21 @@ class Run:
         if study.deterministic:
             _be_deterministic()
         self.surrogate = make_surrogate(case)
-        solver = case.solver
-        self._ledger = Ledger(solver.stored_steps, self.surrogate.window)
-        self._buffer = make_batches(case, self.surrogate.window)
-        self._breeding = make_breeding(case, self._ledger)
-        self._design = self._breeding or case.design
-        if self._breeding and folder:
-            self._breeding.load(folder.design)
-        self._store = None if study.training.source else open_store(case, self._breeding)
+        breeding = make_breeding(case)
+        rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
+        if breeding and folder:
+            breeding.load(folder.design)
+        store = None if study.training.source else open_store(case, breeding)
         self.folder = folder or RunFolder.create(study.name)
-        self._ensemble = make_ensemble(
-            case,
-            study.validation.simulations,
-            0 if study.training.source else study.design.simulations,
-            self._store,
-            self._design,
-        )
-        self._trainer = Trainer(
-            self.surrogate,
-            study.training,
-            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-            self._buffer,
-            self._ledger,
-            self._buffer.samples * study.training.epochs
-            if isinstance(self._buffer, StoredSamples)
-            else study.design.simulations * self._ledger.samples_per_simulation,
-            self._breeding,
-        )
-        self._validation = Validation(
-            case.make_surrogate,
-            solver.stored_steps,
-            study.validation.cpus,
-            self.folder.held_out,
-        )
-        self._statistics = FieldStatistics(len(solver.fields), self.surrogate.bundle)
-        self._reception = Reception(
-            self._ensemble,
-            self._ledger,
-            self._buffer,
-            self._statistics,
-            self._validation.add,
-            self._commit,
-        )
-        self._checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
+        simulations = 0 if study.training.source else study.design.simulations
+        held_out, design = study.validation.simulations, breeding or case.design
+        ensemble = make_ensemble(case, held_out, simulations, store, design)
+        stored_steps, directory = case.solver.stored_steps, self.folder.held_out
+        validation = Validation(case.make_surrogate, stored_steps, study.validation.cpus, directory)
+        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
+        self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
+        rank.receive_from(ensemble, validation.add, self._commit)
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-        self._parts = Parts(
-            study,
-            self._design,
-            self._store,
-            self._ensemble,
-            self._ledger,
-            self._buffer,
-            self._reception,
-            self._trainer,
-            self._validation,
-            self._checkpoints,
-        )
         self._measures = Measures(self._parts)
         self._rows = Rows(self._measures)
         self._history = History(self.folder.history, self._rows.row, self._tracking.log)
@@ -209,7 +160,7 @@ class Run:
 
     @property
     def interrupted(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether the run was asked to stop."""
         return self._interrupted
 
     def summary(self) -> Summary:
@@ -226,137 +177,136 @@ class Run:
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, self._data())
         self._tracking.artifact(self.folder.study)
-        if self._breeding:
-            self._breeding.keep(self.folder.design, self.study.validation.simulations)
-            return
-        # Seconds for 100,000 simulations, for which nobody has to wait.
-        threading.Thread(target=self._write_design, name="design", daemon=True).start()
+        if breeding := self._parts.breeding:
+            breeding.keep(self.folder.design, self.study.validation.simulations)
+        else:
+            # Seconds for 100,000 simulations, for which nobody has to wait.
+            Background("design", self._write_design).start()
 
     def _write_design(self) -> None:
-        """Which parameters and which seed every simulation has; held-out ones have negative ids."""
+        """Write which parameters and which seed every simulation has, to design.csv."""
         if self.folder.design.exists():
             return
-        design = self._design
+        design = self._parts.design
         training = 0 if self._measures.source else self.study.design.simulations
-        temporary = self.folder.design.with_suffix(".writing")
-        with _said(), writing(self.folder.design):
-            with temporary.open("w", newline="") as file:
-                rows = csv.writer(file)
-                rows.writerow(["simulation", "seed", *design.space.names])
-                for id in range(-self.study.validation.simulations, training):
-                    simulation = design.simulation(id)
-                    rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
-            temporary.replace(self.folder.design)
+        with (
+            told(),
+            replacing(self.folder.design) as temporary,
+            temporary.open("w", newline="") as file,
+        ):
+            rows = csv.writer(file)
+            rows.writerow(["simulation", "seed", *design.space.names])
+            for id in range(-self.study.validation.simulations, training):
+                simulation = design.simulation(id)
+                rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
         self._tracking.artifact(self.folder.design)
 
     def _stream_and_train(self) -> None:
-        if isinstance(self._buffer, StoredSamples):
-            for samples in self._buffer.statistics():
-                self._statistics.add(samples)
-        self._reception.start()
+        rank, ensemble = self._parts.rank, self._parts.ensemble
         try:
-            self._trainer.train(self._statistics, self._after_step)
+            rank.train(self._after_step)
             self._measures.end_training()
             if self._measures.source:
-                self._reception.join()  # held-out simulations, which training did not wait for
+                rank.reception.wait()  # held-out simulations, which training did not wait for
         finally:
-            # Before the last validation, which may need the solvers' CPUs. The buffer first, which
-            # so knows that reception was cut short.
-            self._buffer.close()
-            self._ensemble.stop()
-            self._reception.join()
-            self._ensemble.close()
-        if self._reception.error:
-            with _said():
+            # Before the last validation, which may need the solvers' CPUs. The rank first, which so
+            # knows that reception was cut short.
+            rank.close()
+            ensemble.stop()
+            rank.reception.wait()
+            ensemble.close()
+        if rank.reception.error:
+            with told():
                 self._checkpoint()
-            raise self._reception.error
+            raise rank.reception.error
         if self._interrupted:
             self._checkpoint()
         self._check_loss()
-        self._validation.final(self.surrogate, self._trainer.step, lambda: self._interrupted)
+        steps = rank.trainer.optimiser_steps
+        self._parts.validation.final(self.surrogate, steps, lambda: self._interrupted)
         if self._interrupted:
             self._checkpoint()
 
     def _after_step(self) -> None:
         self._measures.after_step()
-        if self._trainer.step % _CHECK_STEPS == 0:
+        steps = self._parts.rank.trainer.optimiser_steps
+        if steps % _CHECK_STEPS == 0:
             self._check_loss()
-        if self._trainer.step % self.study.validation.every_steps == 0:
-            self._validation.submit(self.surrogate, self._trainer.step)
-        if self._checkpoints.due():
+        if steps % self.study.validation.every_steps == 0:
+            self._parts.validation.submit(self.surrogate, steps)
+        if self._parts.checkpoints.due():
             self._checkpoint()
 
     def _interrupt(self) -> None:
         self._interrupted = True
-        self._buffer.close()
-        self._ensemble.stop()
+        self._parts.rank.close()
+        self._parts.ensemble.stop()
 
     def _commit(self, last: Block) -> None:
-        """A simulation has arrived whole; its process has stored it before."""
-        if self._store:
-            self._store.commit(last.simulation, last.parameters)
+        """Mark a simulation complete in the store; its process has stored it before."""
+        if self._parts.store:
+            self._parts.store.commit(last.simulation, last.parameters)
 
     def _checkpoint(self) -> None:
         """Keep all that is needed to go on from here; between two steps."""
-        with self._buffer.lock:
-            if self._store:
-                self._store.flush()  # or what the ledger calls received might never be stored
+        with self._parts.rank.source.lock:
+            if self._parts.store:
+                # Or what the ledger calls received might never be stored.
+                self._parts.store.flush()
             self._check_loss()
-            self._checkpoints.save(self._checkpointed())
+            self._parts.checkpoints.save(self._checkpointed())
 
     def _checkpointed(self) -> dict[str, Checkpointed]:
-        """All parts that are kept in a checkpoint, by their names there."""
-        parts: dict[str, Checkpointed] = {
-            "trainer": self._trainer,
-            "statistics": self._statistics,
-            "buffer": self._buffer,
-            "reception": self._reception,
-            "ledger": self._ledger,
-            "figures": self._measures,
+        """All parts that a checkpoint keeps, by their names there."""
+        bred = {"breeding": self._parts.breeding} if self._parts.breeding else {}
+        return {
+            **self._parts.rank.checkpointed(),
+            **bred,
+            "ensemble": self._parts.ensemble,
+            "measures": self._measures,
         }
-        if self._breeding:
-            parts["breeding"] = self._breeding
-        parts["quarantined"] = _Quarantine(self._ensemble, self._design)
-        return parts
 
     def _restore(self) -> None:
         """Go on from the last checkpoint; from the beginning if there is none."""
-        going_on = self._checkpoints.load(self._checkpointed())
-        held_out = self._validation.load()
+        found = self._parts.checkpoints.load(self._checkpointed())
+        held_out = self._parts.validation.load()
         self._history.resume(self._measures.resumed_at)
         received: set[int] = set()
-        if going_on:
-            received = {id for id in self._ledger.completed() if id >= 0}
-            for id in range(-self.study.validation.simulations, 0):
+        if found:
+            ledger = self._parts.rank.ledger
+            received = {id for id in ledger.completed() if not is_held_out(id)}
+            # Held-out trajectories are kept in files: what is not there has to run again.
+            for id in map(held_out_id, range(self.study.validation.simulations)):
                 if id not in held_out:
-                    self._ledger.forget(id)
-        self._ensemble.resume(received | held_out, self._ensemble.quarantined)
+                    ledger.forget(id)
+        self._parts.ensemble.skip(received | held_out)
 
     def _check_loss(self) -> None:
-        if not torch.isfinite(self._trainer.loss):
+        trainer = self._parts.rank.trainer
+        if not torch.isfinite(trainer.loss):
             raise DivergedError(
-                f"training has diverged: the loss is {float(self._trainer.loss)} at step "
-                f"{self._trainer.step}; lower training.learning_rate "
+                f"training has diverged: the loss is {float(trainer.loss)} at step "
+                f"{trainer.optimiser_steps}; lower training.learning_rate "
                 f"({self.study.training.learning_rate:g})"
             )
 
     def _end(self) -> None:
-        """Whatever has happened: keep and say what was done."""
+        """Whatever has happened: keep and report what was done."""
         self._measures.end()
         if self._status == "done":
             self._keep()
         else:
-            with _said():
+            with told():
                 self._keep()
 
     def _keep(self) -> None:
         try:
-            if self._store:
-                self._store.close()
-            if self._trainer.step:
+            if self._parts.store:
+                self._parts.store.close()
+            if self._parts.rank.trainer.optimiser_steps:
                 self._keep_model()
                 self._measures.count_cost()
-            if self._breeding:
+            if self._parts.breeding:
                 self._tracking.artifact(self.folder.design)
             for picture in self._draw():
                 self._tracking.artifact(picture, "pictures")
@@ -366,9 +316,8 @@ class Run:
             self.folder.write_summary(self.summary())
 
     def _keep_model(self) -> None:
-        latest, data = self._validation.latest, self._data()
-        with writing(self.folder.model):
-            save_model(self.surrogate, self.study, self.folder.model, {"data": data})
+        latest, data = self._parts.validation.latest, self._data()
+        save_model(self.surrogate, self.study, self.folder.model, {"data": data})
         tags = {"data": json.dumps(data)}
         if latest:
             tags["validation.relative_l2"] = str(latest.relative_l2.mean)
@@ -378,8 +327,8 @@ class Run:
         """What is trained on: where it lies, if it is kept, and what it is a function of."""
         if source := self._measures.source:
             return source
-        if self._store:
-            return self._store.identity
+        if self._parts.store:
+            return self._parts.store.identity
         return {
             "path": None,
             "simulations": self.study.design.simulations,
@@ -388,70 +337,18 @@ class Run:
 
     def _display(self) -> Display:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
-        title = f"{self.folder.path}: {names}, training on {self._trainer.device}"
+        title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
         return Display(title, self._rows.counts, self._history.rows)
 
     def _draw(self) -> list[Path]:
-        """Draw the run's pictures; where they are."""
+        """Draw the run's pictures; return where they are."""
         if not self._pictures:
             return []
-        latest = self._validation.latest
-        comparison = self._compare(latest.median_simulation) if latest else None
+        latest = self._parts.validation.latest
+        comparison = held_out_comparison(self._parts, latest.median_simulation) if latest else None
         trivial = latest.trivial if latest else {}
         points = design_points(self._parts)
         return draw_pictures(self.folder.pictures, self._history.rows, comparison, points, trivial)
-
-    def _compare(self, simulation: int) -> Comparison:
-        """The surrogate's prediction of a held-out simulation, beside the simulation."""
-        solver, trajectory = self.case.solver, self._validation.trajectory(simulation)
-        device = self._trainer.device
-        self.surrogate.eval()
-        rollout = self.surrogate.rollout(
-            torch.tensor(trajectory.parameters, device=device),
-            torch.tensor(trajectory.times, device=device),
-            torch.tensor(trajectory.fields[:, 0], device=device),
-        )
-        return Comparison(
-            simulation,
-            trajectory.parameters[0],
-            trajectory.times[0],
-            trajectory.fields[0],
-            np.stack([fields[0].float().cpu().numpy() for fields in rollout]),
-            self.case.space,
-            solver.fields,
-            solver.grid,
-        )
-
-
-class _Quarantine:
-    """What is checkpointed of an ensemble: which simulations it has given up."""
-
-    def __init__(self, ensemble: Ensemble, design: Design) -> None:
-        self._ensemble = ensemble
-        self._design = design
-
-    def state(self) -> list[dict[str, Any]]:
-        """The quarantined simulations."""
-        return [
-            {"id": item.simulation.id, "step": item.step, "error": item.error}
-            for item in self._ensemble.quarantined
-        ]
-
-    def load_state(self, state: list[dict[str, Any]]) -> None:
-        """Take them up, once the design knows the parameters of what was bred."""
-        self._ensemble.quarantined = [
-            Quarantined(self._design.simulation(item["id"]), item["step"], item["error"])
-            for item in state
-        ]
-
-
-@contextmanager
-def _said() -> Iterator[None]:
-    """A RunError on the way out is said, and does not take the place of what ended the run."""
-    try:
-        yield
-    except RunError as error:
-        print(f"millstream: {error}", file=sys.stderr)
 
 
 def _be_deterministic() -> None:

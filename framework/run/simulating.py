@@ -56,7 +56,7 @@ class Simulating:
         self._study = study
         self._store = store
         self._ensemble = make_ensemble(case, 0, study.design.simulations, store)
-        self._ensemble.resume(store.completed, [])
+        self._ensemble.skip(store.completed)
         self._stored_steps = case.solver.stored_steps
         self._names = case.space.names
         self._interrupted = False

@@ -16,7 +16,7 @@ the prior maps the parameters to, so the prior's density is 1.
 - **Weight.** E[1 / q(x)] = 1: with `correct`, each loss is multiplied by its simulation's 1 / q(x),
   so that the expected loss is that under the prior. A weight is at most 1 / u.
 
-What is decided goes to the ledger and, before the simulation starts, to a file. So whatever is
+What is decided is kept in `Decisions` and, before the simulation starts, to a file. So whatever is
 killed, a simulation that runs again has the parameters that it had.
 
 Shapes: p parameters, n parents, b samples of a batch, k losses remembered.
@@ -38,9 +38,9 @@ from torch import Tensor
 
 from framework.errors import StudyError
 from framework.files import writing
-from framework.store.owner import Store
-from framework.stream.ledger import Decision, Ledger
+from framework.simulation.decisions import Decision, Decisions
 from framework.study.design import Design, Simulation
+from framework.study.ids import is_held_out
 from framework.study.sections import DesignConfig
 from framework.study.streams import Stream, derived_seed, generator
 from solvers.base import ParameterSpace
@@ -165,14 +165,14 @@ class BredDesign(Design):
         config: DesignConfig,
         space: ParameterSpace,
         seed: int,
-        ledger: Ledger,
+        decisions: Decisions,
         batch_size: int,
     ) -> None:
-        """`config` is of the sampler `breed`; the ledger keeps what is decided."""
+        """`config` is of the sampler `breed`; `decisions` keeps what is decided."""
         super().__init__(config, space, seed)
         assert config.breed is not None
         self._breed = config.breed
-        self._ledger = ledger
+        self._decisions = decisions
         self._losses = RecentLosses(config.breed.window, batch_size)
         self._file: IO[str] | None = None
         self._path = Path()  # where the file is
@@ -182,20 +182,20 @@ class BredDesign(Design):
 
     def training(self, id: int) -> Simulation:
         """Simulation `id` as it was decided. Raises LookupError if it was not yet."""
-        decision = self._ledger.decision(id)
+        decision = self._decisions.decision(id)
         if decision is None:
             raise LookupError(f"the parameters of simulation {id} are not decided yet")
         return self._simulation(id, decision)
 
     def start(self, id: int) -> Simulation:
         """Simulation `id`, decided now if it was not before. Raises RunError (see `keep`)."""
-        if self._ledger.decision(id) is not None:
+        if self._decisions.decision(id) is not None:
             return self.training(id)
         began = time.thread_time()
         decision = self._decide(id)
         simulation = self._simulation(id, decision)
         self._write(simulation, decision)
-        self._ledger.decide(id, decision)
+        self._decisions.decide(id, decision)
         self._deciding += time.thread_time() - began
         return simulation
 
@@ -209,7 +209,7 @@ class BredDesign(Design):
         self._telling += time.thread_time() - began
         if not self._breed.correct:
             return losses
-        decided = [decision.weight for decision in self._ledger.decided(simulation)]
+        decided = [decision.weight for decision in self._decisions.decided(simulation)]
         weights = torch.from_numpy(np.array(decided))
         return losses * weights.to(losses.device, losses.dtype, non_blocking=True)
 
@@ -221,30 +221,34 @@ class BredDesign(Design):
 
     def counts(self) -> dict[str, Any]:
         """How many simulations were decided which way, and the processor seconds it took."""
-        parents = [decision.parent for decision in self._ledger.decisions().values()]
+        parents = [decision.parent for decision in self._decisions.decisions().values()]
         uniform = parents.count(None)
         seconds = self._deciding + self._telling
         return {"bred": len(parents) - uniform, "uniform": uniform, "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
-        """The losses and the seconds, for `load_state`; what was decided is in the ledger's."""
+        """The losses, the seconds and what was decided, for `load_state`."""
         seconds = {"deciding": self._deciding, "telling": self._telling}
-        return {"losses": self._losses.state(), **seconds}
+        decided = self._decisions.state()
+        return {"losses": self._losses.state(), "decisions": decided, **seconds}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self._losses.load_state(state["losses"])
+        self._decisions.load_state(state["decisions"])
         self._deciding, self._telling = state["deciding"], state["telling"]
 
-    def check(self, store: Store) -> None:
-        """Raise StudyError unless all that is complete in a store was decided here."""
-        complete, parameters = store.parameters()
-        for id, values in zip(complete.tolist(), parameters, strict=True):
-            decision = self._ledger.decision(id)
+    def check(
+        self, place: str, simulations: NDArray[np.int64], parameters: NDArray[np.float64]
+    ) -> None:
+        """Raise StudyError unless all simulations [n] of the store at `place`, with parameters
+        [n, p], were decided here."""
+        for id, values in zip(simulations.tolist(), parameters, strict=True):
+            decision = self._decisions.decision(id)
             if decision is None or not np.array_equal(decision.parameters, values):
                 raise StudyError(
-                    f"store.path is {store.path}, where simulation {id} is one that another run "
-                    "has bred: set store.path to another place, or store.keep to none"
+                    f"store.path is {place}, where simulation {id} is one that another run has "
+                    "bred: set store.path to another place, or store.keep to none"
                 )
 
     def load(self, path: Path) -> None:
@@ -260,9 +264,11 @@ class BredDesign(Design):
             try:
                 id, parent = int(row["simulation"]), row["parent"]
                 parameters = np.array([float(row[name]) for name in self.space.names])
-                if id >= 0:
+                if not is_held_out(id):
                     parent_id = int(parent) if parent else None
-                    self._ledger.decide(id, Decision(parameters, parent_id, float(row["weight"])))
+                    self._decisions.decide(
+                        id, Decision(parameters, parent_id, float(row["weight"]))
+                    )
             except (KeyError, TypeError, ValueError):
                 raise StudyError(
                     f"{path} is damaged where it says what simulation {row.get('simulation')} is: "
@@ -282,7 +288,7 @@ class BredDesign(Design):
         for index in reversed(range(held_out)):
             simulation = self.held_out(index)
             self._write(simulation, Decision(simulation.parameters, None))
-        for id, decision in self._ledger.decisions().items():
+        for id, decision in self._decisions.decisions().items():
             self._write(self._simulation(id, decision), decision)
         with writing(path):
             os.fsync(self._file.fileno())
@@ -324,6 +330,6 @@ class BredDesign(Design):
 
     def _points(self, simulations: NDArray[np.int64]) -> Floats:
         """Where simulations are in the unit cube [n, p]."""
-        parameters = [decision.parameters for decision in self._ledger.decided(simulations)]
+        parameters = [decision.parameters for decision in self._decisions.decided(simulations)]
         # What was rounded may lie outside by as much.
         return self.space.to_unit(np.array(parameters)).clip(0, 1)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import (
     ObjectLostError,
@@ -37,6 +38,7 @@ from framework.errors import RunError
 from framework.simulation.block import Block, Message
 from framework.simulation.solver_actor import SolverActor, Writer
 from framework.study.design import Simulation
+from framework.study.ids import is_held_out
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
@@ -89,7 +91,7 @@ class _Call:
 
     def to_store(self) -> frozenset[int]:
         """Which simulations its process may have to store: no held-out ones, and none again."""
-        return frozenset(id for id in self.wanted if id >= 0)
+        return frozenset(id for id in self.wanted if not is_held_out(id))
 
     def alone(self, simulation: int) -> "_Call":
         """Stop wanting a simulation of this call; a call for it alone."""
@@ -202,14 +204,37 @@ class Ensemble:
         """Have the training simulations written where they run; before `blocks()`."""
         self._writer = writer
 
-    def resume(self, completed: Iterable[int], quarantined: Iterable[Quarantined]) -> None:
-        """These have ended in an earlier process, and are not run again; before `blocks()`.
+    def skip(self, completed: Iterable[int]) -> None:
+        """Do not run these simulations, nor those that are quarantined; before `blocks()`.
 
-        A group of which one did not end runs again as a whole: what a solver computes may depend
-        on how many simulations it computes at once.
+        A group of which one did not end runs as a whole: what a solver computes may depend on how
+        many simulations it computes at once.
         """
         self.completed = set(completed)
-        self.quarantined = list(quarantined)
+
+    def state(self) -> list[dict[str, Any]]:
+        """The simulations that were given up, for `load_state`."""
+        return [
+            {
+                "id": item.simulation.id,
+                "parameters": item.simulation.parameters,
+                "seed": str(item.simulation.seed),  # more than a signed number of 64 bits holds
+                "step": item.step,
+                "error": item.error,
+            }
+            for item in self.quarantined
+        ]
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Give up the simulations that `state` returned."""
+        self.quarantined = [
+            Quarantined(
+                Simulation(item["id"], np.array(item["parameters"]), int(item["seed"])),
+                item["step"],
+                item["error"],
+            )
+            for item in state
+        ]
 
     def restart(self, simulation: int) -> None:
         """Run a simulation of which a block was just yielded once more, from step 0."""

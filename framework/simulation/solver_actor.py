@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
+import google_crc32c
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from framework.simulation.block import Block, Message, checksum
+from framework.simulation.block import Block, Message
 from framework.study.design import Simulation
 from solvers.base import BatchSolver, Solver
 
@@ -241,6 +242,11 @@ class _Rooms:
                 return room
         self._rooms = [*self._rooms[-1:], np.empty(shape, dtype=np.float32)]
         return self._rooms[-1]
+
+
+def checksum(fields: NDArray[np.float32]) -> int:
+    """Of one time step's fields [C, *grid]."""
+    return int(google_crc32c.value(np.ascontiguousarray(fields)))
 
 
 def _finite(fields: NDArray[np.float32]) -> bool:

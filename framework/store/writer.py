@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from framework.errors import RunError
 from framework.store.layout import array_of, attributes_of, cannot_write, zarr_store
+from framework.study.ids import is_held_out
 
 
 class StoreWriter:
@@ -66,7 +67,7 @@ class StoreWriter:
         self._pending.pop(simulation, None)
 
     def _wanted(self, simulation: int) -> bool:
-        return simulation >= 0 and not self._complete.item(simulation)
+        return not (is_held_out(simulation) or self._complete.item(simulation))
 
     def _open(self) -> list["zarr.Array[Any]"]:
         if not self._arrays:

@@ -1,11 +1,12 @@
 """Which steps were received and which samples were trained on: what makes each count once.
 
-Where simulations are bred (breeding.py), it also keeps what was decided of each before it ran, so
-that it has the same parameters whenever it runs again.
-
 Delivery is at least once: a simulation whose solver died runs again from its first step. The
 ledger keeps the checksum of every step received, so that a repeated step is dropped, and one that
 came out different is noticed. It is used by the receive thread and the training thread.
+
+In a run the ledger is the authority on whether a simulation is complete: it is once every stored
+step was received. The store's mark and the trajectories of the validation follow from that; the
+ensemble only remembers which simulations need not run again.
 """
 
 import threading
@@ -16,23 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.simulation.block import Block
+from framework.study.ids import is_held_out
 
 
 class ReplayMismatchError(Exception):
     """A simulation that ran again differs from what was received of it before."""
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What a simulation was given before it ran."""
-
-    parameters: NDArray[np.float64]  # [p]
-    parent: int | None  # the simulation that it was bred from, if it was bred
-    weight: float = 1.0  # of the losses of its samples
-
-
 @dataclass
-class _Record:
+class _Entry:
     """One simulation's entry."""
 
     trained: NDArray[np.bool_]  # [samples of a simulation]
@@ -49,8 +42,7 @@ class Ledger:
         self.window = window
         self.samples_per_simulation = stored_steps - window + 1
         self.unique_trained = 0
-        self._records: dict[int, _Record] = {}
-        self._decisions: dict[int, Decision] = {}
+        self._entrys: dict[int, _Entry] = {}
         self._lock = threading.Lock()
 
     def receive(self, block: Block) -> Block | None:
@@ -60,45 +52,43 @@ class Ledger:
         ValueError if the block leaves a gap.
         """
         with self._lock:
-            record = self._record(block.simulation)
-            known = record.received
+            entry = self._entry(block.simulation)
+            known = entry.received
             if block.first_step > known:
                 raise ValueError(
                     f"block of simulation {block.simulation} starts at step {block.first_step}, "
                     f"but the next one is {known}"
                 )
             stop = block.first_step + len(block)
-            repeated = record.checksums[block.first_step : min(known, stop)]
+            repeated = entry.checksums[block.first_step : min(known, stop)]
             if not np.array_equal(block.checksums[: len(repeated)], repeated):
                 raise ReplayMismatchError
             if stop <= known:
                 return None
-            record.checksums[known:stop] = block.checksums[len(repeated) :]
-            record.received = stop
+            entry.checksums[known:stop] = block.checksums[len(repeated) :]
+            entry.received = stop
             return block.from_step(known)
 
     def forget(self, simulation: int) -> None:
         """The simulation starts anew. What was trained on stays entered: it was."""
         with self._lock:
-            self._record(simulation).received = 0
+            self._entry(simulation).received = 0
 
     def complete(self, simulation: int) -> bool:
         """Whether every step of the simulation was received."""
         with self._lock:
-            return self._record(simulation).received == self.stored_steps
+            return self._entry(simulation).received == self.stored_steps
 
     def completed(self) -> set[int]:
         """The simulations of which every step was received, held-out ones too."""
         with self._lock:
-            return {
-                id for id, record in self._records.items() if record.received == self.stored_steps
-            }
+            return {id for id, entry in self._entrys.items() if entry.received == self.stored_steps}
 
     def train(self, simulation: NDArray[np.int64], first_step: NDArray[np.int64]) -> None:
         """Enter samples [n] that an optimiser step has used."""
         with self._lock:
             for id, step in zip(simulation.tolist(), first_step.tolist(), strict=True):
-                trained = self._record(id).trained
+                trained = self._entry(id).trained
                 self.unique_trained += not trained[step]
                 trained[step] = True
 
@@ -106,79 +96,44 @@ class Ledger:
         """How many different samples for training arrived, and how many of them are untrained."""
         with self._lock:
             received = untrained = 0
-            for id, record in self._records.items():
-                samples = max(record.received - self.window + 1, 0) if id >= 0 else 0
+            for id, entry in self._entrys.items():
+                samples = 0 if is_held_out(id) else max(entry.received - self.window + 1, 0)
                 received += samples
-                untrained += samples - int(record.trained[:samples].sum())
+                untrained += samples - int(entry.trained[:samples].sum())
             return received, untrained
-
-    def decide(self, simulation: int, decision: Decision) -> None:
-        """Enter what a simulation will run with. Raises ValueError if that was decided before."""
-        with self._lock:
-            if simulation in self._decisions:
-                raise ValueError(f"simulation {simulation} was decided before")
-            self._decisions[simulation] = decision
-
-    def decisions(self) -> dict[int, Decision]:
-        """What was decided so far, by simulation."""
-        with self._lock:
-            return dict(self._decisions)
-
-    def decided(self, simulation: NDArray[np.int64]) -> list[Decision]:
-        """What was decided of simulations [n]. Raises KeyError if that is nothing."""
-        with self._lock:
-            return [self._decisions[id] for id in simulation.tolist()]
-
-    def decision(self, simulation: int) -> Decision | None:
-        """What was decided of a simulation, if anything was."""
-        with self._lock:
-            return self._decisions.get(simulation)
 
     def state(self) -> dict[str, Any]:
         """The entries as arrays, one row a simulation, for `load_state`."""
         with self._lock:
-            records = list(self._records.values())
-            rows, steps = len(records), self.stored_steps
+            entrys = list(self._entrys.values())
+            rows, steps = len(entrys), self.stored_steps
             return {
-                "simulations": np.fromiter(self._records, dtype=np.int64, count=rows),
-                "received": np.array([record.received for record in records], dtype=np.int64),
-                "checksums": _stack([record.checksums for record in records], steps, np.uint32),
+                "simulations": np.fromiter(self._entrys, dtype=np.int64, count=rows),
+                "received": np.array([entry.received for entry in entrys], dtype=np.int64),
+                "checksums": _stack([entry.checksums for entry in entrys], steps, np.uint32),
                 "trained": _stack(
-                    [record.trained for record in records], self.samples_per_simulation, np.bool_
+                    [entry.trained for entry in entrys], self.samples_per_simulation, np.bool_
                 ),
-                "decisions": [
-                    {
-                        "simulation": id,
-                        "parameters": item.parameters,
-                        "parent": item.parent,
-                        "weight": item.weight,
-                    }
-                    for id, item in self._decisions.items()
-                ],
             }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; what was decided since then stays entered."""
+        """Go on from what `state` returned."""
         keys = ("simulations", "trained", "checksums", "received")
         columns = (np.array(state[key]) for key in keys)
         with self._lock:
-            for item in state["decisions"]:
-                self._decisions[item["simulation"]] = Decision(
-                    np.array(item["parameters"]), item["parent"], item["weight"]
-                )
-            self._records = {
-                int(id): _Record(trained, checksums, int(received))
+            self._entrys = {
+                int(id): _Entry(trained, checksums, int(received))
                 for id, trained, checksums, received in zip(*columns, strict=True)
             }
-            self.unique_trained = sum(int(item.trained.sum()) for item in self._records.values())
+            self.unique_trained = sum(int(item.trained.sum()) for item in self._entrys.values())
 
-    def _record(self, simulation: int) -> _Record:
-        if simulation not in self._records:
-            self._records[simulation] = _Record(
+    def _entry(self, simulation: int) -> _Entry:
+        if simulation not in self._entrys:
+            self._entrys[simulation] = _Entry(
                 np.zeros(self.samples_per_simulation, dtype=bool),
                 np.zeros(self.stored_steps, dtype=np.uint32),
             )
-        return self._records[simulation]
+        return self._entrys[simulation]
 
 
 def _stack(rows: list[NDArray[Any]], width: int, dtype: type[np.generic]) -> NDArray[np.generic]:

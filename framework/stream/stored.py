@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framework.errors import StudyError
-from framework.simulation.block import Samples
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch
+from framework.stream.ledger import Ledger
+from framework.stream.samples import Batch, Samples
 from framework.study.identity import first_difference
-from framework.study.sections import BufferConfig
 from framework.study.streams import Stream, generator
 
 # Windows for the statistics are handed over in pieces of about this size.
@@ -45,28 +44,33 @@ def check_source(source: StoreReader, identity: dict[str, Any]) -> None:
 
 
 class StoredSamples:
-    """Every window of a store once an epoch, in batches; what a buffer is to the training loop.
+    """Every window of a store once an epoch, in batches (a `Source`).
 
-    `received` counts the different samples read so far, `drawn` those drawn in all epochs; they,
-    and the length, may be read from any thread.
+    `received` counts the different samples read so far; it and the length may be read from any
+    thread.
     """
+
+    sink = None  # nothing is received for training
 
     def __init__(
         self,
         source: StoreReader,
-        config: BufferConfig,
+        ledger: Ledger,
+        capacity: int,
         batch_size: int,
-        window: int,
         epochs: int,
         seed: int,
         simulations: int | None = None,
+        device: str = "cpu",
     ) -> None:
-        """Of `config`, `capacity` and `device` matter; `simulations`: how many, the first ones, if
-        not all. Raises StudyError if the store won't do."""
+        """`capacity`: samples in memory, on the `device`; `ledger`: what was trained on, and the
+        window; `simulations`: how many, the first ones, if not all. Raises StudyError if the store
+        cannot be trained on."""
+        window = ledger.window
         self.source = source
+        self._ledger = ledger
         self.lock = threading.RLock()
         self.received = 0
-        self.drawn = 0
         self._batch_size = batch_size
         self._window = window
         self._epochs = epochs
@@ -76,14 +80,14 @@ class StoredSamples:
         self._position = 0  # in the epoch, in windows
         self._simulations: NDArray[np.int64] = source.complete[:simulations]
         self._windows = len(source.steps) - window + 1  # of one simulation
-        self._check(config, simulations or 1)
-        self._rows = min(config.capacity // self._windows, len(self._simulations))
+        self._check(capacity, simulations or 1)
+        self._rows = min(capacity // self._windows, len(self._simulations))
         self._portion = (-1, 0)  # the one in memory: its epoch and its number
         self._held: NDArray[np.int64] = self._simulations[:0]  # its simulations, one a row
         self._order: NDArray[np.int64] = self._simulations[:0]  # its windows, shuffled
         steps, parameters = len(source.steps), source.parameters.shape[1]
         self._tensors = tuple(
-            torch.empty(self._rows, *shape, dtype=torch.float32, device=config.device)
+            torch.empty(self._rows, *shape, dtype=torch.float32, device=device)
             for shape in ((parameters,), (steps,), (steps, *source.field_shape))
         )
 
@@ -101,6 +105,14 @@ class StoredSamples:
         """How many different samples the store has, which is how many an epoch draws."""
         return len(self._simulations) * self._windows
 
+    def progress(self, drawn: float, unique_trained: float) -> float:
+        """The share done of all epochs."""
+        return drawn / (self.samples * self._epochs)
+
+    def counts(self) -> tuple[int, int]:
+        """How many different samples the store has, and how many of them are untrained."""
+        return self.samples, self.samples - self._ledger.unique_trained
+
     def get(self) -> Batch | None:
         """The next batch; the last one of an epoch may be short. None at the end, or once closed.
 
@@ -117,11 +129,10 @@ class StoredSamples:
                     return None
                 parts.append(self._take(position, end))
                 position += len(parts[-1])
-            self.drawn += end - self._position
             self._position = end
             if end == self.samples:
                 self._epoch, self._position = self._epoch + 1, 0
-            return parts[0] if len(parts) == 1 else _join(parts)
+            return parts[0] if len(parts) == 1 else _joined(parts)
 
     def close(self) -> None:
         """From now on get returns None; it stops reading if it is about it."""
@@ -154,7 +165,6 @@ class StoredSamples:
                 "epoch": self._epoch,
                 "position": self._position,
                 "received": self.received,
-                "drawn": self.drawn,
                 "simulations": torch.from_numpy(self._simulations),
             }
 
@@ -172,9 +182,9 @@ class StoredSamples:
                 )
             self._simulations = simulations
             self._epoch, self._position = state["epoch"], state["position"]
-            self.received, self.drawn = state["received"], state["drawn"]
+            self.received = state["received"]
 
-    def _check(self, config: BufferConfig, simulations: int) -> None:
+    def _check(self, capacity: int, simulations: int) -> None:
         source = self.source
         given = f"training.source is {source.path}"
         if not len(self._simulations):
@@ -192,9 +202,9 @@ class StoredSamples:
                 f"surrogate learns from {self._window} consecutive steps: simulate with store.keep "
                 "all, or choose a direct surrogate"
             )
-        if config.capacity < self._windows:
+        if capacity < self._windows:
             raise StudyError(
-                f"buffer.capacity is {config.capacity}: to train from {source.path} it has to hold "
+                f"buffer.capacity is {capacity}: to train from {source.path} it has to hold "
                 f"a whole simulation, {self._windows} samples"
             )
 
@@ -255,7 +265,7 @@ class StoredSamples:
         )
 
 
-def _join(parts: list[Batch]) -> Batch:
+def _joined(parts: list[Batch]) -> Batch:
     columns = [[getattr(part, name) for part in parts] for name in vars(parts[0])]
     return Batch(
         np.concatenate(columns[0]),

@@ -81,17 +81,25 @@ def check_settings(component: Component, kind: Kind) -> None:
 def find(component: Component, kind: Kind) -> type[Any]:
     """Import the component's class. Raises ValueError if it is not there or of another kind."""
     check_settings(component, kind)
-    named = f"{kind.section}.name is {component.name}"
     known = kind.table.get(component.name)
-    module, _, attribute = (known.path if known else component.name).partition(":")
+    path = known.path if known else component.name
+    return load_class(f"{kind.section}.name is {component.name}", path, kind.base)
+
+
+def load_class(named: str, path: str, base: str) -> type[Any]:
+    """Import the class at `path`, module:Class, which has to be a subclass of that at `base`.
+
+    Raises ValueError, which begins with `named`: where the class was asked for.
+    """
+    module, _, attribute = path.partition(":")
     with their_mistakes(f"{named}: importing {module} failed"):
         loaded = importlib.import_module(module)
     found = getattr(loaded, attribute, None)
     if found is None:
         raise ValueError(f"{named}: {module} has no {attribute}")
-    base_module, _, base_name = kind.base.partition(":")
-    base = getattr(importlib.import_module(base_module), base_name)
-    if not (isinstance(found, type) and issubclass(found, base)):
+    base_module, _, base_name = base.partition(":")
+    base_class = getattr(importlib.import_module(base_module), base_name)
+    if not (isinstance(found, type) and issubclass(found, base_class)):
         raise ValueError(f"{named}: that is not a subclass of {base_name}")
     return found
 

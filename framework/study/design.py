@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from framework.study.ids import held_out_id, held_out_number, is_held_out
 from framework.study.sections import DesignConfig
 from framework.study.streams import Stream, derived_seed, generator
 from solvers.base import ParameterSpace
@@ -18,11 +19,16 @@ from solvers.base import ParameterSpace
 
 @dataclass(frozen=True)
 class Simulation:
-    """What has to be known to run one simulation. Held-out simulations have negative ids."""
+    """What has to be known to run one simulation; see ids.py for the ids."""
 
     id: int
     parameters: NDArray[np.float64]  # [p]
     seed: int
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the simulation is held out from training."""
+        return is_held_out(self.id)
 
 
 class Design:
@@ -58,14 +64,14 @@ class Design:
         """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
         point = generator(self._seed, Stream.HELD_OUT_POINT, index).random(len(self.space))
         return Simulation(
-            -1 - index,
+            held_out_id(index),
             self.space.from_unit(point),
             derived_seed(self._seed, Stream.HELD_OUT, index),
         )
 
     def simulation(self, id: int) -> Simulation:
-        """A simulation of either kind: held-out ones have negative ids."""
-        return self.training(id) if id >= 0 else self.held_out(-1 - id)
+        """A simulation of either kind, by its id."""
+        return self.held_out(held_out_number(id)) if is_held_out(id) else self.training(id)
 
     def _point(self, id: int) -> NDArray[np.float64]:
         """Point `id` of the design in the unit cube [p]."""

@@ -1,5 +1,6 @@
 """The sections of a study: their settings, and what of them can be checked without a solver."""
 
+import difflib
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from framework.files import absolute
+from framework.study.buffers import BUFFERS
 from framework.study.section import Section
 
 Share = Annotated[float, Ge(0), Le(1)]
@@ -103,7 +105,8 @@ class EnsembleConfig(Section):
 class BufferConfig(Section):
     """The `buffer` section of a study."""
 
-    kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
+    # fifo, firo, reservoir, or an import path such as my_package.buffer:Mine.
+    kind: str = "reservoir"
     capacity: PositiveInt  # samples
     watermark: NonNegativeInt = 0  # samples
     # Samples drawn per sample received, [least, most], between the first passing of the watermark
@@ -111,23 +114,35 @@ class BufferConfig(Section):
     replay: tuple[float, float] = (1.0, 1.0)
     device: Literal["cpu", "cuda"] = "cpu"  # where the samples are kept
 
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, value: str) -> str:
+        if value not in BUFFERS and ":" not in value:
+            near = difflib.get_close_matches(value, BUFFERS, n=1)
+            raise ValueError(
+                f"it is {value}, but has to be one of {', '.join(BUFFERS)}, or an import path such "
+                "as my_package.buffer:Mine" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        return value
+
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
         least, most = self.replay
+        known = BUFFERS.get(self.kind)
         given = f"replay is [{least}, {most}]"
         if least > most:
             raise ValueError(f"{given}: the least has to come first, then the most")
-        if self.kind != "reservoir" and self.replay != (1, 1):
+        if known and not known.redraws and self.replay != (1, 1):
             raise ValueError(
                 f"{given}, but a {self.kind} draws every sample exactly 1 time: it has to be "
                 "[1, 1], or the kind reservoir"
             )
         if least < 1:
             raise ValueError(f"{given}: the least has to be 1 or more, so that no sample is lost")
-        if self.kind == "fifo" and self.watermark:
+        if known and not known.waits and self.watermark:
             raise ValueError(
-                f"watermark is {self.watermark}, but a fifo has none: it has to be 0, or the kind "
-                "firo or reservoir"
+                f"watermark is {self.watermark}, but a {self.kind} has none: it has to be 0, or "
+                "the kind firo or reservoir"
             )
         if self.watermark >= self.capacity:
             raise ValueError(

@@ -13,18 +13,46 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from framework.simulation.breeding import BredDesign
-from framework.stream.buffer import Batch, Batches
 from framework.stream.collective import sum_counts, sum_gradients, sum_over_ranks
 from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics
-from framework.study.sections import Stop, TrainingConfig
+from framework.stream.samples import Batch
+from framework.stream.source import Source
+from framework.stream.statistics import FieldStatistics
 from surrogates.base import Surrogate
+
+# Weighs the losses [n] of samples, given the simulations [n] that they are of.
+Weigh = Callable[[NDArray[np.int64], Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How to train, and when to stop: after optimiser steps, samples drawn, or seconds.
+
+    Without a limit, training ends when there is nothing left to train on; it always ends there.
+    """
+
+    optimiser: str = "adam"  # or adamw, sgd
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 0  # optimiser steps, linear from 0 to the learning rate
+    schedule: str = "constant"  # or cosine, which falls to 0 with the progress towards the stop
+    precision: str = "float32"  # or float64, bfloat16
+    steps: int | None = None
+    samples: int | None = None
+    seconds: float | None = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return any((self.steps, self.samples, self.seconds))
 
 
 class Trainer:
@@ -33,49 +61,45 @@ class Trainer:
     def __init__(
         self,
         surrogate: Surrogate,
-        config: TrainingConfig,
+        settings: TrainerSettings,
         device: torch.device,
-        buffer: Batches,
+        source: Source,
         ledger: Ledger,
-        expected_samples: int,
-        breeding: BredDesign | None = None,
+        weigh: Weigh = lambda simulation, losses: losses,
     ) -> None:
-        """`expected_samples`: for the schedule, how many different ones the stream will bring, or
-        how many a store will be drawn from it in all its epochs. `breeding` is told the losses."""
+        """`weigh` is told the losses of every batch, and returns those to be minimised."""
         self.surrogate = surrogate.to(device)
-        if config.precision == "float64":
+        if settings.precision == "float64":
             self.surrogate.double()
-        self.step = 0
+        self.optimiser_steps = 0
         self.drawn = 0
-        self.waited = 0.0  # seconds in buffer.get, after the first batch
+        self.waited = 0.0  # seconds in source.get, after the first batch
         self.seconds = 0.0  # since the first batch
-        self.loss = torch.zeros((), device=device)  # of the last step, in normalised units
-        self._config = config
-        self._stop = config.stop
+        self.loss = torch.zeros((), device=device)  # of the last batch, in normalised units
         self.progress = 0.0  # of the way to the stop; the same on every rank
         self.device = device
-        self._buffer = buffer
+        self._settings = settings
+        self._source = source
         self._ledger = ledger
-        self._expected_samples = expected_samples
-        self._breeding = breeding
+        self._weigh = weigh
         self._parameters = list(self.surrogate.parameters())
-        self._optimiser = _OPTIMISERS[config.optimiser](
-            self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay
+        self._optimiser = _OPTIMISERS[settings.optimiser](
+            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
     def train(self, statistics: FieldStatistics, after_step: Callable[[], None]) -> None:
-        """Train until the stop, and close the buffer. `after_step` is called after every step."""
-        with self._buffer.lock:  # or what arrives between the two would count, too
-            batch = None if self._reached() else self._buffer.get()
+        """Train until the stop, and close the source. `after_step` is called after every step."""
+        with self._source.lock:  # or what arrives between the two would count, too
+            batch = None if self._reached() else self._source.get()
             going_on = self._any_batch(batch)
             if going_on:
                 self.surrogate.normalise_fields(*statistics.freeze())
         started = time.monotonic() - self.seconds
-        out_of_time = self._close_buffer_in_time()
+        out_of_time = self._close_source_in_time()
         while going_on:
             for group in self._optimiser.param_groups:
                 group["lr"] = self.learning_rate()
-            self.step += 1
+            self.optimiser_steps += 1
             self.seconds = time.monotonic() - started
             samples = self._enter_step(batch)
             self._optimiser.zero_grad()
@@ -89,11 +113,11 @@ class Trainer:
             self.loss = sum_over_ranks(loss.detach())
             after_step()
             before = time.monotonic()
-            batch = None if self._reached() else self._buffer.get()
+            batch = None if self._reached() else self._source.get()
             self.waited += time.monotonic() - before
             going_on = self._any_batch(batch)
         out_of_time.cancel()
-        self._buffer.close()
+        self._source.close()
         float(self.loss)  # waits for a GPU, which may be steps behind
         self.seconds = time.monotonic() - started
 
@@ -121,12 +145,12 @@ class Trainer:
         for name in _COUNTERS:
             setattr(self, name, state[name])
 
-    def _close_buffer_in_time(self) -> threading.Timer:
+    def _close_source_in_time(self) -> threading.Timer:
         """So that a stop after some seconds is kept even while the loop waits for samples."""
-        left = min(max((self._stop.seconds or 0) - self.seconds, 0), threading.TIMEOUT_MAX)
-        timer = threading.Timer(left, self._buffer.close)
+        left = min(max((self._settings.seconds or 0) - self.seconds, 0), threading.TIMEOUT_MAX)
+        timer = threading.Timer(left, self._source.close)
         timer.daemon = True
-        if self._stop.seconds:
+        if self._settings.seconds:
             timer.start()
         return timer
 
@@ -136,7 +160,7 @@ class Trainer:
 
     def _reached(self) -> bool:
         """Whether the stop is reached; the same on every rank."""
-        return self._stop != Stop() and self.progress >= 1
+        return self._settings.limited and self.progress >= 1
 
     def _enter_step(self, batch: Batch | None) -> float:
         """Enter the step; return how many samples of all ranks its loss is a mean of."""
@@ -145,37 +169,37 @@ class Trainer:
             self._ledger.train(batch.simulation, batch.first_step)
         totals = sum_counts(samples, self._ledger.unique_trained, self.seconds, 1)
         self.drawn += int(totals[0])
-        if self._stop.steps:
-            self.progress = self.step / self._stop.steps
-        elif self._stop.samples:
-            self.progress = self.drawn / self._stop.samples
-        elif self._stop.seconds:
-            self.progress = totals[2] / totals[3] / self._stop.seconds
+        if self._settings.steps:
+            self.progress = self.optimiser_steps / self._settings.steps
+        elif self._settings.samples:
+            self.progress = self.drawn / self._settings.samples
+        elif self._settings.seconds:
+            self.progress = totals[2] / totals[3] / self._settings.seconds
         else:
-            done = self.drawn if self._config.source else totals[1]
-            self.progress = done / self._expected_samples
+            self.progress = self._source.progress(self.drawn, totals[1])
         return totals[0]
 
     def learning_rate(self) -> float:
-        rate = self._config.learning_rate
-        if self.step < self._config.warmup_steps:
-            return rate * (self.step + 1) / self._config.warmup_steps
-        if self._config.schedule == "cosine":
+        """The learning rate of the next optimiser step."""
+        rate = self._settings.learning_rate
+        if self.optimiser_steps < self._settings.warmup_steps:
+            return rate * (self.optimiser_steps + 1) / self._settings.warmup_steps
+        if self._settings.schedule == "cosine":
             return rate * (1 + math.cos(math.pi * min(self.progress, 1))) / 2
         return rate
 
     def _losses(self, batch: Batch) -> Tensor:
-        bfloat16 = self._config.precision == "bfloat16"
+        bfloat16 = self._settings.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             losses = self.surrogate.losses(
                 batch.parameters.to(self.device, non_blocking=True),
                 batch.times.to(self.device, non_blocking=True),
                 batch.fields.to(self.device, non_blocking=True),
             )
-        return self._breeding.weigh(batch.simulation, losses) if self._breeding else losses
+        return self._weigh(batch.simulation, losses)
 
 
-_COUNTERS = ("step", "drawn", "waited", "seconds", "progress")
+_COUNTERS = ("optimiser_steps", "drawn", "waited", "seconds", "progress")
 _OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,

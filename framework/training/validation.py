@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from framework.files import replacing, writing
 from framework.simulation.block import Block
+from framework.study.ids import held_out_id, held_out_number
 from framework.training.scores import Scores, Trajectories, score, summarise
 from surrogates.base import Surrogate
 
@@ -55,7 +56,7 @@ class Validation:
         assert self._directory is not None
         for path in sorted(self._directory.glob("*.npz")):
             with np.load(path) as kept:
-                id, steps = -1 - int(path.stem), len(kept["times"])
+                id, steps = held_out_id(int(path.stem)), len(kept["times"])
                 unused = np.zeros(steps, dtype=np.uint32)
                 block = Block(id, 0, kept["fields"], kept["parameters"], kept["times"], unused)
             self._blocks[id] = [block]
@@ -73,7 +74,7 @@ class Validation:
             self._directory.mkdir(exist_ok=True)
         joined = self.trajectory(simulation)
         with (
-            replacing(self._directory / f"{-1 - simulation}.npz") as temporary,
+            replacing(self._directory / f"{held_out_number(simulation)}.npz") as temporary,
             temporary.open("wb") as file,
         ):
             np.savez(

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from framework.simulation.block import Samples, WindowCutter, checksum
+from framework.simulation.solver_actor import checksum
+from framework.stream.samples import Samples
+from framework.stream.windows import WindowCutter
 
 
 def values(samples: Samples) -> NDArray[np.float32]:

@@ -20,9 +20,11 @@ from trainers import make as surrogate_of_seed_0
 
 from framework.errors import StudyError
 from framework.simulation.breeding import BredDesign, RecentLosses, mutate, mutation_density
-from framework.stream.ledger import Decision, Ledger
-from framework.study.sections import DesignConfig, Stop, TrainingConfig
-from framework.training.trainer import Trainer
+from framework.simulation.decisions import Decision, Decisions
+from framework.stream.ledger import Ledger
+from framework.stream.source import StreamSource
+from framework.study.sections import DesignConfig
+from framework.training.trainer import Trainer, TrainerSettings
 from solvers.base import Parameter, ParameterSpace
 
 SPACE = ParameterSpace(
@@ -39,12 +41,12 @@ def make(
     space: ParameterSpace = UNIT,
     simulations: int = 1000,
     seed: int = 3,
-    ledger: Ledger | None = None,
+    decisions: Decisions | None = None,
     **breed: Any,
 ) -> BredDesign:
     config = {"sampler": "breed", "simulations": simulations, "breed": breed}
     return BredDesign(
-        DesignConfig.model_validate(config), space, seed, ledger or Ledger(10, 1), BATCH
+        DesignConfig.model_validate(config), space, seed, decisions or Decisions(), BATCH
     )
 
 
@@ -54,7 +56,7 @@ def tell(design: BredDesign, losses: dict[int, float]) -> None:
 
 
 def parents(design: BredDesign, ids: range) -> list[int | None]:
-    return [design._ledger.decisions()[id].parent for id in ids]
+    return [design._decisions.decisions()[id].parent for id in ids]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -192,7 +194,7 @@ def test_simulations_gather_where_the_loss_is_high() -> None:
 
 def test_weights_take_back_what_breeding_has_favoured() -> None:
     design = bred_by_a_corner(3000, correct=True, uniform=(0.4, 0.3), sigma=0.1)
-    decisions = [design._ledger.decisions()[id] for id in range(3000)]
+    decisions = [design._decisions.decisions()[id] for id in range(3000)]
     weights = np.array([decision.weight for decision in decisions])
     assert weights.max() <= 1 / 0.3
     assert weights.min() < 0.2
@@ -207,12 +209,12 @@ def test_weights_take_back_what_breeding_has_favoured() -> None:
 def test_losses_are_weighted_only_if_that_is_set() -> None:
     for correct in (False, True):
         design = bred_by_a_corner(400, correct=correct)
-        weights = [decision.weight for decision in design._ledger.decisions().values()]
+        weights = [decision.weight for decision in design._decisions.decisions().values()]
         ids = np.array([5, np.argmin(weights), 5, np.argmax(weights)])
         losses = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
         weighted = design.weigh(ids, losses)
         weighted.sum().backward()
-        expected = [design._ledger.decisions()[id].weight for id in ids.tolist()]
+        expected = [design._decisions.decisions()[id].weight for id in ids.tolist()]
         assert (np.min(expected) < 1) == correct
         assert losses.grad is not None
         np.testing.assert_allclose(losses.grad, expected, rtol=1e-6)
@@ -221,12 +223,12 @@ def test_losses_are_weighted_only_if_that_is_set() -> None:
 def test_the_training_loop_uses_the_weights_and_tells_the_losses() -> None:
     samples, moved = make_samples(5), {}
     for correct in (False, True):
-        surrogate, ledger = surrogate_of_seed_0(), Ledger(60, 1)
-        ledger.decide(0, Decision(np.zeros(2), None, weight=0.25))
-        design = make(ledger=ledger, correct=correct)
-        config = TrainingConfig(optimiser="sgd", learning_rate=0.1, stop=Stop(steps=1))
-        device, buffer = torch.device("cpu"), filled(samples)
-        trainer = Trainer(surrogate, config, device, buffer, ledger, 5, breeding=design)
+        surrogate, ledger, decisions = surrogate_of_seed_0(), Ledger(60, 1), Decisions()
+        decisions.decide(0, Decision(np.zeros(2), None, weight=0.25))
+        design = make(decisions=decisions, correct=correct)
+        settings = TrainerSettings(optimiser="sgd", learning_rate=0.1, steps=1)
+        device, source = torch.device("cpu"), StreamSource(filled(samples), ledger, 5)
+        trainer = Trainer(surrogate, settings, device, source, ledger, design.weigh)
         before = surrogate.tensors()
         trainer.train(statistics_of(samples), lambda: None)
         after = surrogate.tensors()
@@ -274,12 +276,12 @@ def test_the_latest_losses_are_remembered() -> None:
     np.testing.assert_array_equal(again.scores()[1], scores)
 
 
-def test_the_ledger_keeps_what_was_decided() -> None:
+def test_what_was_decided_is_kept() -> None:
     design = bred_by_a_corner(100, correct=True)
-    ledger, again = design._ledger, Ledger(10, 1)
-    again.load_state(ledger.state())
+    decisions, again = design._decisions, Decisions()
+    again.load_state(decisions.state())
     assert again.decisions().keys() == set(range(100))
-    for id, decision in ledger.decisions().items():
+    for id, decision in decisions.decisions().items():
         found = again.decision(id)
         assert found is not None
         np.testing.assert_array_equal(found.parameters, decision.parameters)
@@ -305,8 +307,8 @@ def test_what_was_decided_is_read_back_from_its_file(tmp_path: Path) -> None:
     again.keep(path, held_out=2)
     again.start(40)
     assert [int(row["simulation"]) for row in rows(path)] == list(range(-2, 41))
-    for id, decision in design._ledger.decisions().items():
-        found = again._ledger.decisions()[id]
+    for id, decision in design._decisions.decisions().items():
+        found = again._decisions.decisions()[id]
         np.testing.assert_array_equal(found.parameters, decision.parameters)
         assert (found.parent, found.weight) == (decision.parent, decision.weight)
         assert int(rows(path)[id + 2]["seed"]) == design.training(id).seed

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from framework.simulation.block import Block, checksum
-from framework.simulation.solver_actor import SolverActor
+from framework.simulation.block import Block
+from framework.simulation.solver_actor import SolverActor, checksum
 from framework.study.design import Simulation
 from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.heat import Heat

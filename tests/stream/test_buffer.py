@@ -21,6 +21,7 @@ from buffers import (
     WINDOW,
     Call,
     ids,
+    make_buffer,
     run_together,
     samples,
     studies,
@@ -29,8 +30,9 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 from scipy import stats
 
-from framework.simulation.block import Samples, WindowCutter
-from framework.stream.buffer import Batch, Buffer, Closed, make_buffer
+from framework.stream.buffers.buffer import Buffer, Closed
+from framework.stream.samples import Batch, Samples
+from framework.stream.windows import WindowCutter
 from framework.study.sections import BufferConfig
 
 TOTAL = 90  # ids in a race

@@ -7,10 +7,19 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
-from buffers import FIELD_SHAPE, PARAMETERS, WINDOW, ids, run_together, samples, studies
+from buffers import (
+    FIELD_SHAPE,
+    PARAMETERS,
+    WINDOW,
+    ids,
+    make_buffer,
+    run_together,
+    samples,
+    studies,
+)
 from hypothesis import given, settings
 
-from framework.stream.buffer import Buffer, Closed, make_buffer
+from framework.stream.buffers.buffer import Buffer, Closed
 from framework.study.sections import BufferConfig
 
 TOTAL = 60
@@ -96,7 +105,7 @@ def test_a_buffer_goes_on_from_its_state(
     again = make(study, seed=99)
     again.load_state(state)
     pending = state["pending"]
-    known = state["received"] + (len(pending["simulation"]) if pending else 0)
+    known = state["counts"]["received"] + (len(pending["simulation"]) if pending else 0)
     left = [[id for id in portion if id >= known] for portion in cut]
     _, rest = run_together(again, receive(again, [p for p in left if p]), draw(again))
     assert drawn + rest == expected

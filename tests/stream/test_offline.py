@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from framework.errors import RunError, StudyError
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
-from framework.stream.buffer import Batch
-from framework.stream.reception import FieldStatistics
+from framework.stream.ledger import Ledger
+from framework.stream.samples import Batch
+from framework.stream.statistics import FieldStatistics
 from framework.stream.stored import StoredSamples, check_source
-from framework.study.sections import BufferConfig, Keep, StoreConfig
+from framework.study.sections import Keep, StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, GRID = 5, (3, 2)
@@ -94,8 +95,8 @@ def make(
     seed: int = 0,
     simulations: int | None = None,
 ) -> StoredSamples:
-    config = BufferConfig(capacity=capacity)
-    return StoredSamples(reader(keep), config, batch_size, window, epochs, seed, simulations)
+    ledger = Ledger(STEPS, window)
+    return StoredSamples(reader(keep), ledger, capacity, batch_size, epochs, seed, simulations)
 
 
 def ids(batch: Batch) -> list[tuple[int, int]]:
@@ -148,7 +149,6 @@ def test_every_window_exactly_once_an_epoch(way: dict[str, Any]) -> None:
         of_it = batches[epoch * len(sizes) : (epoch + 1) * len(sizes)]
         assert Counter(id for batch in of_it for id in batch) == Counter(windows)
     assert samples.received == len(windows)
-    assert samples.drawn == len(windows) * way["epochs"]
     assert samples.get() is None
 
 
@@ -160,9 +160,9 @@ def test_goes_on_where_it_was(way: dict[str, Any], data: st.DataObject) -> None:
         first.get()
     second = make(**way)
     second.load_state(first.state())
-    assert (second.drawn, second.received) == (first.drawn, first.received)
+    assert second.received == first.received
     assert drain(second) == drain(first)
-    assert (second.drawn, second.received) == (first.drawn, first.received)
+    assert second.received == first.received
 
 
 @given(ways())
@@ -190,7 +190,7 @@ def test_simulations_are_mixed_within_a_batch() -> None:
 def test_a_store_that_grew_changes_nothing_for_a_run_under_way(tmp_path: Path) -> None:
     def over() -> StoredSamples:
         source = StoreReader(str(tmp_path / "grows"))
-        return StoredSamples(source, BufferConfig(capacity=12), 4, 2, 2, 0)
+        return StoredSamples(source, Ledger(STEPS, 2), 12, 4, 2, 0)
 
     write(tmp_path / "grows", simulations=SIMULATIONS[:4])
     first = over()
@@ -258,14 +258,14 @@ def test_a_capacity_below_a_simulation_is_refused() -> None:
 def test_a_store_without_a_complete_simulation_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "none", simulations=())
     with pytest.raises(StudyError, match="no complete simulation: run `millstream simulate`"):
-        StoredSamples(StoreReader(str(tmp_path / "none")), BufferConfig(capacity=10), 1, 1, 1, 0)
+        StoredSamples(StoreReader(str(tmp_path / "none")), Ledger(STEPS, 1), 10, 1, 1, 0)
 
 
 def test_a_damaged_store_is_an_error_and_what_was_drawn_stays_counted(tmp_path: Path) -> None:
     write(tmp_path / "damaged")
     (tmp_path / "damaged" / "u" / "c.3.0.0.0").unlink()
     source = StoreReader(str(tmp_path / "damaged"))
-    samples = StoredSamples(source, BufferConfig(capacity=5), 5, 1, 1, 0)
+    samples = StoredSamples(source, Ledger(STEPS, 1), 5, 5, 1, 0)
     drawn = 0
 
     def draw() -> None:
@@ -275,7 +275,7 @@ def test_a_damaged_store_is_an_error_and_what_was_drawn_stays_counted(tmp_path: 
 
     with pytest.raises(RunError, match="u of simulation 3 cannot be read"):
         draw()
-    assert samples.drawn == samples.state()["position"] == drawn
+    assert samples.state()["position"] == drawn
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from framework.simulation.block import Block, checksum
+from framework.simulation.block import Block
+from framework.simulation.solver_actor import checksum
 
 
 def make_block(simulation: int, first: int, stop: int, salt: float = 0.0) -> Block:

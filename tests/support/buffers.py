@@ -10,8 +10,10 @@ import hypothesis.strategies as st
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.simulation.block import Samples
-from framework.stream.buffer import Batch, Buffer, Closed
+from framework.stream.buffers.buffer import Buffer, Closed
+from framework.stream.samples import Batch, Samples, SampleShape
+from framework.study.buffers import BUFFERS
+from framework.study.component import load_class
 from framework.study.sections import BufferConfig
 
 WINDOW, PARAMETERS, FIELD_SHAPE = 2, 3, (1, 2, 2)
@@ -21,6 +23,30 @@ SIMULATIONS = 3  # ids are dealt out to them in turn
 PATIENCE = 20.0  # seconds, after which a thread is taken to wait for ever
 
 ENDLESS = 1e9  # a band without an upper end
+
+
+def make_buffer(
+    config: BufferConfig,
+    batch_size: int,
+    window: int,
+    parameters: int,
+    field_shape: tuple[int, ...],
+    seed: int,
+    in_turn: bool = False,
+) -> Buffer:
+    """An empty buffer of the kind that `config` names."""
+    kind = load_class("buffer.kind", BUFFERS[config.kind].path, f"{Buffer.__module__}:Buffer")
+    buffer: Buffer = kind(
+        SampleShape(parameters, window, field_shape),
+        np.random.default_rng(seed),
+        config.capacity,
+        batch_size,
+        config.watermark,
+        config.replay,
+        config.device,
+        in_turn,
+    )
+    return buffer
 
 
 def samples(ids: Sequence[int]) -> Samples:

@@ -5,10 +5,11 @@ from functools import partial
 
 import numpy as np
 import torch
+from buffers import make_buffer
 
-from framework.simulation.block import Samples
-from framework.stream.buffer import Buffer, make_buffer
-from framework.stream.reception import FieldStatistics
+from framework.stream.buffers.buffer import Buffer
+from framework.stream.samples import Samples
+from framework.stream.statistics import FieldStatistics
 from framework.study.sections import BufferConfig
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno

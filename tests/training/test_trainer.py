@@ -12,18 +12,22 @@ import pytest
 import torch
 import torch.distributed as dist
 from blocks import make_block
+from buffers import make_buffer
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.multiprocessing import spawn
 from trainers import GRID, KINDS, filled, make, make_problem, make_samples, statistics_of
 
-from framework.simulation.block import Block, Samples
-from framework.stream.buffer import Buffer, Closed, make_buffer
+from framework.simulation.block import Block
+from framework.stream.buffers.buffer import Buffer, Closed
 from framework.stream.ledger import Ledger
-from framework.stream.reception import FieldStatistics, Reception
-from framework.study.sections import BufferConfig, TrainingConfig
-from framework.training.trainer import Trainer
+from framework.stream.reception import Reception
+from framework.stream.samples import Samples
+from framework.stream.source import StreamSource
+from framework.stream.statistics import FieldStatistics
+from framework.study.sections import BufferConfig
+from framework.training.trainer import Trainer, TrainerSettings
 from surrogates.base import Mode, Surrogate
 
 torch.set_num_threads(1)
@@ -33,9 +37,11 @@ STEPS = 60  # of a simulation
 def make_trainer(
     surrogate: Surrogate, buffer: Buffer, ledger: Ledger | None = None, **config: Any
 ) -> Trainer:
-    settings = TrainingConfig.model_validate(config)
+    stop = config.pop("stop", "drained")
+    settings = TrainerSettings(**config, **({} if stop == "drained" else stop))
     ledger = ledger or Ledger(STEPS, surrogate.window)
-    return Trainer(surrogate, settings, torch.device("cpu"), buffer, ledger, expected_samples=37)
+    source = StreamSource(buffer, ledger, expected=37)
+    return Trainer(surrogate, settings, torch.device("cpu"), source, ledger)
 
 
 def part_of(samples: Samples, part: slice) -> Samples:
@@ -168,10 +174,10 @@ def test_training_ends_at_its_stop_or_when_drained(stop: Any, steps: int, drawn:
     train(
         trainer,
         samples,
-        lambda: counted.append((trainer.step, trainer.drawn, ledger.unique_trained)),
+        lambda: counted.append((trainer.optimiser_steps, trainer.drawn, ledger.unique_trained)),
     )
     assert counted == [(n, min(5 * n, 37), min(5 * n, 37)) for n in range(1, steps + 1)]
-    assert (trainer.step, trainer.drawn) == (steps, drawn)
+    assert (trainer.optimiser_steps, trainer.drawn) == (steps, drawn)
 
 
 @pytest.mark.parametrize("stop", [{"steps": 2}, {"samples": 8}, {"seconds": 0.2}])
@@ -180,7 +186,7 @@ def test_a_stop_is_kept_though_no_further_sample_comes(stop: Any) -> None:
     buffer = filled(samples, over=False)
     trainer = make_trainer(make(), buffer, stop=stop)
     in_time(lambda: train(trainer, samples))
-    assert (trainer.step, trainer.drawn) == (2, 10)
+    assert (trainer.optimiser_steps, trainer.drawn) == (2, 10)
     assert trainer.seconds >= stop.get("seconds", 0)
     with pytest.raises(Closed):
         buffer.put(samples)
@@ -190,7 +196,7 @@ def test_a_stop_is_kept_though_no_further_sample_comes(stop: Any) -> None:
 def test_a_run_that_receives_nothing_ends_untrained(stop: Any) -> None:
     trainer = make_trainer(make(), filled(make_samples(0)), stop=stop)
     weights = train(trainer, make_samples(0))
-    assert (trainer.step, trainer.drawn, float(trainer.loss)) == (0, 0, 0)
+    assert (trainer.optimiser_steps, trainer.drawn, float(trainer.loss)) == (0, 0, 0)
     assert all(torch.equal(tensor, make().tensors()[name]) for name, tensor in weights.items())
 
 
@@ -198,8 +204,8 @@ def test_training_ends_when_its_buffer_is_closed() -> None:
     samples = make_samples(30)
     buffer = filled(samples, over=False)
     trainer = make_trainer(make(), buffer)
-    train(trainer, samples, lambda: buffer.close() if trainer.step == 2 else None)
-    assert trainer.step == 2
+    train(trainer, samples, lambda: buffer.close() if trainer.optimiser_steps == 2 else None)
+    assert trainer.optimiser_steps == 2
 
 
 def test_a_sample_drawn_again_is_not_a_new_one() -> None:
@@ -333,7 +339,7 @@ def run_rank(rank: int, directory: str) -> None:
         buffer = filled(own, over=name != "stopped")
         trainer = make_trainer(surrogate, buffer, ledger, learning_rate=0.01, **config)
         weights = train(trainer, own)
-        numbers = trainer.step, trainer.drawn, ledger.unique_trained, trainer.loss.item()
+        numbers = trainer.optimiser_steps, trainer.drawn, ledger.unique_trained, trainer.loss.item()
         torch.save((weights, numbers), Path(directory, f"{name}-{rank}"))
     dist.destroy_process_group()
 
@@ -404,11 +410,14 @@ def receive(
     held_out: list[Block] = []
     statistics = FieldStatistics(2)
     ensemble: Any = script
-    reception = Reception(ensemble, Ledger(10, window), buffer, statistics, held_out.append)
+    ledger = Ledger(10, window)
+    source = StreamSource(buffer, ledger, 1)
+    reception = Reception(ensemble, ledger, source, statistics, held_out.append)
     received: list[tuple[int, list[float]]] = []
 
     def run() -> None:
-        reception.run()
+        reception.start()
+        reception.wait()
         while batch := buffer.get():
             received.append((int(batch.simulation[0]), batch.fields[0, :, 0, 0].tolist()))
 
@@ -451,10 +460,12 @@ def test_an_error_of_the_ensemble_ends_training_and_is_handed_over() -> None:
     ensemble: Any = Script(make_block(0, 0, 2), error)
     buffer = filled(make_samples(0), over=False)
     statistics = FieldStatistics(2)
-    reception = Reception(ensemble, Ledger(STEPS, 1), buffer, statistics, lambda block: None)
+    ledger = Ledger(STEPS, 1)
+    source = StreamSource(buffer, ledger, 1)
+    reception = Reception(ensemble, ledger, source, statistics, lambda block: None)
     reception.start()
     in_time(lambda: make_trainer(make(), buffer).train(statistics, lambda: None))
-    reception.join()
+    reception.wait()
     assert reception.error is error
     assert reception.over.is_set()
 
@@ -463,7 +474,10 @@ def test_a_closed_buffer_ends_reception_without_an_error() -> None:
     buffer = filled(make_samples(0), over=False)
     buffer.close()
     ensemble: Any = Script(make_block(0, 0, 5))
-    reception = Reception(ensemble, Ledger(10, 1), buffer, FieldStatistics(2), lambda block: None)
-    reception.run()
+    ledger = Ledger(10, 1)
+    source = StreamSource(buffer, ledger, 1)
+    reception = Reception(ensemble, ledger, source, FieldStatistics(2), lambda block: None)
+    reception.start()
+    reception.wait()
     assert reception.error is None
     assert reception.over.is_set()

@@ -1,0 +1,36 @@
+"""The parts of a run: made once, and read by all that measures and reports."""
+
+from dataclasses import dataclass
+
+from framework.run.rank import Rank
+from framework.simulation.breeding import BredDesign
+from framework.simulation.ensemble import Ensemble
+from framework.store.owner import Store
+from framework.study.case import Case
+from framework.study.design import Design
+from framework.study.study import Study
+from framework.training.checkpoint import Checkpoints
+from framework.training.validation import Validation
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    case: Case
+    design: Design  # a `BredDesign` where simulations are bred
+    store: Store | None
+    ensemble: Ensemble
+    rank: Rank
+    validation: Validation
+    checkpoints: Checkpoints
+
+    @property
+    def study(self) -> Study:
+        """The study."""
+        return self.case.study
+
+    @property
+    def breeding(self) -> BredDesign | None:
+        """The design, if its simulations are bred."""
+        return self.design if isinstance(self.design, BredDesign) else None

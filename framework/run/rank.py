@@ -1,0 +1,78 @@
+"""One training rank: what receives a stream, holds it, and learns from it, in one process.
+
+ensemble --blocks--> Reception --samples--> source (buffer) --batches--> Trainer
+                         |                                                  |
+                         '--> Ledger: each step and sample counts once <----'
+                         '--> FieldStatistics: what to normalise by
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from framework.run.assembly import make_source, trainer_settings
+from framework.simulation.block import Block
+from framework.stream.ledger import Ledger
+from framework.stream.reception import Blocks, Reception
+from framework.stream.source import Source
+from framework.stream.statistics import FieldStatistics
+from framework.study.case import Case
+from framework.training.checkpoint import Checkpointed
+from framework.training.trainer import Trainer, Weigh
+from surrogates.base import Surrogate
+
+
+class Rank:
+    """The parts of one rank, and how they are started and stopped together."""
+
+    ledger: Ledger
+    source: Source
+    statistics: FieldStatistics
+    trainer: Trainer
+    reception: Reception  # once `receive_from` was called
+
+    def __init__(self, case: Case, surrogate: Surrogate, weigh: Weigh | None = None) -> None:
+        """`weigh` is told the losses of every batch, see `Trainer`. Raises StudyError."""
+        self.ledger = Ledger(case.solver.stored_steps, surrogate.window)
+        self.source = make_source(case, self.ledger)
+        self.statistics = FieldStatistics(len(case.solver.fields), surrogate.bundle)
+        self.trainer = Trainer(
+            surrogate,
+            trainer_settings(case.study.training),
+            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            self.source,
+            self.ledger,
+            *([weigh] if weigh else []),
+        )
+
+    def receive_from(
+        self,
+        ensemble: Blocks,
+        hold_out: Callable[[Block], None],
+        complete: Callable[[Block], None],
+    ) -> None:
+        """Say where blocks come from, and where held-out and last blocks go; before `train`."""
+        self.reception = Reception(
+            ensemble, self.ledger, self.source, self.statistics, hold_out, complete
+        )
+
+    def checkpointed(self) -> dict[str, Checkpointed]:
+        """The parts that a checkpoint keeps, by their names there."""
+        return {
+            "trainer": self.trainer,
+            "statistics": self.statistics,
+            "source": self.source,
+            "reception": self.reception,
+            "ledger": self.ledger,
+        }
+
+    def train(self, after_step: Callable[[], None]) -> None:
+        """Receive and train until the stop; `after_step` is called after every optimiser step."""
+        for samples in self.source.statistics():
+            self.statistics.add(samples)
+        self.reception.start()
+        self.trainer.train(self.statistics, after_step)
+
+    def close(self) -> None:
+        """Wake whoever waits for samples or for room: the rank ends soon."""
+        self.source.close()

@@ -1,0 +1,70 @@
+"""What was decided of simulations before they ran, where that depends on the training.
+
+A simulation that runs again has the parameters that it had. p: parameters.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a simulation was given before it ran."""
+
+    parameters: NDArray[np.float64]  # [p]
+    parent: int | None  # the simulation that it was bred from, if it was bred
+    weight: float = 1.0  # of the losses of its samples
+
+
+class Decisions:
+    """What was decided of each simulation. May be used from any thread."""
+
+    def __init__(self) -> None:
+        self._decisions: dict[int, Decision] = {}
+        self._lock = threading.Lock()
+
+    def decide(self, simulation: int, decision: Decision) -> None:
+        """Enter what a simulation will run with. Raises ValueError if that was decided before."""
+        with self._lock:
+            if simulation in self._decisions:
+                raise ValueError(f"simulation {simulation} was decided before")
+            self._decisions[simulation] = decision
+
+    def decisions(self) -> dict[int, Decision]:
+        """What was decided so far, by simulation."""
+        with self._lock:
+            return dict(self._decisions)
+
+    def decided(self, simulation: NDArray[np.int64]) -> list[Decision]:
+        """What was decided of simulations [n]. Raises KeyError if that is nothing."""
+        with self._lock:
+            return [self._decisions[id] for id in simulation.tolist()]
+
+    def decision(self, simulation: int) -> Decision | None:
+        """What was decided of a simulation, if anything was."""
+        with self._lock:
+            return self._decisions.get(simulation)
+
+    def state(self) -> list[dict[str, Any]]:
+        """What was decided so far, for `load_state`."""
+        return [
+            {
+                "simulation": id,
+                "parameters": decision.parameters,
+                "parent": decision.parent,
+                "weight": decision.weight,
+            }
+            for id, decision in self.decisions().items()
+        ]
+
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        """Go on from what `state` returned; what was decided since then stays entered."""
+        with self._lock:
+            for item in state:
+                self._decisions[item["simulation"]] = Decision(
+                    np.array(item["parameters"]), item["parent"], item["weight"]
+                )

@@ -1,0 +1,200 @@
+"""What all kinds of buffer have alike: two threads that wait for each other.
+
+In turn: a get waits as long as a put is permitted, and samples are placed one by one. What is drawn
+is then a function of the samples put, however fast the two threads are, and of a band it is the
+least that holds.
+"""
+
+import json
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from framework.stream.buffers.limiter import Counts, Limiter, OnceEach
+from framework.stream.buffers.order import Indices, Order
+from framework.stream.buffers.storage import Storage, as_samples, as_tensors
+from framework.stream.samples import Batch, Samples, SampleShape
+
+
+class Closed(Exception):  # noqa: N818 - news, not an error
+    """The buffer takes no more samples: it was closed, or reception is over."""
+
+
+class Buffer(ABC):
+    """A buffer of any kind. Its methods may be called from any thread.
+
+    A subclass chooses a limiter and writes `pick`, and `place` where samples are overwritten. It is
+    called with the lock held. Whoever holds `lock` sees the buffer, and whatever else is only
+    changed under it, stand still; a put or get that waits lets go of it.
+    """
+
+    limiter: Callable[[int, int, int, tuple[float, float]], Limiter] = OnceEach
+
+    def __init__(
+        self,
+        shape: SampleShape,
+        random: np.random.Generator,
+        capacity: int,
+        batch_size: int,
+        watermark: int = 0,
+        replay: tuple[float, float] = (1.0, 1.0),
+        device: str = "cpu",
+        in_turn: bool = False,
+    ) -> None:
+        """`capacity` and `watermark` in samples; `random` decides what is drawn.
+
+        Raises ValueError if a full batch would never be permitted.
+        """
+        if capacity < watermark + batch_size:
+            raise ValueError(
+                f"buffer.capacity is {capacity}: it has to be at least buffer.watermark + "
+                f"training.batch_size, {watermark} + {batch_size}"
+            )
+        self.lock = threading.RLock()
+        self.counts = Counts()
+        self.order = Order(capacity)
+        self.random = random
+        self.capacity = capacity
+        self._batch_size = batch_size
+        self._limiter = type(self).limiter(capacity, batch_size, watermark, replay)
+        self._storage = Storage(capacity, shape, device)
+        self._changed = threading.Condition(self.lock)
+        self._in_turn = in_turn
+        self._pending: Samples | None = None  # what a put under way has not placed yet
+        self._over = False
+        self._closed = False
+
+    @abstractmethod
+    def pick(self, n: int) -> Indices:
+        """The places [n] of the next batch, all different; n is at most the size.
+
+        Keeps `counts` and `order` true: removes the places, or marks them as seen.
+        """
+
+    def place(self, n: int) -> Indices:
+        """The places [n] for the next samples: free ones; n is at most what the limiter permits."""
+        counts = self.counts
+        counts.size += n
+        return self.order.at(np.arange(counts.size - n, counts.size))
+
+    @property
+    def received(self) -> int:
+        """Samples put since the beginning; may be read at any time."""
+        return self.counts.received
+
+    @property
+    def drawn(self) -> int:
+        """Samples drawn since the beginning; may be read at any time."""
+        return self.counts.drawn
+
+    @property
+    def over(self) -> bool:
+        """Whether reception is over, so that nothing more will be put."""
+        return self._over
+
+    def __len__(self) -> int:
+        """How many samples are held."""
+        return self.counts.size
+
+    def put(self, samples: Samples) -> None:
+        """Copy samples in, waiting for room as often as needed. Raises Closed."""
+        with self._changed:
+            while len(samples):
+                self._pending = samples
+                self._changed.wait_for(lambda: self._closed or self._over or self._room() > 0)
+                if self._closed or self._over:
+                    raise Closed
+                n = min(self._room(), len(samples))
+                self._storage.write(self.place(n), samples.part(slice(n)))
+                samples = samples.part(slice(n, None))
+                self.counts.received += n
+                self._changed.notify_all()
+            self._pending = None
+
+    def get(self) -> Batch | None:
+        """Draw a batch, waiting until it is permitted; no sample is twice in it.
+
+        None once reception is over and every sample was drawn, and once the buffer is closed.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._over or self._may_get())
+            if self._closed or not self.counts.size:
+                return None
+            batch = self._storage.read(self.pick(min(self._batch_size, self.counts.size)))
+            self.counts.drawn += len(batch)
+            self._changed.notify_all()
+            return batch
+
+    def discard(self, simulation: int) -> None:
+        """Drop what is still held of a simulation that starts anew. Takes O(capacity)."""
+        with self._changed:
+            counts = self.counts
+            dropped = self._storage.simulation[self.order.first(counts.size)] == simulation
+            # Those that stay keep their order: a fifo's by age, a reservoir's by seen or not.
+            self.order.drop(counts.size, dropped)
+            counts.size -= int(dropped.sum())
+            counts.discarded += int(dropped[counts.seen :].sum())
+            counts.seen -= int(dropped[: counts.seen].sum())
+            self._changed.notify_all()
+
+    def end_reception(self) -> None:
+        """Nothing more will be put: get draws what is left, then returns None."""
+        with self._changed:
+            if self._in_turn:
+                self._changed.wait_for(lambda: self._closed or not self._may_get())
+            # Reception that ends because the buffer was closed is not over: a resume goes on.
+            self._over = not self._closed
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Wake whoever waits: from now on get returns None and put raises Closed."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides what is drawn next, as tensors and plain values.
+
+        What a put under way has not placed yet is `pending`: it counts as received by whoever put
+        it, so after `load_state` it has to be put first (`take_pending`).
+        """
+        with self.lock:
+            return {
+                "counts": vars(self.counts).copy(),
+                "over": self._over,
+                "random": json.dumps(self.random.bit_generator.state),
+                "held": as_tensors(self._storage.read(self.order.first(self.counts.size))),
+                "pending": None if self._pending is None else as_tensors(self._pending),
+            }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned, in a buffer that is still empty."""
+        with self.lock:
+            held = as_samples(state["held"])
+            self._storage.write(self.order.first(len(held)), held)
+            self.counts = Counts(**state["counts"])
+            self._over = state["over"]
+            self.random.bit_generator.state = json.loads(state["random"])
+            self._pending = None if state["pending"] is None else as_samples(state["pending"])
+
+    def take_pending(self) -> Samples | None:
+        """What was still to be put when the state was taken."""
+        with self.lock:
+            pending, self._pending = self._pending, None
+            return pending
+
+    def choose(self, n: int, count: int) -> Indices:
+        """n of the positions 0 ... count - 1: different, and all with the same probability."""
+        return self.random.choice(count, n, replace=False, shuffle=False)
+
+    def _room(self) -> int:
+        """How many samples a put may place at once."""
+        room = self._limiter.room(self.counts)
+        return min(room, 1) if self._in_turn else room
+
+    def _may_get(self) -> bool:
+        """Whether a batch may be drawn while reception lasts."""
+        return self._limiter.ready(self.counts) and not (self._in_turn and self._room() > 0)

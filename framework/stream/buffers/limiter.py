@@ -1,0 +1,75 @@
+"""How many samples may be put into a buffer, and whether a batch may be drawn, by counts alone."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+
+@dataclass
+class Counts:
+    """What has happened to a buffer's samples. `received` and `drawn` count since the beginning."""
+
+    size: int = 0  # samples held
+    seen: int = 0  # of them, those drawn before
+    received: int = 0
+    drawn: int = 0
+    discarded: int = 0  # samples dropped before they were drawn
+
+
+@dataclass(frozen=True)
+class Limiter(ABC):
+    """The rules that put and get wait for while reception lasts."""
+
+    capacity: int  # samples
+    batch_size: int
+    watermark: int  # samples
+    replay: tuple[float, float] = (1.0, 1.0)  # draws per sample received: least, most
+
+    @abstractmethod
+    def room(self, counts: Counts) -> int:
+        """How many samples may be put now; put waits while it is not positive."""
+
+    @abstractmethod
+    def ready(self, counts: Counts) -> bool:
+        """Whether a full batch may be drawn."""
+
+
+class OnceEach(Limiter):
+    """Every sample is drawn once: put waits for a free place, get for the watermark."""
+
+    def room(self, counts: Counts) -> int:
+        return self.capacity - counts.size
+
+    def ready(self, counts: Counts) -> bool:
+        return counts.size >= self.watermark + self.batch_size
+
+
+class ReplayBand(Limiter):
+    """Samples are drawn again: put and get keep the draws per sample within the band `replay`.
+
+    Put and get never both wait:
+    - Both for the band: drawn < least * net and drawn > most * net exclude each other.
+    - Put for a place, get for the band: a get leaves a batch of samples seen. From then on the
+      unseen ones and `net` grow and shrink together. So once every place is unseen again, `net` has
+      grown by a batch or more, and as most >= 1 the band permits the next get. The first get is
+      permitted then, too: the capacity is above the watermark.
+    - Put for the band, get for enough samples, after a discard: there the band does not bind put.
+    """
+
+    def net(self, counts: Counts) -> int:
+        """Samples received since the watermark was first passed; below 0 before that.
+
+        Nothing is drawn before, so that the band makes get wait for the watermark, too. Samples
+        discarded undrawn do not count. A watermark below a batch counts as a batch less one sample:
+        else it would be passed, and the band stop put, with too few for a batch.
+        """
+        passing = max(self.watermark + 1, self.batch_size)
+        return counts.received - counts.discarded - passing
+
+    def room(self, counts: Counts) -> int:
+        unseen = counts.size - counts.seen
+        # One more, since a sample may be put as long as the ratio before it is not too low.
+        in_band = int(counts.drawn // self.replay[0]) - self.net(counts) + 1
+        return min(self.capacity - unseen, max(in_band, self.batch_size - counts.size))
+
+    def ready(self, counts: Counts) -> bool:
+        return counts.size >= self.batch_size and counts.drawn <= self.replay[1] * self.net(counts)

@@ -1,0 +1,35 @@
+"""Keeps what was drawn, to draw it again until newer samples need the place."""
+
+import numpy as np
+
+from framework.stream.buffers.buffer import Buffer
+from framework.stream.buffers.limiter import ReplayBand
+from framework.stream.buffers.order import Indices
+
+
+class Reservoir(Buffer):
+    """Draws any samples, within a band of draws per sample; overwrites seen samples only.
+
+    After Meyer et al. (arXiv 2306.16133), with the band in place of a fixed number of draws.
+    """
+
+    limiter = ReplayBand
+
+    def place(self, n: int) -> Indices:
+        counts = self.counts
+        free = min(n, self.capacity - counts.size)
+        overwritten = self.choose(n - free, counts.seen)
+        counts.seen -= len(overwritten)
+        return np.concatenate([self.order.swap(overwritten, counts.seen), super().place(free)])
+
+    def pick(self, n: int) -> Indices:
+        counts = self.counts
+        positions = self.choose(n, counts.size)
+        if self.over:  # nothing is put any more, so `seen` is not needed any more
+            counts.size -= n
+            return self.order.remove(positions)
+        places = self.order.at(positions)
+        unseen = positions[positions >= counts.seen]
+        self.order.swap(unseen, counts.seen)
+        counts.seen += len(unseen)
+        return places

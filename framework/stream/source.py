@@ -1,0 +1,94 @@
+"""What a rank trains on: a stream through a buffer, or a store."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from framework.stream.buffers.buffer import Buffer
+from framework.stream.ledger import Ledger
+from framework.stream.samples import Batch, Samples
+
+
+class Source(Protocol):
+    """Batches to train on, and what is known of where they come from."""
+
+    @property
+    def sink(self) -> Buffer | None:
+        """The buffer that reception fills; None where nothing is received for training."""
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """What to record of the store that is trained on; None of a stream."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held while a batch is drawn."""
+
+    @property
+    def received(self) -> int:
+        """How many samples have come into memory so far."""
+
+    def __len__(self) -> int:
+        """How many samples are in memory."""
+
+    def get(self) -> Batch | None:
+        """The next batch; None at the end, and once closed."""
+
+    def close(self) -> None:
+        """Wake whoever waits in `get`."""
+
+    def statistics(self) -> Iterator[Samples]:
+        """Samples to normalise by, before the first batch; none where reception counts them."""
+
+    def progress(self, drawn: float, unique_trained: float) -> float:
+        """The share done of all that there is to train on, from counts over all ranks."""
+
+    def counts(self) -> tuple[int, int]:
+        """How many different samples there are to train on by now, and how many are untrained."""
+
+    def state(self) -> dict[str, Any]:
+        """What decides the next batches, for `load_state`."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
+
+class StreamSource:
+    """A stream through a buffer, each of whose samples is entered in a ledger."""
+
+    identity = None
+
+    def __init__(self, buffer: Buffer, ledger: Ledger, expected: int) -> None:
+        """`expected`: how many different samples the stream will bring, over all ranks."""
+        self.sink = buffer
+        self.lock = buffer.lock
+        self._ledger = ledger
+        self._expected = expected
+
+    @property
+    def received(self) -> int:
+        return self.sink.received
+
+    def __len__(self) -> int:
+        return len(self.sink)
+
+    def get(self) -> Batch | None:
+        return self.sink.get()
+
+    def close(self) -> None:
+        self.sink.close()
+
+    def statistics(self) -> Iterator[Samples]:
+        return iter(())
+
+    def progress(self, drawn: float, unique_trained: float) -> float:
+        return unique_trained / self._expected
+
+    def counts(self) -> tuple[int, int]:
+        return self._ledger.count()
+
+    def state(self) -> dict[str, Any]:
+        return self.sink.state()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.sink.load_state(state)

@@ -1,0 +1,16 @@
+"""The ids of simulations: training simulations count from 0, held-out ones from -1 downwards."""
+
+
+def is_held_out(id: int) -> bool:
+    """Whether a simulation is held out from training, to score surrogates with."""
+    return id < 0
+
+
+def held_out_id(number: int) -> int:
+    """The id of a held-out simulation from its number, counted from 0."""
+    return -1 - number
+
+
+def held_out_number(id: int) -> int:
+    """The number of a held-out simulation, counted from 0, from its id."""
+    return -1 - id
