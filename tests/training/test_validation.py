@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framework.simulation.block import Block, checksum
+from framework.simulation.block import Block
+from framework.simulation.solver_actor import checksum
 from framework.training.scores import (
     Trajectories,
     measure,
