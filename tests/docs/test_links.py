@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Folders of a run, not of the repository.
+WRITTEN_BY_A_RUN = ("model/", "pictures/")
 # The site's builder checks the pages under docs/.
 PAGES = [
     "README.md",
@@ -33,3 +35,12 @@ def test_links_lead_somewhere(page: str) -> None:
         if heading:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
             assert heading in map(anchor, headings), link
+
+
+def test_the_architecture_names_files_that_there_are() -> None:
+    page = (ROOT / "docs/explanation/architecture.md").read_text()
+    named = re.findall(r"`([\w/]+\.py|[\w/]+/)`", page)
+    places = [ROOT, ROOT / "framework", ROOT / "framework/inverse", ROOT / "solvers"]
+    for name in named:
+        if name not in WRITTEN_BY_A_RUN:
+            assert any((place / name).exists() for place in places), name
