@@ -112,6 +112,7 @@ def _table(model: type[BaseModel]) -> str:
         value = field.get_default(call_default_factory=True)
         default = "required" if field.is_required() else _plain(value)
         text = said.get(name, "")
+        text = text[:1].upper() + text[1:]
         rows.append(f"| `{name}` | {_cell(shape)} | {_cell(default)} | {_cell(text)} |")
     described = any(said.get(name) for name in model.model_fields)
     if not described:

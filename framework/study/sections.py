@@ -49,8 +49,9 @@ class BreedConfig(Section):
 class DesignConfig(Section):
     """The `design` section of a study."""
 
+    # How parameters are chosen; `breed` chooses them near simulations with a high loss.
     sampler: Literal["monte_carlo", "halton", "sobol", "latin_hypercube", "breed"] = "sobol"
-    simulations: PositiveInt
+    simulations: PositiveInt  # to train on, or to fill a store with
     # Bounds that replace the solver's own: name -> [low, high].
     bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
     # Settings of the sampler `breed`; none of the others.
@@ -76,8 +77,8 @@ class DesignConfig(Section):
 class EnsembleConfig(Section):
     """The `ensemble` section of a study."""
 
-    actors: PositiveInt = 1
-    # Ray counts in ten-thousandths.
+    actors: PositiveInt = 1  # solver processes
+    # For each solver process; Ray counts in ten-thousandths.
     cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
     # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
     # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
@@ -190,7 +191,7 @@ class TrainingConfig(Section):
     warmup_steps: NonNegativeInt = 0
     # `cosine` falls to 0 as the run proceeds towards its stop.
     schedule: Literal["constant", "cosine"] = "constant"
-    precision: Literal["float32", "float64", "bfloat16"] = "float32"
+    precision: Literal["float32", "float64", "bfloat16"] = "float32"  # of the network
     stop: Stop = Stop()
     # A store to train from, instead of the stream; then `epochs` times on each of its samples.
     source: str | None = None
@@ -220,7 +221,7 @@ class ValidationConfig(Section):
     simulations: int = Field(default=20, ge=2)
     # Optimiser steps between two validations; there is always one at the end.
     every_steps: PositiveInt = 500
-    cpus: PositiveFloat = 1.0
+    cpus: PositiveFloat = 1.0  # for scoring, which is a task of Ray's
 
 
 Keep = Literal["all", "last", "none"] | Annotated[int, Field(strict=True, ge=1)]
@@ -263,11 +264,11 @@ class TrackingConfig(Section):
 
     # Of MLflow; without one MLFLOW_TRACKING_URI, else sqlite:///mlflow.db. `none`: no tracking.
     uri: str | None = None
-    experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"
+    experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"  # in MLflow
 
 
 class CheckpointConfig(Section):
     """The `checkpoint` section of a study."""
 
-    every_seconds: PositiveFloat = 60.0
+    every_seconds: PositiveFloat = 60.0  # between two checkpoints
     keep: PositiveInt = 2  # how many of the last ones

@@ -32,18 +32,20 @@ from framework.study.sections import (
 class Study(Section):
     """A whole study. Raises pydantic's ValidationError, or StudyError when read from a file."""
 
+    # Names the run's folder, runs/NAME, and the store, stores/NAME.zarr.
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    # Every random stream is derived from it: parameters, initial weights, what a buffer draws.
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    solver: Component
-    design: DesignConfig
-    ensemble: EnsembleConfig = EnsembleConfig()
-    buffer: BufferConfig
-    surrogate: Component
-    training: TrainingConfig = TrainingConfig()
-    validation: ValidationConfig = ValidationConfig()
-    store: StoreConfig = StoreConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    solver: Component  # what is simulated
+    design: DesignConfig  # which simulations
+    ensemble: EnsembleConfig = EnsembleConfig()  # on which processes
+    buffer: BufferConfig  # what holds the samples
+    surrogate: Component  # what learns from them
+    training: TrainingConfig = TrainingConfig()  # and how
+    validation: ValidationConfig = ValidationConfig()  # how it is judged
+    store: StoreConfig = StoreConfig()  # what is kept of the simulations
+    tracking: TrackingConfig = TrackingConfig()  # where the run is tracked
+    checkpoint: CheckpointConfig = CheckpointConfig()  # what an interrupted run goes on from
     # Two runs, or one that was interrupted, train alike to the bit: with one solver actor.
     deterministic: bool = False
 
