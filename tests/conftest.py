@@ -6,11 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from ray.cluster_utils import Cluster
 
 # A local Ray leaves RAY_AUTH_MODE=token in the environment of the process that started it. Commands
 # that are started from there would ask a token of the cluster below, which has none.
 os.environ["RAY_AUTH_MODE"] = "disabled"
+
+# Properties are tried on the same examples everywhere, and may take as long as they take: a busy
+# machine fails no test.
+settings.register_profile(
+    "millstream", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("millstream")
 
 
 @pytest.fixture(scope="session")

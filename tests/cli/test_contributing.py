@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from commands import millstream, the_object
+from places import ROOT
 
 pytestmark = pytest.mark.usefixtures("on_cluster")
 
-GUIDE = Path(__file__).parents[2] / "CONTRIBUTING.md"
+GUIDE = ROOT / "CONTRIBUTING.md"
 
 
 def examples() -> dict[str, str]:

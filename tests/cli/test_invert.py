@@ -17,6 +17,8 @@ import psutil
 import pytest
 from commands import MILLSTREAM, in_process, the_object
 from numpy.typing import NDArray
+from places import CONFIGS
+from waiting import LIMIT, until
 
 from framework.inverse.index.index import Index
 from framework.inverse.observed.observation import read_labels
@@ -25,7 +27,6 @@ from framework.store.reader import StoreReader
 from solvers.base import Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 SIMULATIONS, STEPS = 48, 5
 SMALL = (
     "solver.grid_size=32",
@@ -390,10 +391,10 @@ def test_a_search_that_is_stopped_tells_what_was_found(
         env={**os.environ, "RAY_ADDRESS": cluster},
     )  # fmt: skip
     # It refines once it has a task in the cluster, and that takes longer than to be stopped.
-    while not running_evaluations():
-        assert process.poll() is None, process.communicate()
+    until(lambda: process.poll() is not None or running_evaluations() != [])
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     found = the_object(output)
     assert found["error"] == "interrupted"

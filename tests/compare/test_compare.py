@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
+from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
+from places import QUICKSTART
 from scipy.stats import ttest_rel
 from torch import Tensor
+from waiting import LIMIT
 
 from framework.compare.arms import Equal, Plan
 from framework.compare.intervals import half_interval, improvement
@@ -75,7 +77,7 @@ def test_fewer_than_three_pairs_have_no_interval() -> None:
     assert improvement([1.0, float("inf")], [2.0, 1.0])["mean"] == pytest.approx(0.5)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(
     simulations=st.integers(16, 200),
     batch=st.integers(1, 30),
@@ -338,7 +340,7 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
             if "firo, seed 0: relative L2" in line:
                 process.send_signal(signal.SIGINT)
                 break
-        output, said = process.communicate(timeout=180)
+        output, said = process.communicate(timeout=LIMIT)
     assert process.returncode == 130, said
     first = the_object(output)
     assert first["status"] == "interrupted"
@@ -351,7 +353,7 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=LIMIT,
     )
     assert resumed.returncode == 0, resumed.stderr
     result = the_object(resumed.stdout)

@@ -1,11 +1,10 @@
 """Links between the pages of the repository lead to a file and, where they name one, a heading."""
 
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Folders of a run, not of the repository.
 WRITTEN_BY_A_RUN = ("model/", "pictures/")
 # The site's builder checks the pages under docs/.

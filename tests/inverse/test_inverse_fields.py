@@ -154,7 +154,7 @@ def observations(draw: st.DrawFn, solver: Solver) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("which", range(len(GRIDS)))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_answer_is_that_of_brute_force(
     stores: list[tuple[Solver, StoreReader]],

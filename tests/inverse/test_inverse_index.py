@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from places import ROOT
+from waiting import LIMIT
 
 from framework.errors import RunError, StudyError
 from framework.inverse.index import indexing
@@ -32,7 +34,7 @@ from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]
-GRID, STEPS, BOUND = (17, 9), 4, 60.0
+GRID, STEPS = (17, 9), 4
 
 
 class Spots(Solver):
@@ -446,7 +448,7 @@ def _write_until(moment: int, folder: Path, first: int, last: int) -> None:
 def _run(moment: int, *arguments: Any) -> int | None:
     process: BaseProcess = _FORKS.Process(target=_write_until, args=(moment, *arguments))
     process.start()
-    process.join(BOUND)
+    process.join(LIMIT)
     return process.exitcode
 
 
@@ -480,7 +482,7 @@ def test_killed_at_any_moment_the_last_index_stays(tmp_path: Path, there: int, w
 
 
 def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
-    source = Path(__file__).parents[2] / "framework" / "inverse" / "search" / "kernels.py"
+    source = ROOT / "framework" / "inverse" / "search" / "kernels.py"
     (tmp_path / "kernels.py").write_text(source.read_text())
     (tmp_path / "__pycache__").write_text("a file, and no directory can be made here")
     code = (
@@ -490,5 +492,5 @@ def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "__pycache__")}
     environment.pop("XDG_CACHE_HOME", None)
     command = [sys.executable, "-c", code]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BOUND)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT)
     assert run.stdout == "[2, 1]\n", run.stderr

@@ -146,7 +146,7 @@ def test_types_and_compression_make_no_difference(tmp_path: Path, dtype: Any, na
 turns = st.integers(0, 10**6).map(lambda number: Rotation.random(rng=number).as_matrix())
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(
     turn=turns,
     voxel=st.tuples(st.floats(1, 2), st.floats(1, 2), st.floats(1, 4)),
@@ -166,7 +166,7 @@ def test_a_ball_in_any_image_keeps_its_volume_and_place(
     np.testing.assert_allclose(*middles, atol=0.1 * SPACING)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25)
 @given(turn=turns, corner=st.tuples(*[st.floats(4, 6)] * 3))
 def test_a_voxel_is_inside_if_half_of_it_is(turn: Image, corner: tuple[float, ...]) -> None:
     """The mask is one large voxel of an image, a turned box."""

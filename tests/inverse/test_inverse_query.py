@@ -108,7 +108,7 @@ grids = st.one_of(
 choices = st.lists(st.sampled_from(list(THRESHOLDS)), min_size=1, max_size=3, unique=True)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(grids, choices, st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_the_answer_is_that_of_comparing_every_voxel(
     folder: Path, grid: tuple[int, ...], names: list[str], n: int, different: int, seed: int

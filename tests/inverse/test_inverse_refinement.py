@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
@@ -239,7 +239,6 @@ def test_only_the_time_of_the_observation_counts() -> None:
 SPACE = ParameterSpace(Parameter("a", -3, 5), Parameter("b", 1e-4, 10, prior="log_uniform"))
 
 
-@settings(deadline=None, derandomize=True)
 @given(unit=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_scaled_parameters_map_back(unit: tuple[float, float]) -> None:
     values = _from_unit(SPACE, np.array(unit))

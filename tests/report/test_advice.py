@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from commands import QUICKSTART
+from places import QUICKSTART
 from summaries import UNEVENTFUL
 
 from framework.report.advice import pace

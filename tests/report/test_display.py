@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import pytest
+from waiting import LIMIT
 
 from framework.report.display import time_left
 from framework.report.frame import View, frame, line
@@ -146,7 +147,7 @@ def test_a_course_falls_as_its_figure_does() -> None:
 
 def test_elsewhere_there_are_lines() -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT], input="end\n", capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", SCRIPT], input="end\n", capture_output=True, text=True, timeout=LIMIT
     )
     assert ran.stdout == "ended\n"
     assert ran.stderr.splitlines() == [TITLE, line({**COUNTS, **SCORE})]
@@ -167,7 +168,7 @@ class Terminal:
 
     def wait_for(self, text: str) -> None:
         """Read until the screen shows the text; from an earlier state it does not count."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LIMIT
         while not any(text in row for row in self.rows()):
             assert time.monotonic() < deadline, self.rows()
             self.read(1.0)
@@ -186,10 +187,10 @@ class Terminal:
 
     def end(self) -> str:
         """Wait for the script's end; what it wrote to standard output."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + LIMIT
         while self.read(1.0):
             assert time.monotonic() < deadline
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=LIMIT)
         return output
 
     def rows(self) -> list[str]:
@@ -326,6 +327,6 @@ def test_the_run_goes_on_without_the_terminal() -> None:
         shown.say("proceed")
         shown.say("late")
         shown.say("end")
-        output, _ = shown.process.communicate(timeout=30)
+        output, _ = shown.process.communicate(timeout=LIMIT)
         assert output == "ended\n"
         assert shown.process.returncode == 0

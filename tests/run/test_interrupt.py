@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+from waiting import LIMIT
 
 from framework.run.interrupt import Interrupts
 
@@ -35,7 +36,7 @@ def test_a_signal_while_standard_error_is_written_to_stops_as_any_other(
     )
     with Interrupts(stopped.set) as interrupts:
         print("a line", file=sys.stderr, flush=True)
-        assert stopped.wait(10)
+        assert stopped.wait(LIMIT)
     sys.stderr.flush()
     assert interrupts.received
     assert file.written.startswith(b"a line\n")

@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import (
-    MILLSTREAM,
-    QUICKSTART,
-    SMALL,
-    in_process,
-    millstream,
-    solver_processes,
-    the_object,
-)
-from noted_solver import until
+from commands import MILLSTREAM, SMALL, in_process, millstream, solver_processes, the_object
+from places import QUICKSTART
+from waiting import LIMIT, until
 
 from solvers.heat import Heat
 
@@ -73,7 +66,7 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_
     process = start(tmp_path, *DETERMINISTIC)
     until_checkpoints(process, tmp_path / "runs/small", 2)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     errors = (tmp_path / "errors").read_text()
     assert "go on with millstream resume runs/small" in errors
@@ -87,7 +80,7 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_
     assert resumed["seconds"] > interrupted["seconds"]
     assert resumed["checkpoint"]["count"] > interrupted["checkpoint"]["count"]
     assert resumed["training"]["steps"] > interrupted["training"]["steps"]
-    uninterrupted.communicate(timeout=180)
+    uninterrupted.communicate(timeout=LIMIT)
     assert uninterrupted.returncode == 0
     expected, found = (weights(tmp_path / "runs" / name) for name in ("uninterrupted", "small"))
     assert expected.keys() == found.keys()

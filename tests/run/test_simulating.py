@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
-from noted_solver import until
+from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
+from places import QUICKSTART
+from waiting import LIMIT, until
 
 from solvers.heat import Heat
 
@@ -32,7 +33,7 @@ def simulated(
     )
     until(lambda: any((directory / "stores/small.zarr").glob("temperature/c.*")))
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
     assert "interrupted: the same command goes on" in errors
     interrupted = the_object(output)["simulations"]

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from commands import MILLSTREAM, QUICKSTART, SMALL, in_process, millstream, the_object
+from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
 from hypothesis import given
 from hypothesis import strategies as st
-from noted_solver import until
 from numpy.typing import NDArray
+from places import QUICKSTART
 from scipy.stats import binom, chisquare, norm
 from trainers import filled, make_samples, statistics_of
 from trainers import make as surrogate_of_seed_0
+from waiting import until
 
 from framework.errors import StudyError
 from framework.simulation.breeding import BredDesign, RecentLosses, mutate, mutation_density

@@ -17,8 +17,9 @@ import noted_solver
 import numpy as np
 import pytest
 import ray
-from noted_solver import BOUND, STEPS, Log, Mishap, NotedRamp, expected_fields, simulation, until
+from noted_solver import STEPS, Log, Mishap, NotedRamp, expected_fields, simulation
 from numpy.typing import NDArray
+from waiting import LIMIT, until
 
 from framework.errors import RunError
 from framework.simulation.block import Block
@@ -76,7 +77,7 @@ def make(log: Log) -> Iterator[Make]:
             stored_steps,
             steps_per_block=1,
         )
-        made.append((ensemble, threading.Timer(BOUND, ensemble.stop)))
+        made.append((ensemble, threading.Timer(LIMIT, ensemble.stop)))
         made[-1][1].start()
         return ensemble
 
@@ -429,7 +430,7 @@ def test_stop_ends_the_blocks(make: Make, log: Log) -> None:
     thread.start()
     until(lambda: log.attempts(4) == 1)
     ensemble.stop()
-    thread.join(5)
+    thread.join(LIMIT)
     assert not thread.is_alive()
     assert ensemble.completed == set()
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import ROOT, STEPS, STUBBORN, WELL, descriptors, expected, noted, program, runs, until
+from places import ROOT, SUPPORT
+from programs import STEPS, STUBBORN, WELL, descriptors, expected, noted, program, runs
+from waiting import until
 
 from solvers import external_program
 from solvers.base import Grid
@@ -445,9 +447,7 @@ def test_all_processes_end_when_the_solvers_process_is_killed(
 ) -> None:
     """Ray kills the children of a process that it kills, but not their children."""
     arguments = [sys.executable, "-c", DRIVER, str(tmp_path), str(temporary)]
-    with subprocess.Popen(
-        arguments, cwd=ROOT / "tests" / "support", stdout=subprocess.PIPE
-    ) as driver:
+    with subprocess.Popen(arguments, cwd=SUPPORT, stdout=subprocess.PIPE) as driver:
         assert driver.stdout is not None
         assert driver.stdout.readline() == b"drawn\n"
         until(lambda: len(noted(tmp_path / "pids")) == 2)

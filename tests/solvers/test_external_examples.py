@@ -12,7 +12,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 from numpy.typing import NDArray
-from programs import ROOT
+from places import ROOT
 
 from solvers.base import Grid
 from solvers.external import External

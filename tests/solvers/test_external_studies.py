@@ -11,7 +11,8 @@ import pytest
 import xarray
 import yaml
 from commands import millstream, the_object
-from programs import ROOT, STEPS, WELL, expected, program
+from places import ROOT
+from programs import STEPS, WELL, expected, program
 
 from framework.simulation.solver_actor import SolverActor
 from framework.study.case import Case

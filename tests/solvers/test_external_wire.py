@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.typing import NDArray
 
 from solvers.external_wire import (
@@ -36,7 +36,6 @@ def feed(decoder: Decoder, data: bytes, sizes: Iterator[int]) -> Iterator[None]:
         yield
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     messages=st.lists(
         st.tuples(st.binary(max_size=60).map(lambda b: b.replace(b"\n", b" ")), st.binary()),
@@ -114,7 +113,6 @@ def numbers(frame: NDArray[np.float32], header: dict[str, Any]) -> NDArray[np.ui
     return np.frombuffer(array[block].astype(little).tobytes(), np.uint8)
 
 
-@settings(derandomize=True, deadline=None)
 @given(tilings())
 def test_pieces_that_tile_the_domain_make_the_frame_in_any_order(
     tiling: tuple[tuple[int, ...], list[dict[str, Any]]],
@@ -176,7 +174,6 @@ def test_a_header_of_something_else_is_refused(change: dict[str, Any], message: 
     assert len(str(caught.value)) < 200
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_line_is_an_object_or_refused(line: bytes) -> None:
     with contextlib.suppress(WireError):
@@ -196,7 +193,6 @@ json_values = st.recursive(
 )
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

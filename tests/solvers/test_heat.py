@@ -147,7 +147,7 @@ def test_sides_hold_their_temperature_and_the_inside_starts_at_the_initial_one()
             assert (temperature[:, row, column] == mean).all()
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.floats(100, 500), min_size=5, max_size=5))
 @example([500, 100, 100, 100, 100])
 @example([100, 500, 100, 500, 100])

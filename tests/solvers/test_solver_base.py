@@ -8,7 +8,7 @@ from typing import Literal
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
@@ -110,7 +110,6 @@ def test_from_unit_maps_ends_to_bounds_and_the_middle_to_the_median() -> None:
     np.testing.assert_allclose(SPACE.from_unit(unit), expected, rtol=1e-14)
 
 
-@settings(derandomize=True, deadline=None)
 @given(
     bounds=st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=2, unique=True).map(sorted),
     unit=st.lists(st.floats(0, 1), min_size=2, max_size=20).map(sorted),
@@ -126,7 +125,6 @@ def test_from_unit_is_monotone_and_within_the_bounds(
     assert values[-1] <= bounds[1] * (1 + 1e-12)
 
 
-@settings(derandomize=True, deadline=None)
 @given(unit=arrays(np.float64, (3, 2), elements=st.floats(0, 1)))
 def test_to_unit_undoes_from_unit(unit: NDArray[np.float64]) -> None:
     values = SPACE.from_unit(unit)

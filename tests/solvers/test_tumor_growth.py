@@ -12,6 +12,7 @@ import pytest
 import scipy.integrate
 import torch
 from numpy.typing import NDArray
+from places import CONFIGS, REFERENCES
 
 from framework.errors import StudyError
 from framework.study.study import Study
@@ -21,7 +22,7 @@ from solvers.tumor.seed import CELLS, VARIANCE, seed
 from solvers.tumor.two_species import TwoSpecies
 
 Array = NDArray[np.float64]
-DATA = Path(__file__).parents[3] / "shared" / "data" / "fisher_kolmogorov"
+DATA = REFERENCES / "fisher_kolmogorov"
 # A tumour of usual size: sqrt_DT in mm, rho_T, seed.
 PARAMETERS = np.array([12.0, 7.0, 0.38, 0.5, 0.52])
 
@@ -280,7 +281,7 @@ def test_stored_times_may_begin_after_the_seed(kind: type[FisherKolmogorov | Two
 
 
 def test_a_first_time_that_leaves_no_time_to_store_is_refused() -> None:
-    study = Path(__file__).parents[2] / "configs" / "fisher_kolmogorov.yaml"
+    study = CONFIGS / "fisher_kolmogorov.yaml"
     for first_time in ("-0.1", "0.9999999999999999", "1"):
         with pytest.raises(StudyError, match=r"solver\.first_time is \S+: input should be"):
             Study.load(study, [f"solver.first_time={first_time}"])

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from places import REFERENCES
 from scipy import ndimage
 
 from framework.errors import StudyError
@@ -15,7 +16,7 @@ from solvers.tumor.growth import TumorGrowth
 from solvers.tumor.patients import SRI24_TO_MNI152
 from solvers.tumor.two_species import TwoSpecies
 
-GLIOMA = Path(__file__).parents[3] / "shared" / "data" / "glioma"
+GLIOMA = REFERENCES / "glioma"
 
 SOLVERS = [FisherKolmogorov(24), FisherKolmogorov(24, prior="published"), TwoSpecies(24)]
 needs_glioma = pytest.mark.skipif(not GLIOMA.exists(), reason=f"{GLIOMA} is not there")

@@ -5,7 +5,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -126,7 +126,6 @@ SPACES = [
 
 
 @pytest.mark.parametrize("space", SPACES)
-@settings(derandomize=True, deadline=None)
 @given(data=st.data())
 def test_to_unit_undoes_from_unit(space: ParameterSpace, data: st.DataObject) -> None:
     unit = data.draw(arrays(np.float64, (2, 3, len(space)), elements=st.floats(0, 1)))

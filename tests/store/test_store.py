@@ -19,6 +19,7 @@ import pytest
 import xarray
 import zarr
 from numpy.typing import NDArray
+from waiting import LIMIT
 
 import framework.store.layout
 from framework.errors import RunError, StudyError
@@ -30,7 +31,6 @@ from framework.study.sections import StoreConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 STEPS, GRID = 11, (5, 4)
-BOUND = 60.0  # seconds that nothing here may take
 KILLS, SIMULATIONS = 50, 150
 
 
@@ -142,9 +142,9 @@ def in_another_process(function: Callable[..., str], *arguments: Any) -> str:
     process = _FORKS.Process(target=_send, args=(theirs, function, *arguments), daemon=True)
     process.start()
     theirs.close()
-    assert ours.poll(BOUND)
+    assert ours.poll(LIMIT)
     answer: str = ours.recv()
-    process.join(BOUND)
+    process.join(LIMIT)
     assert process.exitcode == 0
     return answer
 
@@ -269,7 +269,7 @@ def test_a_url(tmp_path: Path) -> None:
 def test_a_solver_process_imports_little() -> None:
     there = "{'torch', 'ray', 'xarray', 'pydantic'} & set(sys.modules)"
     code = f"import framework.store.writer, sys; assert not {there}"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=BOUND)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LIMIT)
 
 
 # Killed
@@ -320,7 +320,7 @@ def _kill_after(path: Path, events: int, seconds: float) -> None:
     theirs.close()
     try:
         for _ in range(events):
-            assert ours.poll(BOUND)
+            assert ours.poll(LIMIT)
             ours.recv_bytes()
     except EOFError:  # it has come to its end
         pass
@@ -328,7 +328,7 @@ def _kill_after(path: Path, events: int, seconds: float) -> None:
     assert process.pid is not None
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
-    process.join(BOUND)
+    process.join(LIMIT)
     assert process.exitcode in (0, -signal.SIGKILL)
 
 
@@ -472,7 +472,7 @@ def test_commits_from_many_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(BOUND)
+        thread.join(LIMIT)
     store.flush()
     assert store.completed == set(ids)
     on_disk = StoreReader(str(tmp_path / "a.zarr"))

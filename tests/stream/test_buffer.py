@@ -16,7 +16,6 @@ from buffers import (
     ENDLESS,
     FIELD_SHAPE,
     PARAMETERS,
-    PATIENCE,
     SIMULATIONS,
     WINDOW,
     Call,
@@ -29,6 +28,7 @@ from buffers import (
 from hypothesis import given, settings
 from pydantic import ValidationError
 from scipy import stats
+from waiting import LIMIT
 
 from framework.stream.buffers.buffer import Buffer, Closed
 from framework.stream.samples import Batch, Samples
@@ -54,7 +54,7 @@ def drain(buffer: Buffer) -> list[int]:
 
 def settle(buffer: Buffer, *calls: Call) -> None:
     """Return once each of the calls has ended or waits in the buffer."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
         with buffer._changed:  # who is notified is no longer counted by the condition
             if len(buffer._changed._waiters) == sum(call.is_alive() for call in calls):  # type: ignore[attr-defined]
@@ -191,7 +191,7 @@ GET = st.tuples(st.just(Race.get))
 DISCARD = st.tuples(st.just(Race.discard), st.integers(0, SIMULATIONS - 1))
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(studies(), st.lists(PUT | GET | PUT | GET | PUT | GET | DISCARD, min_size=10, max_size=50))
 def test_rules_hold_in_any_order_of_calls(
     study: tuple[BufferConfig, int], steps: list[tuple[Callable[..., None], int]]
@@ -229,7 +229,7 @@ def test_after_a_discard_get_waits_for_a_whole_batch() -> None:
     settle(buffer, getting)
     assert getting.is_alive()
     buffer.put(samples([2]))
-    getting.join(PATIENCE)
+    getting.join(LIMIT)
     assert sorted(ids(getting.result)) == [1, 2]
 
 
@@ -246,7 +246,7 @@ def portions(seed: int, restarts: int = 0) -> Iterator[tuple[int, Samples]]:
                 start += n
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(studies(), st.integers(0, 2**32 - 1), st.integers(0, 3))
 def test_racing_threads_never_stall_and_every_sample_is_drawn(
     study: tuple[BufferConfig, int], seed: int, restarts: int
@@ -273,7 +273,7 @@ def test_racing_threads_never_stall_and_every_sample_is_drawn(
         assert flat == [id for _, portion in portions(seed) for id in ids(portion)]
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(studies("reservoir"), st.integers(0, 2**32 - 1))
 def test_replay_keeps_within_the_band_while_threads_race(
     study: tuple[BufferConfig, int], seed: int
@@ -388,7 +388,7 @@ def test_no_one_waits_past_the_end(kind: str, end: Callable[[Buffer], None]) -> 
         end(buffer)
         end(buffer)
         for call in calls:
-            call.join(PATIENCE)
+            call.join(LIMIT)
             assert not call.is_alive()
     assert [get.result for get in gets] == [None] * 3
     assert [type(put.error) for put in puts] == [Closed] * 3

@@ -18,6 +18,7 @@ from buffers import (
     studies,
 )
 from hypothesis import given, settings
+from waiting import LIMIT, until
 
 from framework.stream.buffers.buffer import Buffer, Closed
 from framework.study.sections import BufferConfig
@@ -70,7 +71,7 @@ def portions(lengths: Sequence[int]) -> list[list[int]]:
 LENGTHS = st.lists(st.integers(1, 10), max_size=5)
 
 
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(studies(), LENGTHS, LENGTHS)
 def test_in_turn_speeds_and_portions_decide_nothing(
     study: tuple[BufferConfig, int], one: list[int], other: list[int]
@@ -84,7 +85,7 @@ def test_in_turn_speeds_and_portions_decide_nothing(
     assert {id for batch in drawn[0] for id in batch} == set(range(TOTAL))
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(studies(), LENGTHS, st.integers(0, 25))
 def test_a_buffer_goes_on_from_its_state(
     study: tuple[BufferConfig, int], lengths: list[int], before: int
@@ -100,7 +101,7 @@ def test_a_buffer_goes_on_from_its_state(
     drawn = draw(buffer, before)()
     state = buffer.state()
     buffer.close()
-    receiving.join(20)
+    receiving.join(LIMIT)
 
     again = make(study, seed=99)
     again.load_state(state)
@@ -133,10 +134,9 @@ def test_a_state_holds_no_more_than_what_is_held(tmp_path: Any) -> None:
     thread.start()
     for _ in range(1_990):
         buffer.get()
-    while buffer.state()["pending"] is None or len(buffer) < 4:
-        pass
+    until(lambda: buffer.state()["pending"] is not None and len(buffer) == 4)
     torch.save(buffer.state(), tmp_path / "state")
     assert (tmp_path / "state").stat().st_size < 20_000
     assert len(torch.load(tmp_path / "state", weights_only=True)["held"]["simulation"]) == 4
     buffer.close()
-    thread.join(20)
+    thread.join(LIMIT)

@@ -134,7 +134,7 @@ def ways(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(ways())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_window_exactly_once_an_epoch(way: dict[str, Any]) -> None:
     samples = make(**way)
     steps = {"all": range(STEPS - way["window"] + 1), "last": [STEPS - 1], 2: [0, 2, 4]}
@@ -153,7 +153,7 @@ def test_every_window_exactly_once_an_epoch(way: dict[str, Any]) -> None:
 
 
 @given(ways(), st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_goes_on_where_it_was(way: dict[str, Any], data: st.DataObject) -> None:
     first, count = make(**way), len(drain(make(**way)))
     for _ in range(data.draw(st.integers(0, count))):
@@ -166,7 +166,7 @@ def test_goes_on_where_it_was(way: dict[str, Any], data: st.DataObject) -> None:
 
 
 @given(ways())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_memory_is_bounded(way: dict[str, Any]) -> None:
     samples = make(**way)
     assert len(samples) == 0

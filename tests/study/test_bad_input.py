@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import QUICKSTART, SMALL
+from commands import SMALL
+from places import QUICKSTART
 from typer.testing import CliRunner
 
 from framework.cli.main import app

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from places import CONFIGS
 
 from framework.compare.arms import Plan
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.surrogate import make_surrogate
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 # Those of programs need them compiled: see test_external_studies.py.
 STUDIES = sorted(path for path in CONFIGS.glob("*.yaml") if "external" not in path.name)
 TO_COMPARE = sorted(CONFIGS.glob("compare/*.yaml"))

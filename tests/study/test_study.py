@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from places import QUICKSTART
 from typing_extensions import TypedDict
 
 from framework.errors import StudyError
@@ -21,7 +22,6 @@ from framework.training.surrogate import make_surrogate
 from solvers.base import Solver
 from solvers.heat import Heat
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 VALUES: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text())
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 from numpy.typing import NDArray
+from waiting import LIMIT
 
 from framework.stream.buffers.buffer import Buffer, Closed
 from framework.stream.samples import Batch, Samples, SampleShape
@@ -19,8 +20,6 @@ from framework.study.sections import BufferConfig
 WINDOW, PARAMETERS, FIELD_SHAPE = 2, 3, (1, 2, 2)
 
 SIMULATIONS = 3  # ids are dealt out to them in turn
-
-PATIENCE = 20.0  # seconds, after which a thread is taken to wait for ever
 
 ENDLESS = 1e9  # a band without an upper end
 
@@ -109,7 +108,7 @@ def run_together(buffer: Buffer, *functions: Callable[[], Any]) -> list[Any]:
     """The results of functions that run in threads; none may fail or go on for ever."""
     calls = [Call(function) for function in functions]
     for call in calls:
-        call.join(PATIENCE)
+        call.join(LIMIT)
     stalled = any(call.is_alive() for call in calls)
     buffer.close()
     assert not stalled

@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 from typer.testing import CliRunner
+from waiting import LIMIT
 
 from framework.cli.main import app
 
 MILLSTREAM = str(Path(sys.executable).with_name("millstream"))
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 # The quickstart with few, small fields and a small network.
 SMALL = [
@@ -35,7 +35,7 @@ SMALL = [
 def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `directory`."""
     return subprocess.run(
-        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=480
+        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=LIMIT
     )
 
 

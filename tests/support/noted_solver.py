@@ -1,7 +1,6 @@
 """A solver for tests: it notes in a file what it computes and where, and has mishaps on demand."""
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from framework.study.design import Simulation
 from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
 
 STEPS = 10
-BOUND = 120.0  # seconds that nothing in these tests may take
 
 
 class Log:
@@ -48,13 +46,6 @@ class Log:
 
 # Called after (start, step) was noted; returns what to add to the field, or does worse.
 Mishap = Callable[[Log, int, int], float]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def simulation(start: int) -> Simulation:

@@ -2,20 +2,18 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from places import ROOT
+from waiting import LIMIT
 
 from solvers.base import Grid
 from solvers.external import External
 from solvers.external_settings import Bounds
 
-ROOT = Path(__file__).parents[2]
 STEPS = 4
-BOUND = 60.0  # seconds that nothing in these tests may take
 
 # What every program in Python begins with: `frame(step)` is 2 x 3 numbers of one field.
 PREAMBLE = """
@@ -67,7 +65,7 @@ def program(directory: Path, body: str, **settings: Any) -> External:
         "stored_steps": STEPS,
         "final_time": 0.3,
         "env": {"PYTHONPATH": str(ROOT / "clients" / "python")},
-        "time_limit": BOUND,
+        "time_limit": LIMIT,
     }
     return External(**values | settings)
 
@@ -76,13 +74,6 @@ def expected(a: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     """What WELL sends [T, C, *grid]."""
     steps = 100 * np.arange(STEPS)[:, None, None, None]
     return (steps + a + np.arange(6).reshape(1, 1, 2, 3)).astype(np.float32)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def runs(pid: int) -> bool:

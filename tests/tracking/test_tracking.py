@@ -19,7 +19,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from models import outputs, trained
-from noted_solver import until
+from waiting import until
 
 from framework.errors import StudyError, TrackingError
 from framework.run.prediction import load_surrogate

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.multiprocessing import spawn
 from trainers import GRID, KINDS, filled, make, make_problem, make_samples, statistics_of
+from waiting import LIMIT
 
 from framework.simulation.block import Block
 from framework.stream.buffers.buffer import Buffer, Closed
@@ -67,7 +68,7 @@ def in_time(function: Callable[[], Any]) -> None:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(90)
+    thread.join(LIMIT)
     assert not thread.is_alive()
     assert not errors, errors
 

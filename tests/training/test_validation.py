@@ -17,6 +17,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from waiting import LIMIT, until
 
 from framework.simulation.block import Block
 from framework.simulation.solver_actor import checksum
@@ -333,7 +334,7 @@ def behind_gate(directory: Path) -> Callable[[], Surrogate]:
         attempts = len(list(directory.glob("*.pid")))
         Path(directory, "new").write_text(str(os.getpid()))
         Path(directory, "new").rename(directory / f"{attempts}.pid")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT
         while not attempts and not Path(directory, "open").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -365,11 +366,8 @@ def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
         validation.add(make_block(index, 0, STEPS))
     surrogate = Mlp(PROBLEM)
     validation.submit(surrogate, 5)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "0.pid").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until((tmp_path / "0.pid").exists)
     os.kill(int((tmp_path / "0.pid").read_text()), signal.SIGKILL)
-    validation.poll(timeout=60)
+    validation.poll(timeout=LIMIT)
     assert validation.latest == summarise(score(surrogate, DATA), DATA, 5)
     assert (tmp_path / "1.pid").exists()

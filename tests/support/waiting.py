@@ -1,0 +1,18 @@
+"""Waiting for what another thread or process does.
+
+How long something takes depends on the machine, and says nothing: a test waits for a condition,
+with a limit that is reached only where the condition will never hold.
+"""
+
+import time
+from collections.abc import Callable
+
+LIMIT = 600.0  # seconds that nothing in the tests takes, however busy the machine
+
+
+def until(condition: Callable[[], bool], limit: float = LIMIT, pause: float = 0.01) -> None:
+    """Return as soon as the condition holds; fail after `limit` seconds."""
+    end = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < end, f"still waiting after {limit:g} s"
+        time.sleep(pause)
