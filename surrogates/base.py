@@ -16,7 +16,7 @@ from surrogates.cost import Cost, counted, counted_flops
 from surrogates.problem import Mode, Problem
 
 # What a surrogate of one's own imports.
-__all__ = ["Cost", "Mode", "Problem", "Surrogate"]
+__all__ = ["Mode", "Problem", "Surrogate"]
 
 
 class Surrogate(nn.Module, ABC):

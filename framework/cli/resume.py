@@ -1,7 +1,7 @@
 """The command `resume`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,11 +10,9 @@ from framework.cli.compare import compare_to_end
 from framework.cli.ending import AsJson, Outcome, ending
 from framework.cli.train import train_to_end
 from framework.errors import tell
+from framework.report.summary import Summary
 from framework.run.folder import RunFolder
 from framework.study.study import Study
-
-if TYPE_CHECKING:
-    from framework.report.summary import Summary
 
 
 def resume_command(
@@ -45,7 +43,7 @@ def _resume_comparison(folder: RunFolder, outcome: Outcome) -> None:
     compare_to_end(Comparing.resumed(folder), outcome)
 
 
-def _tell_again(summary: "Summary", study: Study, folder: RunFolder, outcome: Outcome) -> None:
+def _tell_again(summary: Summary, study: Study, folder: RunFolder, outcome: Outcome) -> None:
     """Tell what came of a run that is done, and send to MLflow what could not be sent before."""
     outcome.result = summary.to_json
     tell(f"{folder.path} is done already: there is nothing to resume")

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from framework.training.scores import Scores
-from surrogates.base import Cost
+from framework.training.results import Scores
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,15 @@ class TrainingFigures:
     seconds: float
     seconds_to_end: float
     device: str
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What an optimiser step costs, see `surrogates.cost.Cost`."""
+
+    parameters: int
+    flops: int
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Summary:
     quarantined: tuple[FailedSimulation, ...]
     samples: SampleCounts
     training: TrainingFigures
-    surrogate: Cost | None  # the cost of an optimiser step
+    surrogate: StepCost | None
     wait: Waits
     validation: Scores | None
     checkpoint: CheckpointFigures

@@ -2,13 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from framework.errors import RunError, StudyError
 from framework.files import write_text
-
-if TYPE_CHECKING:
-    from framework.report.summary import Summary
+from framework.report.summary import Summary
 
 
 class RunFolder:
@@ -53,16 +50,14 @@ class RunFolder:
             raise StudyError(f"{path} is not the directory of a run: it has no study.yaml")
         return folder
 
-    def finished(self) -> "Summary | None":
+    def finished(self) -> Summary | None:
         """The summary of the run, if it was done."""
-        from framework.report.summary import Summary  # imports torch, which paths do not need
-
         try:
             summary = Summary.from_json(json.loads(self.summary.read_text()))
         except (OSError, ValueError):  # interrupted before it could be written
             return None
         return summary if summary.status == "done" else None
 
-    def write_summary(self, summary: "Summary") -> None:
+    def write_summary(self, summary: Summary) -> None:
         """Write summary.json. Raises WriteError."""
         write_text(self.summary, json.dumps(summary.to_json(), indent=2) + "\n")

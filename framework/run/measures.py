@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from framework.report.summary import Waits
+from framework.report.summary import StepCost, Waits
 from framework.run.parts import Parts
 from framework.study.ids import is_held_out
-from surrogates.base import Cost
 
 
 class Measures:
@@ -21,7 +20,7 @@ class Measures:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.steps_while_simulating = 0
-        self.cost: Cost | None = None  # of an optimiser step
+        self.cost: StepCost | None = None  # of an optimiser step
         self._started = time.monotonic()
         self._ended: float | None = None
         self._trained: float | None = None
@@ -50,7 +49,8 @@ class Measures:
         """Count what an optimiser step costs; takes about as long as one."""
         trainer = self.parts.rank.trainer
         with suppress(torch.OutOfMemoryError):  # of a GPU that training itself has just fitted
-            self.cost = trainer.surrogate.cost(self.parts.study.training.batch_size)
+            cost = trainer.surrogate.cost(self.parts.study.training.batch_size)
+            self.cost = StepCost(cost.parameters, cost.flops, cost.memory_bytes)
 
     @property
     def seconds(self) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framework.training.results import Distribution, Scores, TimeScores
 from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory of scoring.
@@ -31,41 +32,6 @@ class Trajectories:
     parameters: NDArray[np.float32]  # [V, p]
     times: NDArray[np.float32]  # [V, T]
     fields: NDArray[np.float32]  # [V, T, C, *grid]
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """Mean, percentiles and maximum over trajectories; all NaN where nothing is finite."""
-
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
-
-
-@dataclass(frozen=True)
-class TimeScores:
-    """The scores at one stored time; `t` is its mean over the trajectories."""
-
-    t: float
-    relative_l2: Distribution
-    nrmse: float
-    max: float
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a surrogate after `step` optimiser steps."""
-
-    step: int
-    simulations: int
-    median_simulation: int  # the id of the one whose relative L2 error is the median
-    relative_l2: Distribution
-    nrmse: float
-    max: float
-    trivial: dict[str, float]  # see `trivial_errors`
-    per_time: tuple[TimeScores, ...]  # [T]
 
 
 # The errors of one predictor: name of the measure -> [V, T].

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from framework.files import replacing, writing
 from framework.simulation.block import Block
 from framework.study.ids import held_out_id, held_out_number
-from framework.training.scores import Scores, Trajectories, score, summarise
+from framework.training.results import Scores
+from framework.training.scores import Trajectories, score, summarise
 from surrogates.base import Surrogate
 
 

@@ -15,7 +15,7 @@ from framework.report.summary import (
     Summary,
     TrackedRun,
 )
-from framework.training.scores import Distribution, TimeScores
+from framework.training.results import Distribution, TimeScores
 
 # As a run wrote it before summaries were typed, its numbers made round.
 WRITTEN: dict[str, Any] = {

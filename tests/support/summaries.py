@@ -4,12 +4,12 @@ from framework.report.summary import (
     CheckpointFigures,
     SampleCounts,
     SimulationCounts,
+    StepCost,
     Summary,
     TrainingFigures,
     Waits,
 )
-from framework.training.scores import Distribution, Scores
-from surrogates.base import Cost
+from framework.training.results import Distribution, Scores
 
 # Of a run in which nobody waited and nothing is amiss.
 UNEVENTFUL = Summary(
@@ -37,7 +37,7 @@ UNEVENTFUL = Summary(
         seconds_to_end=98.0,
         device="cpu",
     ),
-    surrogate=Cost(parameters=330752, flops=39_600_000, memory_bytes=5_400_000),
+    surrogate=StepCost(parameters=330752, flops=39_600_000, memory_bytes=5_400_000),
     wait=Waits(solvers=0.0, training=0.0, transport=0.5),
     validation=Scores(
         step=2000,
