@@ -3,7 +3,7 @@
 All panels are drawn in one pair of axes, each in a square of side 1 of its own: dozens of pairs
 would take many seconds. A panel's coordinates are those of the prior, from 0 to 1, so that what
 covers the space evenly looks even. Where the prior of a parameter depends on other parameters, no
-value of it has a place of its own, and what is told along its axis is the quantile.
+value of it has a place of its own; its axis then shows quantiles.
 
 Shapes: p parameters, n simulations.
 """
@@ -21,13 +21,15 @@ from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from framework.pictures.style import BLUE, GREY, VERMILLION
+from framework.study.streams import Stream, generator
 from solvers.base import Parameter, ParameterSpace
 
-_SHOWN = 8  # parameters
-_STEP = 1.08  # from one panel to the next
+_SHOWN_PARAMETERS = 8
+_PITCH = 1.08  # from one panel to the next
 _DOTS = 3000  # points; more of them are drawn as densities
 _PLACES = np.linspace(0.0, 1.0, 201)  # at which a parameter's values are looked up for its ticks
-_LEFT, _RIGHT, _BOTTOM, _TOP = 1.0, 0.25, 0.85, 0.75  # inches around the panels
+# Inches at the left, at the right, below and above the panels.
+_LEFT, _RIGHT, _BOTTOM, _TOP = 1.0, 0.25, 0.85, 0.75
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class DesignPoints:
 
 
 def draw_coverage(points: DesignPoints) -> Figure:
-    """Histograms on the diagonal, below it every two parameters against each other."""
-    count = min(len(points.space), _SHOWN)
+    """Draw a histogram of each parameter, and below them every two against each other."""
+    count = min(len(points.space), _SHOWN_PARAMETERS)
     completed, quarantined, held_out = (
         points.space.to_unit(values)[:, :count]
         for values in (points.completed, points.quarantined, points.held_out)
@@ -94,7 +96,7 @@ _QUARANTINED: dict[str, Any] = {
 def _empty(count: int) -> tuple[Figure, Axes, float]:
     """A figure, axes that hold count x count panels, and the side of a panel in inches."""
     panel = min(max(8.0 / count, 1.2), 2.5)
-    panels = (count - 1) * _STEP + 1
+    panels = (count - 1) * _PITCH + 1
     inner = (panels * panel if count > 1 else 2.2 * panel, panels * panel)
     width, height = inner[0] + _LEFT + _RIGHT, inner[1] + _BOTTOM + _TOP
     figure = Figure(figsize=(width, height))
@@ -107,11 +109,11 @@ def _empty(count: int) -> tuple[Figure, Axes, float]:
 
 def _corner(row: int, column: int, count: int) -> tuple[float, float]:
     """The lower left corner of a panel."""
-    return column * _STEP, (count - 1 - row) * _STEP
+    return column * _PITCH, (count - 1 - row) * _PITCH
 
 
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> None:
-    """Of values [n], and how it would be if they were even."""
+    """Draw the histogram of values [n], and a line at its height if they were even."""
     bins = int(np.clip(np.sqrt(len(values)), 4, 25))
     counts, edges = np.histogram(values, bins, (0, 1))
     scale = 0.9 / max(counts.max(), 1)
@@ -121,7 +123,7 @@ def _draw_histogram(axes: Axes, values: NDArray[np.float64], x: float, y: float)
 
 
 def _draw_cloud(axes: Axes, pairs: NDArray[np.float64], x: float, y: float, inches: float) -> None:
-    """Points [n, 2]; many of them as their density, from white to blue."""
+    """Draw points [n, 2]; many of them as their density, from white to blue."""
     if len(pairs) <= _DOTS:
         size = float(np.clip(60 * inches / np.sqrt(max(len(pairs), 1)), 1.4, 4.5))
         axes.plot(x + pairs[:, 0], y + pairs[:, 1], markersize=size, alpha=0.6, **_COMPLETED)
@@ -140,7 +142,7 @@ def _draw_cloud(axes: Axes, pairs: NDArray[np.float64], x: float, y: float, inch
 
 
 def _name_axes(axes: Axes, space: ParameterSpace, count: int, inches: float) -> None:
-    """Names, units and ticks of the first parameters, at the left and below."""
+    """Write names, units and ticks of the first parameters at the left and below."""
     across: list[tuple[float, str]] = []
     upwards: list[tuple[float, str]] = []
     for index, item in enumerate(space.items[:count]):
@@ -151,7 +153,7 @@ def _name_axes(axes: Axes, space: ParameterSpace, count: int, inches: float) -> 
             name += ", quantile"
             ticks = [(0.25, "0.25"), (0.75, "0.75")]
         else:
-            ticks = _ticks(item, quantiles, 4 if inches > 1.8 else 2)
+            ticks = _parameter_ticks(item, quantiles, 4 if inches > 1.8 else 2)
         across += [(x + place, text) for place, text in ticks]
         text = textwrap.fill(name, int(11 * inches), break_long_words=False)
         axes.text(x + 0.5, -0.36 / inches, text, ha="center", va="top", fontsize=9.5)
@@ -170,13 +172,18 @@ def _name_axes(axes: Axes, space: ParameterSpace, count: int, inches: float) -> 
 
 def _quantiles(space: ParameterSpace, index: int) -> NDArray[np.float64] | None:
     """A parameter's values at `_PLACES`; None if they depend on the other parameters."""
-    unit = np.random.default_rng(0).random((8, 1, len(space))).repeat(len(_PLACES), 1)
+    # Any places do, and the same ones whatever the study's seed: only whether the values differ
+    # between them matters.
+    random = generator(0, Stream.PICTURE)
+    unit = random.random((8, 1, len(space))).repeat(len(_PLACES), 1)
     unit[..., index] = _PLACES
     values = space.from_unit(unit)[..., index]
     return values[0] if np.allclose(values, values[0], rtol=1e-9, atol=0) else None
 
 
-def _ticks(item: Parameter, quantiles: NDArray[np.float64], most: int) -> list[tuple[float, str]]:
+def _parameter_ticks(
+    item: Parameter, quantiles: NDArray[np.float64], most: int
+) -> list[tuple[float, str]]:
     """Places from 0 to 1 of round values between a parameter's bounds, and these values."""
     low, high = quantiles[[0, -1]]
     locator: Locator
@@ -193,7 +200,7 @@ def _ticks(item: Parameter, quantiles: NDArray[np.float64], most: int) -> list[t
 
 
 def _add_legend(axes: Axes, counts: dict[str, int]) -> None:
-    """At the upper right, where no panels are."""
+    """Draw the legend at the upper right, where no panels are."""
     styles = {"completed": _COMPLETED, "held out": _HELD_OUT, "quarantined": _QUARANTINED}
     handles = [
         Line2D([], [], label=f"{counts[name]:,} {name}", **style)

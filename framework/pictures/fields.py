@@ -1,10 +1,10 @@
-"""What simulations look like, stored or predicted: drawn as suits the dimension of the grid.
+"""Pictures of simulations, stored or predicted; the dimension of the grid decides which.
 
 one point    every field over time
 1-D          each field over space and time
 2-D          each field at several times
-3-D          three planes through where the first field is highest, with the outlines of what would
-             be observed of it, if that is masks, over the static fields, if there are any
+3-D          three planes through the point where the first field is highest, over the static
+             fields, if there are any, with the outlines of the masks that would be observed
 
 Shapes: K kept times, C fields, p parameters, `*grid` the grid's axes.
 """
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from framework.errors import RunError
+from framework.errors import SolverError
 from framework.files import writing
 from framework.pictures.planes import PLANES, aspect, crop, empty, ground, outline, plane
 from framework.pictures.style import (
@@ -39,8 +39,8 @@ from framework.pictures.style import (
 from framework.store.reader import StoreReader
 from solvers.base import ParameterSpace, Solver
 
-_SIMULATIONS, _TIMES, _FIELDS = 3, 5, 2
-_COLOURS = (VERMILLION, BLUE, ORANGE, GREEN, GREY)
+_MOST_SIMULATIONS, _MOST_TIMES, _MOST_FIELDS = 3, 5, 2
+_FIELD_COLOURS = (VERMILLION, BLUE, ORANGE, GREEN, GREY)
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,14 @@ class Trajectory:
 
 
 def draw_store(path: str, solver: Solver, space: ParameterSpace, picture: Path) -> None:
-    """Draw some of the simulations of a store into a PNG. Raises RunError."""
+    """Draw some of a store's simulations into a PNG.
+
+    Raises SolverError if none is complete, and WriteError.
+    """
     reader = StoreReader(path)
-    ids = reader.complete[:_SIMULATIONS]
+    ids = reader.complete[:_MOST_SIMULATIONS]
     if not len(ids):
-        raise RunError(f"no simulation is complete in {path}: there is nothing to draw")
+        raise SolverError(f"no simulation is complete in {path}: there is nothing to draw")
     trajectories = [
         Trajectory(f"Simulation {id}", reader.parameters[id], reader.t[id], reader.fields(id))
         for id in ids.tolist()
@@ -77,9 +80,9 @@ def draw_trajectories(
     elif len(shape) == 1:
         draw, height = _draw_space_time, 2.4
     elif len(shape) == 2:
-        draw, height = _draw_times, 2.1 * min(len(solver.fields), _FIELDS)
+        draw, height = _draw_times, 2.1 * min(len(solver.fields), _MOST_FIELDS)
     else:
-        draw, height = _draw_planes, 3.1
+        draw, height = _draw_three_planes, 3.1
     size = (9.0, (height + 0.45) * len(trajectories) + 0.2)
     figure = Figure(figsize=size, layout="constrained")
     parts = figure.subfigures(len(trajectories), 1, squeeze=False)[:, 0]
@@ -94,7 +97,7 @@ def draw_trajectories(
 def _draw_course(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     axes = part.subplots(1, 1)
     courses = trajectory.fields.reshape(len(trajectory.times), -1).T
-    for field, values, colour in zip(solver.fields, courses, _COLOURS, strict=False):
+    for field, values, colour in zip(solver.fields, courses, _FIELD_COLOURS, strict=False):
         marker = "o" if len(values) == 1 else ""
         axes.plot(trajectory.times, values, color=colour, marker=marker, label=named(field))
     axes.legend(loc="upper right", ncols=3, fontsize=8.5)
@@ -105,7 +108,7 @@ def _draw_course(part: Any, trajectory: Trajectory, solver: Solver) -> None:
 
 def _draw_space_time(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     (n,), (spacing,) = solver.grid.shape, solver.grid.spacing
-    row = part.subplots(1, min(len(solver.fields), _FIELDS), squeeze=False)[0]
+    row = part.subplots(1, min(len(solver.fields), _MOST_FIELDS), squeeze=False)[0]
     x = np.arange(n) * spacing
     for channel, axes in enumerate(row):
         values = trajectory.fields[:, channel]
@@ -120,8 +123,8 @@ def _draw_space_time(part: Any, trajectory: Trajectory, solver: Solver) -> None:
 
 
 def _draw_times(part: Any, trajectory: Trajectory, solver: Solver) -> None:
-    fields = solver.fields[:_FIELDS]
-    chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, _TIMES).round().astype(int))
+    fields = solver.fields[:_MOST_FIELDS]
+    chosen = np.unique(np.linspace(0, len(trajectory.times) - 1, _MOST_TIMES).round().astype(int))
     panels = part.subplots(len(fields), len(chosen), squeeze=False)
     for channel, (field, row) in enumerate(zip(fields, panels, strict=True)):
         values = trajectory.fields[chosen, channel]
@@ -140,14 +143,14 @@ def _draw_times(part: Any, trajectory: Trajectory, solver: Solver) -> None:
         part.colorbar(drawn, ax=row, label=named(field), shrink=0.9)
 
 
-def _draw_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
+def _draw_three_planes(part: Any, trajectory: Trajectory, solver: Solver) -> None:
     fields = trajectory.fields[-1]
     centre = map(int, np.unravel_index(int(fields[0].argmax()), fields[0].shape))
     observed = solver.observe(fields).items()
     masks = [(name, image) for name, image in observed if image.dtype == np.bool_]
     outlines = [
         (name, image, colour)
-        for (name, image), colour in zip(masks, _COLOURS, strict=False)
+        for (name, image), colour in zip(masks, _FIELD_COLOURS, strict=False)
         if image.any()
     ]
     under, most = ground(solver), fields[0].max() or 1.0

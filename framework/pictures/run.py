@@ -1,14 +1,13 @@
-"""A run's pictures, drawn at its end from its history and a few arrays.
+"""The pictures of a run, drawn at its end from its history and a few arrays.
 
 fields.png    truth, prediction and error of one held-out simulation
 curves.png    the loss and the validation error over the steps
 timeline.png  the buffer's occupancy, rates and waits over the seconds
 coverage.png  which parameters were simulated
 
-One for which there is not enough yet is left out.
+A picture for which there is not enough yet is left out.
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +20,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
+from framework.errors import tell
+from framework.pictures.comparison import Comparison
 from framework.pictures.coverage import DesignPoints, draw_coverage
-from framework.pictures.errors import Comparison, draw_comparison
+from framework.pictures.errors import draw_comparison
 from framework.pictures.style import BLUE, GREEN, GREY, ORANGE, STYLE, VERMILLION
 from framework.tracking.history import Record
 
-Floats = NDArray[np.float64]
+Series = NDArray[np.float64]
 
 # A picture shows at most this many intervals of time.
 _INTERVALS = 400
 # Rows are taken every 2 s or less: more than this between two of them is a gap.
 _GAP_SECONDS = 7.0
-_WIDTH = 9.0  # inches
+_INCHES = 9.0  # of a picture's width
 _LARGE = 400_000  # bytes
 
 
@@ -43,7 +44,7 @@ def draw_pictures(
     points: DesignPoints,
     trivial: Mapping[str, float],
 ) -> list[Path]:
-    """Draw what there is enough of into `directory`; return the files.
+    """Draw the pictures for which there is enough into `directory`; return their files.
 
     `trivial`: the relative L2 errors of predictors that know nothing, by name; may be empty.
     """
@@ -65,12 +66,12 @@ def draw_pictures(
                 _save(draw(), path)
                 drawn.append(path)
     except OSError as error:
-        print(f"millstream: cannot draw into {directory}: {error.strerror}", file=sys.stderr)
+        tell(f"cannot draw into {directory}: {error.strerror}")
     return drawn
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a PNG; one that would be large with a palette of 256 colours, which is a third."""
+    """Write a PNG; a large one with a palette of 256 colours, which takes a third of the bytes."""
     figure.savefig(path)
     if path.stat().st_size > _LARGE:
         with Image.open(path) as image:
@@ -79,22 +80,22 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(history: Sequence[Record], trivial: Mapping[str, float]) -> Figure:
-    """The loss, and if there is one the validation error, over the steps."""
+    """Draw the loss, and the validation error if there is one, over the optimiser steps."""
     steps, errors = _column(history, "validation/relative_l2", "validation/step")
-    figure = Figure(figsize=(_WIDTH, 6.0 if len(steps) else 3.4), layout="constrained")
+    figure = Figure(figsize=(_INCHES, 6.0 if len(steps) else 3.4), layout="constrained")
     axes = figure.subplots(2 if len(steps) else 1, 1, sharex=True, squeeze=False)[:, 0]
     _draw_loss(axes[0], history)
     if len(steps):
-        _draw_errors(axes[1], steps, errors, trivial)
+        _draw_validation(axes[1], steps, errors, trivial)
     axes[-1].set_xlabel("optimiser steps")
     axes[-1].set_xlim(left=0)
     return figure
 
 
 def draw_timeline(history: Sequence[Record]) -> Figure:
-    """The buffer, the rates of samples, and who waited, over the seconds of the run."""
+    """Draw the buffer, the rates of samples, and who waited, over the seconds of the run."""
     rows = _thinned(history)
-    figure = Figure(figsize=(_WIDTH, 7.0), layout="constrained")
+    figure = Figure(figsize=(_INCHES, 7.0), layout="constrained")
     buffer, rates, waits = figure.subplots(3, 1, sharex=True)
     _draw_buffer(buffer, rows)
     _draw_rates(rates, rows)
@@ -104,9 +105,9 @@ def draw_timeline(history: Sequence[Record]) -> Figure:
         axes.set_ylim(bottom=0)
         _mark_end_of_simulations(axes, history, "simulations done" if axes is buffer else "")
     _mark_checkpoints(buffer, history)
-    _name(buffer, "Samples in the buffer", "samples")
-    _name(rates, "Rates", "samples/s")
-    _name(waits, "Who waits", "share of the time [%]")
+    _entitle(buffer, "Samples in the buffer", "samples")
+    _entitle(rates, "Rates", "samples/s")
+    _entitle(waits, "Who waits", "share of the time [%]")
     waits.set_xlabel("seconds of the run")
     waits.set_xlim(0, history[-1]["seconds"])
     return figure
@@ -133,10 +134,12 @@ def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
         beside.tick_params(axis="y", colors=GREY)
         beside.set_ylim(bottom=0)
         axes.plot([], [], color=GREY, linewidth=1, linestyle=":", label="learning rate")
-    _name(axes, "Training loss", "loss, normalised units")
+    _entitle(axes, "Training loss", "loss, normalised units")
 
 
-def _draw_errors(axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str, float]) -> None:
+def _draw_validation(
+    axes: Axes, steps: Series, errors: Series, trivial: Mapping[str, float]
+) -> None:
     marker = "o" if len(steps) <= 60 else ""
     axes.plot(steps, 100 * errors, color=VERMILLION, marker=marker, markersize=3.5)
     known = {name: 100 * error for name, error in trivial.items() if error > 0}
@@ -153,7 +156,7 @@ def _draw_errors(axes: Axes, steps: Floats, errors: Floats, trivial: Mapping[str
         axes.set_ylim(bottom=0)
     axes.grid(True)
     title = f"Error on held-out simulations: {100 * errors[-1]:.3g} % in the end"
-    _name(axes, title, "relative L2 [%]")
+    _entitle(axes, title, "relative L2 [%]")
 
 
 def _draw_buffer(axes: Axes, rows: Sequence[Record]) -> None:
@@ -202,8 +205,8 @@ def _mark_end_of_simulations(axes: Axes, history: Sequence[Record], label: str) 
             return
 
 
-def _name(axes: Axes, title: str, label: str) -> None:
-    """A title, a label of the values, and on the title's line, out of their way, the legend."""
+def _entitle(axes: Axes, title: str, label: str) -> None:
+    """Add a title, a label of the values, and a legend on the title's line."""
     axes.set_title(title)
     axes.set_ylabel(label)
     handles, _ = axes.get_legend_handles_labels()
@@ -212,14 +215,14 @@ def _name(axes: Axes, title: str, label: str) -> None:
         axes.legend(ncols=len(handles), columnspacing=1.4, handlelength=1.6, **place)
 
 
-def _column(history: Sequence[Record], key: str, at: str) -> tuple[Floats, Floats]:
-    """The figures `at` and `key` of the rows that have both; the last ones where `at` repeats."""
+def _column(history: Sequence[Record], key: str, at: str) -> tuple[Series, Series]:
+    """The figures `at` and `key` of the rows that have both; of rows with one `at`, the last."""
     values = {row[at]: row[key] for row in history if key in row and at in row}
     return np.array([*values.keys()], dtype=float), np.array([*values.values()], dtype=float)
 
 
 def _thinned(history: Sequence[Record]) -> list[Record]:
-    """About _INTERVALS rows: counters as they are in the end, shares and rates on average."""
+    """About _INTERVALS rows, each of several: the last counters, and the means of the shares."""
     apart: list[Record] = []
     for row in history:
         if not apart or row["seconds"] - apart[-1]["seconds"] >= 1:
@@ -237,8 +240,8 @@ def _thinned(history: Sequence[Record]) -> list[Record]:
     return rows
 
 
-def _series(rows: Sequence[Record], key: str) -> tuple[Floats, Floats]:
-    """The seconds and the figures of all rows; NaN where there is none, and within gaps."""
+def _series(rows: Sequence[Record], key: str) -> tuple[Series, Series]:
+    """The seconds of all rows and their figures; NaN where a row has none, and within gaps."""
     x = np.array([row["seconds"] for row in rows])
     y = np.array([row.get(key, np.nan) for row in rows])
     between = np.diff(x)
@@ -246,7 +249,7 @@ def _series(rows: Sequence[Record], key: str) -> tuple[Floats, Floats]:
     return np.insert(x, gaps, x[gaps - 1] + 0.5), np.insert(y, gaps, np.nan)
 
 
-def _smoothed(values: Floats) -> Floats:
+def _smoothed(values: Series) -> Series:
     """Geometric means over a sliding window, narrower at the ends."""
     half = max(len(values) // 30, 2)
     logs = np.log(values)
@@ -257,5 +260,5 @@ def _smoothed(values: Floats) -> Floats:
     index = np.arange(len(values))
     first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
     with np.errstate(invalid="ignore"):
-        means: Floats = np.exp((sums[last] - sums[first]) / (counts[last] - counts[first]))
+        means: Series = np.exp((sums[last] - sums[first]) / (counts[last] - counts[first]))
     return means

@@ -1,4 +1,4 @@
-"""How all pictures look, and what is called how in them.
+"""The look of all pictures, and the labels of fields and parameters in them.
 
 The colours are those of Okabe and Ito, which the colour-blind can tell apart.
 """
@@ -32,17 +32,17 @@ STYLE: Any = {  # matplotlib's settings
 
 
 def in_units(units: str) -> str:
-    """To follow the name of an axis."""
+    """The units of an axis, to follow its name; nothing for numbers without units."""
     return "" if units == "1" else f" [{units}]"
 
 
 def named(field: Field) -> str:
-    """A field with its units."""
+    """The name of a field with its units."""
     return field.name + in_units(field.units)
 
 
 def point(space: ParameterSpace, parameters: NDArray[np.floating[Any]]) -> str:
-    """Parameters [p] with their units."""
+    """The values of parameters [p], with their names and units."""
     return ", ".join(
         f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
         for item, value in zip(space.items, parameters, strict=True)

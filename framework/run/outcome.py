@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from framework.pictures.comparison import Comparison
 from framework.pictures.coverage import DesignPoints
-from framework.pictures.errors import Comparison
 from framework.report.summary import (
     BreedingFigures,
     CheckpointFigures,

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from framework.pictures.comparison import Comparison
 from framework.pictures.coverage import DesignPoints, draw_coverage
-from framework.pictures.errors import Comparison, draw_comparison
+from framework.pictures.errors import draw_comparison
 from framework.pictures.run import draw_curves, draw_pictures, draw_timeline
 from framework.pictures.style import STYLE
 from framework.tracking.history import Record
@@ -103,10 +104,11 @@ def texts(figure: Figure) -> str:
     """All that is written in a figure."""
     legends = [legend for axes in figure.axes if (legend := axes.get_legend())]
     written = [*figure.texts, *(text for legend in legends for text in legend.get_texts())]
+    titles = []
     for axes in figure.axes:
         written += [axes.title, *axes.texts, axes.xaxis.label, axes.yaxis.label]
-        written += [axes._left_title]
-    return "\n".join(text.get_text() for text in written)
+        titles.append(axes.get_title(loc="left"))
+    return "\n".join([*(text.get_text() for text in written), *titles])
 
 
 def test_a_run_has_four_pictures(tmp_path: Path) -> None:
