@@ -10,35 +10,37 @@ down arm by arm, so an interrupted comparison goes on with the arm that it was a
 """
 
 import gc
-import json
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
 from framework.compare.picture import draw_arms
-from framework.compare.report import MEASURES, arm_text, result
-from framework.errors import DivergedError, SolverError, StudyError, tell
-from framework.files import locked, write_text, writing
-from framework.report.summary import Summary
-from framework.run.assembly import make_ensemble
+from framework.compare.record import ComparisonRecord
+from framework.compare.report import arm_text, result
+from framework.compare.training import (
+    arm_metrics,
+    first_simulations,
+    gap,
+    hold_out,
+    measured,
+    train_arm,
+)
+from framework.errors import DivergedError, StudyError, tell
+from framework.files import locked, writing
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
-from framework.run.run import HURRY, PATIENCE, Run
+from framework.run.run import HURRY, PATIENCE
 from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.reader import StoreReader
 from framework.study.case import Case
 from framework.study.study import Study
-from framework.tracking.history import Record, read_rows
+from framework.tracking.history import read_rows
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
-from framework.training.model import load_model
-from framework.training.scores import Trajectories, mean_score, score
-from framework.training.validation import Validation
+from framework.training.scores import Trajectories
 
 
 def compare(case: Case, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
@@ -71,23 +73,16 @@ class Comparing:
         self.folder = folder or RunFolder.create(f"{study.name}-comparison")
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._interrupted = False
-        self._record: dict[str, Any] = {
-            "status": "new",
-            "study": study.hash(),
-            "equal": equal,
-            "seeds": seeds,
-            "steps": self._plan.steps if equal == "steps" else None,
-            "simulating": {},  # seed -> [seconds, simulations in that time]
-            "arms": [],
-        }
         if folder:
-            self._record = _read(folder.comparison)
-            if self._record["study"] != study.hash():
+            self._record = ComparisonRecord.read(folder.comparison)
+            if self._record.study != study.hash():
                 raise StudyError(
                     f"{folder.study} is not the study that {folder.comparison} is of: restore it, "
                     "or start the changed study anew with millstream compare"
                 )
         else:
+            steps = self._plan.steps if equal == "steps" else None
+            self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
             self._write()  # first: without it the folder would pass for that of a plain run
             with writing(self.folder.path):
                 study.save(self.folder.study)
@@ -95,33 +90,33 @@ class Comparing:
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
         """The comparison of an earlier process. Raises StudyError."""
-        record = _read(folder.comparison)
-        return cls(
-            Case(Study.load(folder.study), folder.study), record["seeds"], record["equal"], folder
-        )
+        record = ComparisonRecord.read(folder.comparison)
+        case = Case(Study.load(folder.study), folder.study)
+        return cls(case, record.seeds, record.equal, folder)
 
     def run(self) -> None:
         """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
-        if self._record["status"] == "done":
+        if self._record.status == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
         with locked(str(self.folder.path.absolute()), "going on with", "wait for its end"):
-            self._record = _read(self.folder.comparison)  # as whoever had the lock has left it
+            # As whoever had the lock has left it.
+            self._record = ComparisonRecord.read(self.folder.comparison)
             self._run()
 
     def _run(self) -> None:
-        self._record["status"] = "failed"
+        self._record.status = "failed"
         self._tracking.start(self.study.model_dump(mode="json"), {}, send=False)
         try:
             with (
                 Interrupts(self._interrupt),
                 ray_for(self.study.ensemble, self.study.validation.cpus),
             ):
-                for seed in range(self._record["seeds"]):
+                for seed in range(self._record.seeds):
                     self._run_seed(seed)
-            self._record["status"] = "done"
+            self._record.status = "done"
         except KeyboardInterrupt:
-            self._record["status"] = "interrupted"
+            self._record.status = "interrupted"
             raise
         finally:
             self._end()
@@ -131,7 +126,7 @@ class Comparing:
         return result(self._record, str(self.folder.path))
 
     def _run_seed(self, seed: int) -> None:
-        left = [arm for arm in self._plan.arms if not self._recorded(arm, seed)]
+        left = [arm for arm in self._plan.arms if not self._record.has(arm.name, seed)]
         if not left:
             return
         directory = self.folder.path / f"seed-{seed}"
@@ -139,17 +134,17 @@ class Comparing:
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
         case = self._plan.simulating(seed, store)
-        _hold_out(case, directory / "held_out")
+        hold_out(case, directory / "held_out")
         size = self._simulate(case, seed, store)
-        shared = _first(StoreReader(str(store)), self._shared())
+        shared = first_simulations(StoreReader(str(store)), self._shared())
         for arm in left:
             self._stop_if_interrupted()
             self._run_arm(arm, seed, directory, size, shared)
 
     def _simulate(self, case: Case, seed: int, store: Path) -> int:
         """Fill the store of a seed, and note how long that takes; its bytes on disk."""
-        measured = self._record["simulating"].setdefault(str(seed), [0.0, 0])
-        if not measured[1]:  # or nobody would know how long what is there has taken
+        so_far = self._record.simulating.setdefault(str(seed), [0.0, 0])
+        if not so_far[1]:  # or nobody would know how long what is there has taken
             shutil.rmtree(store, ignore_errors=True)
         simulating = Simulating(case)
         before = simulating.summary()["simulations"]["completed"]
@@ -157,9 +152,9 @@ class Comparing:
         try:
             simulating.run()
         finally:
-            measured[0] += time.monotonic() - started
+            so_far[0] += time.monotonic() - started
             summary = simulating.summary()
-            measured[1] += summary["simulations"]["completed"] - before
+            so_far[1] += summary["simulations"]["completed"] - before
             self._write()
         return int(summary["bytes"])
 
@@ -168,10 +163,10 @@ class Comparing:
     ) -> None:
         seconds, size = 0.0, 0
         if arm.offline:
-            measured, simulations = self._record["simulating"][str(seed)]
-            seconds = measured / simulations * arm.simulations
+            simulating, simulations = self._record.simulating[str(seed)]
+            seconds = simulating / simulations * arm.simulations
             size = round(store_bytes * arm.simulations / self.study.design.simulations)
-        found = {
+        found: dict[str, Any] = {
             "name": arm.name,
             "seed": seed,
             "offline": arm.offline,
@@ -186,14 +181,17 @@ class Comparing:
         else:
             try:
                 case = self._plan.case_of(arm, seed, _store(directory), seconds)
-                found |= _measured(folder.finished() or _train(case, folder), seconds)
+                found |= measured(folder.finished() or train_arm(case, folder), seconds)
                 if arm.offline:
                     found["simulations"] = arm.simulations
-                found |= _gap(found, folder, shared if arm.sampler != "breed" else None)
+                if arm.sampler == "breed":
+                    found |= {"trained": None, "gap": None}  # it was trained on others
+                else:
+                    found |= gap(found["validation"]["mean"], folder, shared)
             except DivergedError as error:
                 found |= {"status": "diverged", "error": str(error)}
         self._track_arm(found, folder)
-        self._record["arms"].append(found)
+        self._record.arms.append(found)
         self._write()
         gc.collect()  # the arm's buffer, before the next one has its own
         tell(arm_text(found))
@@ -221,17 +219,12 @@ class Comparing:
         written = folder.study.exists()  # not if there was no time for the arm
         study = Study.load(folder.study).model_dump(mode="json") if written else {}
         status = "done" if arm["status"] == "done" else "failed"
-        rows = [*read_rows(folder.history), _figures(arm)]
+        rows = [*read_rows(folder.history), arm_metrics(arm)]
         self._tracking.child(f"{arm['name']}-{arm['seed']}", study, rows, status)
 
     def _shared(self) -> int:
         """How many simulations are scored of those that every arm is trained on."""
         return min(self.study.validation.simulations, self.study.design.simulations // 16)
-
-    def _recorded(self, arm: Arm, seed: int) -> bool:
-        return any(
-            item["name"] == arm.name and item["seed"] == seed for item in self._record["arms"]
-        )
 
     def _interrupt(self) -> None:
         self._interrupted = True
@@ -241,113 +234,9 @@ class Comparing:
             raise KeyboardInterrupt
 
     def _write(self) -> None:
-        """What is done so far, whole or as it was before."""
-        write_text(self.folder.comparison, json.dumps(self._record, indent=2) + "\n")
-
-
-def _train(case: Case, folder: RunFolder) -> Summary:
-    """Train an arm, or go on with it; its summary. The held-out simulations are there already."""
-    with writing(folder.path):
-        folder.path.mkdir(exist_ok=True)
-        if not folder.held_out.exists():
-            folder.held_out.symlink_to(Path("..", "held_out"))
-        if not folder.study.exists():
-            case.study.save(folder.study)
-    case = Case(Study.load(folder.study), folder.study, solver_of=case)
-    run = Run(case, folder, pictures=False)
-    run.train()
-    if run.interrupted:  # when it had trained already, and was only to be kept
-        raise KeyboardInterrupt
-    return run.summary()
-
-
-def _hold_out(case: Case, directory: Path) -> None:
-    """Run the held-out simulations of a seed, but those that are there already."""
-    stored_steps, config = case.solver.stored_steps, case.study.validation
-    validation = Validation(case.make_surrogate, stored_steps, config.cpus, directory)
-    ensemble = make_ensemble(case, config.simulations, 0, None)
-    ensemble.skip(validation.load())
-    with Interrupts(ensemble.stop) as interrupts:
-        try:
-            for block in ensemble.blocks():
-                validation.add(block)
-        finally:
-            ensemble.close()
-    if interrupts.received:
-        raise KeyboardInterrupt
-
-
-def _figures(arm: dict[str, Any]) -> Record:
-    """What is reported of an arm, as metrics."""
-    plain = {key: value for key, value in arm.items() if isinstance(value, int | float)}
-    errors = arm.get("validation", {})
-    named = {f"arm/{key}": float(value) for key, value in plain.items()}
-    return {
-        "step": float(arm.get("steps", 0)),
-        **named,
-        **{f"arm/relative_l2/{key}": value for key, value in errors.items()},
-    }
-
-
-def _measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
-    """What is reported of an arm, from the summary of its run."""
-    training, checkpoints = summary.training, summary.checkpoint.seconds
-    if summary.validation is None:
-        raise SolverError(
-            "there are no two held-out simulations to score by: see what failed above"
-        )
-    errors = summary.validation.relative_l2
-    seconds = training.seconds - checkpoints
-    return {
-        "status": "done",
-        "steps": training.steps,
-        "simulations": summary.simulations.completed,
-        "unique_samples": summary.samples.unique_trained,
-        "drawn_samples": summary.samples.drawn,
-        "validation": {measure: getattr(errors, measure) for measure in MEASURES},
-        # Without checkpoints, which are large where a buffer is part of them.
-        "seconds": simulating_seconds + training.seconds_to_end - checkpoints,
-        "training_seconds": seconds,
-        "samples_per_second": summary.samples.drawn / seconds,
-        "waited": training.wait_fraction,
-        "loss": training.loss,
-    }
-
-
-def _gap(
-    found: dict[str, Any], folder: RunFolder, shared: Trajectories | None
-) -> dict[str, float | None]:
-    """The error on simulations that every arm was trained on, and how much larger it is on
-    held-out ones; None of an arm that was not trained on them."""
-    if shared is None:
-        return {"trained": None, "gap": None}
-    _, surrogate = load_model(folder.model)
-    trained = mean_score(score(surrogate, shared)["relative_l2"])
-    return {"trained": trained, "gap": found["validation"]["mean"] - trained}
-
-
-def _first(reader: StoreReader, count: int) -> Trajectories:
-    """The first complete simulations of a store."""
-    ids = reader.complete[:count]
-    return Trajectories(
-        ids,
-        reader.parameters[ids].astype(np.float32),
-        reader.t[ids].astype(np.float32),
-        np.stack([reader.fields(id) for id in ids.tolist()]),
-    )
+        self._record.write(self.folder.comparison)
 
 
 def _store(directory: Path) -> Path:
-    """Of a seed with this directory."""
+    """The store of a seed with this directory."""
     return (directory / "store.zarr").absolute()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError):
-        record = None
-    needed = {"status", "study", "equal", "seeds", "steps", "simulating", "arms"}
-    if not isinstance(record, dict) or not needed <= record.keys():
-        raise StudyError(f"{path} is damaged: start the comparison anew with millstream compare")
-    return record

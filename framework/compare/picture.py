@@ -14,29 +14,31 @@ from framework.compare.report import by_name
 from framework.pictures.style import BLUE, GREY, ORANGE, STYLE, VERMILLION
 from framework.report.words import digits_percent
 
-_WIDTH, _ROW, _MARGINS = 9.0, 0.42, 1.5  # inches
-_COLOURS = {"mean": BLUE, "p90": ORANGE, "p99": VERMILLION}
+_ACROSS, _ROW, _MARGINS = 9.0, 0.42, 1.5  # inches
+_MEASURE_COLOURS = {"mean": BLUE, "p90": ORANGE, "p99": VERMILLION}
 _OURS = "reservoir"
 _NAMES = {"mean": "mean", "p90": "90th percentile", "p99": "99th percentile"}
 
 
 def draw_arms(found: dict[str, Any], path: Path) -> bool:
-    """Draw the arms of a result (see `report.result`) that were trained into a PNG; False if there
-    are none. Raises OSError."""
+    """Draw the arms of a result (see `report.result`) that were trained into a PNG.
+
+    Returns False if there are none. Raises OSError.
+    """
     done = by_name([arm for arm in found["arms"] if arm["status"] == "done"])
     if not done:
         return False
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, _MARGINS + _ROW * len(done)), layout="constrained")
+        figure = Figure(figsize=(_ACROSS, _MARGINS + _ROW * len(done)), layout="constrained")
         errors, better = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        _draw_errors(errors, done)
+        _draw_arm_errors(errors, done)
         _draw_improvement(better, list(done), found["improvement"])
         figure.savefig(path)
     return True
 
 
-def _draw_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
-    """A row for each arm: every seed's mean, and over the seeds the means of three measures."""
+def _draw_arm_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
+    """Draw a row for each arm: the mean of every seed, and three measures averaged over seeds."""
     for row, arms in enumerate(done.values()):
         values = {key: [arm["validation"][key] for arm in arms] for key in _NAMES}
         means = [100 * np.mean(values[key]) for key in _NAMES]
@@ -45,7 +47,7 @@ def _draw_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
         axes.plot(seeds, np.full(len(seeds), row + 0.2), "|", color=BLUE, markersize=7)
         for key, mean in zip(_NAMES, means, strict=True):
             label = _NAMES[key] if row == 0 else None
-            axes.plot(mean, row, "o", color=_COLOURS[key], markersize=6, label=label)
+            axes.plot(mean, row, "o", color=_MEASURE_COLOURS[key], markersize=6, label=label)
     axes.set_yticks(range(len(done)), [name.replace("_", " ") for name in done])
     axes.set_ylim(len(done) - 0.4, -0.6)
     axes.set_xscale("log")
@@ -58,7 +60,7 @@ def _draw_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _few_minor(axes: Axes) -> Any:
-    """Labels between the powers of ten where there are fewer than three of those in view."""
+    """A formatter that labels ticks between powers of ten where fewer than three are in view."""
 
     def label(value: float, _: int) -> str:
         low, high = axes.get_xlim()
@@ -72,7 +74,7 @@ def _few_minor(axes: Axes) -> Any:
 def _draw_improvement(
     axes: Axes, names: Sequence[str], improvement: Sequence[dict[str, Any]]
 ) -> None:
-    """By how much the reservoir's mean error is lower than that of each other arm."""
+    """Draw by how much the reservoir's mean error is lower than that of each other arm."""
     axes.axvline(0, color=GREY, linewidth=0.8)
     for found in improvement:
         if found["of"] != _OURS or found["mean"] is None:

@@ -1,4 +1,4 @@
-"""What came of a comparison: as plain numbers, and as a table to read."""
+"""The outcome of a comparison: as plain numbers, and as a table to read."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from framework.compare.intervals import half_interval, improvement
+from framework.compare.record import ComparisonRecord
 from framework.report.words import aligned, digits, digits_percent
 
 MEASURES = ("mean", "p90", "p99", "max")
-_WIDTH = 100
+_LINE_WIDTH = 100
 
 
-def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
+def result(record: ComparisonRecord, directory: str) -> dict[str, Any]:
     """A comparison as plain numbers for JSON.
 
     `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
@@ -23,7 +24,7 @@ def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
     of every arm, if they are equal. `improvement` says by which part the errors of
     an online arm (`of`) are lower than those of another (`against`), see `intervals.improvement`.
     """
-    arms = record["arms"]
+    arms = record.arms
     offline = {arm["name"]: arm["offline"] for arm in arms}
     online = [name for name in offline if not offline[name]]
     pairs = [
@@ -36,10 +37,10 @@ def result(record: dict[str, Any], directory: str) -> dict[str, Any]:
     ]
     return {
         "run_dir": directory,
-        "status": record["status"],
-        "equal": record["equal"],
-        "seeds": record["seeds"],
-        "steps": record["steps"],
+        "status": record.status,
+        "equal": record.equal,
+        "seeds": record.seeds,
+        "steps": record.steps,
         "arms": arms,
         "improvement": [
             {
@@ -89,7 +90,7 @@ def comparison_text(found: dict[str, Any]) -> str:
         "",
         *aligned([_HEAD, *(_row(arms) for arms in by_name(done).values())]),
         "",
-        *textwrap.wrap(_LEGEND, _WIDTH, break_on_hyphens=False),
+        *textwrap.wrap(_LEGEND, _LINE_WIDTH, break_on_hyphens=False),
     ]
     better = [item for item in found["improvement"] if item["mean"] is not None]
     if better:

@@ -1,0 +1,125 @@
+"""One arm with one seed: trained, scored, and measured."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from framework.compare.report import MEASURES
+from framework.errors import SolverError
+from framework.files import writing
+from framework.report.summary import Summary
+from framework.run.assembly import make_ensemble
+from framework.run.folder import RunFolder
+from framework.run.interrupt import Interrupts
+from framework.run.run import Run
+from framework.store.reader import StoreReader
+from framework.study.case import Case
+from framework.study.study import Study
+from framework.tracking.history import Record
+from framework.training.model import load_model
+from framework.training.scores import Trajectories, mean_score, score
+from framework.training.validation import Validation
+
+
+def train_arm(case: Case, folder: RunFolder) -> Summary:
+    """Train an arm, or go on with it. Its held-out simulations lie beside `folder` already.
+
+    Raises DivergedError or another RunError, and KeyboardInterrupt.
+    """
+    with writing(folder.path):
+        folder.path.mkdir(exist_ok=True)
+        if not folder.held_out.exists():
+            folder.held_out.symlink_to(Path("..", "held_out"))
+        if not folder.study.exists():
+            case.study.save(folder.study)
+    case = Case(Study.load(folder.study), folder.study, solver_of=case)
+    run = Run(case, folder, pictures=False)
+    run.train()
+    if run.interrupted:  # when it had trained already, and was only to be kept
+        raise KeyboardInterrupt
+    return run.summary()
+
+
+def hold_out(case: Case, directory: Path) -> None:
+    """Run the held-out simulations of a seed into a directory, but for those that are there.
+
+    Raises RunError, and KeyboardInterrupt.
+    """
+    stored_steps, config = case.solver.stored_steps, case.study.validation
+    validation = Validation(case.make_surrogate, stored_steps, config.cpus, directory)
+    ensemble = make_ensemble(case, config.simulations, 0, None)
+    ensemble.skip(validation.load())
+    with Interrupts(ensemble.stop) as interrupts:
+        try:
+            for block in ensemble.blocks():
+                validation.add(block)
+        finally:
+            ensemble.close()
+    if interrupts.received:
+        raise KeyboardInterrupt
+
+
+def arm_metrics(arm: dict[str, Any]) -> Record:
+    """What is reported of an arm, as metrics for MLflow."""
+    plain = {key: value for key, value in arm.items() if isinstance(value, int | float)}
+    errors = arm.get("validation", {})
+    named = {f"arm/{key}": float(value) for key, value in plain.items()}
+    return {
+        "step": float(arm.get("steps", 0)),
+        **named,
+        **{f"arm/relative_l2/{key}": value for key, value in errors.items()},
+    }
+
+
+def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
+    """What is reported of an arm, from the summary of its run.
+
+    `simulating_seconds`: how long it took to simulate what the arm is trained on, if that was not
+    part of its run. Raises SolverError if it was not scored.
+    """
+    training, checkpoints = summary.training, summary.checkpoint.seconds
+    if summary.validation is None:
+        raise SolverError(
+            "there are no two held-out simulations to score by: see what failed above"
+        )
+    errors = summary.validation.relative_l2
+    if math.isnan(errors.mean):
+        raise SolverError(
+            "the held-out simulations are zero at all times: there is no relative error to compare"
+        )
+    seconds = training.seconds - checkpoints
+    return {
+        "status": "done",
+        "steps": training.steps,
+        "simulations": summary.simulations.completed,
+        "unique_samples": summary.samples.unique_trained,
+        "drawn_samples": summary.samples.drawn,
+        "validation": {measure: getattr(errors, measure) for measure in MEASURES},
+        # Without checkpoints, which are large where a buffer is part of them.
+        "seconds": simulating_seconds + training.seconds_to_end - checkpoints,
+        "training_seconds": seconds,
+        "samples_per_second": summary.samples.drawn / seconds,
+        "waited": training.wait_fraction,
+        "loss": training.loss,
+    }
+
+
+def gap(held_out_error: float, folder: RunFolder, shared: Trajectories) -> dict[str, float]:
+    """The error of an arm on simulations that it was trained on, as `trained`, and how much larger
+    it is on held-out ones, as `gap`."""
+    _, surrogate = load_model(folder.model)
+    trained = mean_score(score(surrogate, shared)["relative_l2"])
+    return {"trained": trained, "gap": held_out_error - trained}
+
+
+def first_simulations(reader: StoreReader, count: int) -> Trajectories:
+    """The first complete simulations of a store."""
+    ids = reader.complete[:count]
+    return Trajectories(
+        ids,
+        reader.parameters[ids].astype(np.float32),
+        reader.t[ids].astype(np.float32),
+        np.stack([reader.fields(id) for id in ids.tolist()]),
+    )
