@@ -1,1 +1,1 @@
-"""Does training on a stream pay: many runs of one study, set side by side."""
+"""Comparisons: whether training on a stream pays, by many runs of one study."""

@@ -1,4 +1,4 @@
-"""The arms of a comparison: what each one trains on, as a study of its own.
+"""The arms of a comparison, each as a study of its own.
 
 N is the study's number of simulations, W the samples of one, B the batch size, S the optimiser
 steps of an arm, r = S B / (N W) how often it draws a sample.
@@ -33,18 +33,18 @@ _FIFO = {"kind": "fifo", "watermark": 0, "replay": [1.0, 1.0]}
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of training. `offline` from a store, else from the stream through a buffer."""
+    """One way of training: `offline` from a store, or from the stream through a buffer."""
 
     name: str
     offline: bool
-    simulations: int  # that it may train on
+    simulations: int  # how many it may train on
     steps: int | None  # after which it ends; None: when it has used up what it trains on
     buffer: dict[str, Any]  # settings that replace the study's
     sampler: str
 
 
 class Plan:
-    """All arms of a study, checked."""
+    """The arms of a study, checked before any of them starts."""
 
     def __init__(self, case: Case, equal: Equal) -> None:
         """Raises StudyError if the study cannot be compared."""
@@ -152,21 +152,24 @@ class Plan:
         return arms
 
     def _capacity(self, simulations: int) -> int:
-        """Of an offline arm: all that it trains on, so that an epoch is shuffled as a whole; as
-        much of it as half of the memory holds, where that is more than the study's buffer."""
+        """The buffer capacity of an offline arm.
+
+        It holds all that the arm trains on, so that an epoch is shuffled as a whole; or, if that
+        is more than half of the memory holds, that half, and at least the study's capacity.
+        """
         buffer, sample = self._study.buffer, stored_sample_bytes(self._case, self._window)
         return min(simulations * self._samples, max(memory(buffer) // 2 // sample, buffer.capacity))
 
     def _sampler(self) -> str:
-        """Of all arms but `breed`, which is the reservoir with the study's own."""
+        """The sampler of all arms but `breed`, which is the reservoir with the study's sampler."""
         return "sobol" if self._study.design.sampler == "breed" else self._study.design.sampler
 
     def _passes(self) -> int:
-        """How often a reservoir draws each sample at least, as a whole number."""
+        """The least number of times that a reservoir draws each sample, as a whole number."""
         return math.ceil(self._study.buffer.replay[0])
 
     def _number_of_steps(self) -> int:
-        """S: the study's, or what its reservoir would take at its least replay."""
+        """S: the study's optimiser steps, or those of its reservoir at its least replay."""
         stop, total = self._study.training.stop, self._study.design.simulations * self._samples
         if stop.steps:
             steps = stop.steps

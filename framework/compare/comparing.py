@@ -46,7 +46,7 @@ from framework.training.scores import Trajectories
 def compare(case: Case, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
     """Train all arms of a study; return the result (see `report.result`).
 
-    Raises StudyError before anything starts, and RunError when it cannot be finished.
+    Raises StudyError before anything starts, and RunError if the comparison cannot be finished.
     """
     comparing = Comparing(case, seeds, equal)
     comparing.run()
@@ -59,7 +59,7 @@ class Comparing:
     def __init__(
         self, case: Case, seeds: int, equal: Equal, folder: RunFolder | None = None
     ) -> None:
-        """`folder`: of an earlier process, whose comparison is to go on. Raises StudyError."""
+        """`folder`: the folder of a comparison to go on with. Raises StudyError."""
         if seeds < SEEDS:
             raise StudyError(
                 f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
@@ -89,13 +89,13 @@ class Comparing:
 
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
-        """The comparison of an earlier process. Raises StudyError."""
+        """The comparison that an earlier process left in a folder. Raises StudyError."""
         record = ComparisonRecord.read(folder.comparison)
         case = Case(Study.load(folder.study), folder.study)
         return cls(case, record.seeds, record.equal, folder)
 
     def run(self) -> None:
-        """Train what has not been trained yet. Raises RunError, and KeyboardInterrupt."""
+        """Train the arms that are left. Raises RunError, and KeyboardInterrupt."""
         if self._record.status == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
@@ -122,7 +122,7 @@ class Comparing:
             self._end()
 
     def result(self) -> dict[str, Any]:
-        """What came of it so far (see `report.result`)."""
+        """The result so far (see `report.result`)."""
         return result(self._record, str(self.folder.path))
 
     def _run_seed(self, seed: int) -> None:
@@ -142,7 +142,7 @@ class Comparing:
             self._run_arm(arm, seed, directory, size, shared)
 
     def _simulate(self, case: Case, seed: int, store: Path) -> int:
-        """Fill the store of a seed, and note how long that takes; its bytes on disk."""
+        """Fill the store of a seed, note how long that takes, and return its bytes on disk."""
         so_far = self._record.simulating.setdefault(str(seed), [0.0, 0])
         if not so_far[1]:  # or nobody would know how long what is there has taken
             shutil.rmtree(store, ignore_errors=True)
@@ -197,7 +197,7 @@ class Comparing:
         tell(arm_text(found))
 
     def _end(self) -> None:
-        """Whatever has happened: keep, draw and track what was done."""
+        """Keep, draw and track what was done, however the comparison has ended."""
         self._write()
         found, path = self.result(), self.folder.comparison.with_suffix(".png")
         try:
@@ -223,7 +223,7 @@ class Comparing:
         self._tracking.child(f"{arm['name']}-{arm['seed']}", study, rows, status)
 
     def _shared(self) -> int:
-        """How many simulations are scored of those that every arm is trained on."""
+        """How many of the simulations that every arm is trained on are scored."""
         return min(self.study.validation.simulations, self.study.design.simulations // 16)
 
     def _interrupt(self) -> None:

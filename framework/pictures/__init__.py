@@ -1,1 +1,1 @@
-"""What is drawn of simulations and of runs."""
+"""Pictures of simulations and of runs."""

@@ -1,1 +1,1 @@
-"""What is said of a run: its summary as plain data, words for it, and the live display."""
+"""Reports of a run: its summary as plain data, words for it, and the live display."""

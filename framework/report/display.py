@@ -1,4 +1,4 @@
-"""How a run is seen while it goes on: on a terminal a live display, elsewhere a line now and then.
+"""Shows a run while it goes on: on a terminal a live display, elsewhere a line now and then.
 
 Both go to standard error. What other code prints to standard output or error in the meantime
 appears above the live display. A terminal that goes away ends the display and not the run.
@@ -114,7 +114,7 @@ class Display:
         live.update(Text("\n").join(self._shown), refresh=True)
 
     def _record(self) -> Record:
-        """All that is known."""
+        """The latest figures of all kinds."""
         rows = self._rows[self._taken :]
         self._taken += len(rows)
         for row in rows:

@@ -13,7 +13,7 @@ def facts(summary: Summary) -> list[str]:
         _data(summary),
         f"  samples      {summary.samples.unique_trained} trained on, "
         f"{summary.samples.untrained} not, {summary.samples.drawn} drawn",
-        *_training(summary),
+        *_training_lines(summary),
     ]
     if cost := summary.surrogate:
         lines.append(
@@ -33,7 +33,7 @@ def _data(summary: Summary) -> str:
     )
 
 
-def _training(summary: Summary) -> list[str]:
+def _training_lines(summary: Summary) -> list[str]:
     training = summary.training
     steps = f"  training     {training.steps} steps on {training.device}, "
     rate = f"{training.samples_per_second:.0f} samples/s"

@@ -1,4 +1,4 @@
-"""What a run's display shows: a line, or the lines of a frame of the live display."""
+"""The lines that show a run: one line of progress, or a frame of the live display."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ _LABEL, _LONGEST_BAR, _LONGEST_COURSE = 13, 48, 32  # columns
 
 
 def line(record: Record) -> str:
-    """One line of progress."""
+    """The progress of a run in one line."""
     parts = []
     if "simulations/requested" in record:
         parts.append(f"simulations {_of(record, 'simulations/completed', 'simulations/requested')}")
@@ -36,7 +36,7 @@ def line(record: Record) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """What a frame of the live display shows, and the room that it has."""
+    """The contents of a frame of the live display, and its size in characters."""
 
     title: str
     record: Record
@@ -49,7 +49,7 @@ class View:
 
 
 def frame(view: View) -> list[Text]:
-    """The lines of the live display; where the height is too small the least important go."""
+    """The lines of the live display; the least important are left out where it is too low."""
     record = view.record
     entries = [(0, _header(view)), (8, [Text()])]
     if "simulations/requested" in record:
@@ -59,9 +59,9 @@ def frame(view: View) -> list[Text]:
     if "buffer/held" in record:
         entries.append((4, _entry(view, "buffer", *_buffer(view))))
     if "samples/received" in record:
-        entries.append((3, _entry(view, "samples", *_samples(record))))
+        entries.append((3, _entry(view, "samples", *_sample_items(record))))
     if "step" in record:
-        entries.append((3, _entry(view, "training", *_training(record))))
+        entries.append((3, _entry(view, "training", *_training_items(record))))
     if "training/loss" in record:
         loss = Text(f"{record['training/loss']:.2e}")
         entries.append((3, _entry(view, "loss", loss, _course(view, view.loss))))
@@ -82,7 +82,7 @@ def frame(view: View) -> list[Text]:
 
 
 def _header(view: View) -> list[Text]:
-    """The title, and at the right the time since the start."""
+    """The title, with the time since the start at the right."""
     since = duration(view.record.get("seconds", 0.0))
     title = Text(view.title, style="bold")
     title.truncate(max(view.width - len(since) - 2, 1), overflow="crop")
@@ -91,7 +91,7 @@ def _header(view: View) -> list[Text]:
 
 
 def _entry(view: View, label: str, *items: Text) -> list[Text]:
-    """A label and items, over as many lines as they take."""
+    """A label and its items, on as many lines as they take."""
     between = Text(", " if view.ascii_only else " · ", style="dim")
     lines = [Text.assemble((f"{label:{_LABEL}}", "cyan"))]
     begun = False
@@ -108,7 +108,7 @@ def _entry(view: View, label: str, *items: Text) -> list[Text]:
 
 
 def _bar(view: View, share: float, label: str) -> Text:
-    """A bar that is filled up to `share` (0 to 1), where there is room for one, and a label."""
+    """A label, after a bar filled up to `share` (0 to 1) where there is room for one."""
     width = min(view.width - _LABEL - 26, _LONGEST_BAR)
     if width < 8:
         return Text(label)
@@ -140,7 +140,7 @@ def _buffer(view: View) -> list[Text]:
     return [_bar(view, held / max(capacity, 1), f"{held:,.0f}/{capacity:,.0f}")]
 
 
-def _samples(record: Record) -> list[Text]:
+def _sample_items(record: Record) -> list[Text]:
     received, drawn = (record.get(f"samples/{key}", 0.0) for key in ("received", "drawn"))
     items = [f"{received:,.0f} received", f"{drawn:,.0f} drawn"]
     if received and drawn:
@@ -148,7 +148,7 @@ def _samples(record: Record) -> list[Text]:
     return [*map(Text, items)]
 
 
-def _training(record: Record) -> list[Text]:
+def _training_items(record: Record) -> list[Text]:
     if not record.get("step"):
         return [Text("waits for the first samples", style="dim")]
     items = [f"step {record['step']:,.0f}"]
@@ -158,7 +158,7 @@ def _training(record: Record) -> list[Text]:
 
 
 def _waits(record: Record) -> list[str]:
-    """Who waits for whom: the shares of the time."""
+    """The shares of the time that each waits."""
     return [
         f"{who} {verb} {100 * record[f'wait/{who}']:.0f} %"
         for who, verb in (("solvers", "wait"), ("training", "waits"), ("transport", "waits"))

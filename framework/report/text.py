@@ -8,7 +8,7 @@ from framework.report.facts import facts
 from framework.report.summary import Summary
 from framework.study.case import Case
 
-_WIDTH = 100
+_TEXT_WIDTH = 100
 
 
 def run_text(summary: Summary, case: Case) -> str:
@@ -27,4 +27,4 @@ def run_text(summary: Summary, case: Case) -> str:
 
 
 def _fill(text: str, indent: int = 0) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+    return textwrap.wrap(text, _TEXT_WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)

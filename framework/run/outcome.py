@@ -42,8 +42,8 @@ def summarised(measures: Measures, status: str, directory: str, tracking: Tracki
         quarantined=tuple(
             FailedSimulation(**item.describe(names)) for item in parts.ensemble.quarantined
         ),
-        samples=_samples(measures),
-        training=_training(measures),
+        samples=_sample_counts(measures),
+        training=_training_figures(measures),
         surrogate=measures.cost,
         wait=measures.waits(),
         validation=parts.validation.latest,
@@ -55,7 +55,7 @@ def summarised(measures: Measures, status: str, directory: str, tracking: Tracki
     )
 
 
-def _samples(measures: Measures) -> SampleCounts:
+def _sample_counts(measures: Measures) -> SampleCounts:
     parts, rank = measures.parts, measures.parts.rank
     produced, untrained = measures.samples()
     kept = kept_steps(parts.study.store.keep, rank.ledger.stored_steps)
@@ -70,7 +70,7 @@ def _samples(measures: Measures) -> SampleCounts:
     )
 
 
-def _training(measures: Measures) -> TrainingFigures:
+def _training_figures(measures: Measures) -> TrainingFigures:
     trainer = measures.parts.rank.trainer
     return TrainingFigures(
         steps=trainer.optimiser_steps,

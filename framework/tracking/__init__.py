@@ -1,1 +1,1 @@
-"""What is told to MLflow, by way of a journal. Nothing else may import mlflow."""
+"""Tracking in MLflow, by way of a journal. Nothing outside this room may import mlflow."""

@@ -1,6 +1,6 @@
-"""A run's history: a row of figures every few seconds, more often at the beginning.
+"""The history of a run: a row of figures every few seconds, more often at the beginning.
 
-It is what the pictures are drawn from and what is tracked; it lies in the run's folder as
+Pictures are drawn from it, and its rows are tracked. It lies in the run's folder as
 `history.jsonl`, one JSON object a line.
 """
 
@@ -13,11 +13,11 @@ from types import TracebackType
 from framework.errors import tell
 from framework.threads import Background
 
-# Name -> figure, such as "samples/received"; what is not known is left out.
+# Name, such as "samples/received", -> figure. Figures that are not known are left out.
 Record = dict[str, float]
 
-# Between two rows: the first, and the longest, to which it grows by a tenth from row to row.
-_FIRST_SECONDS, _SECONDS = 0.2, 2.0
+# Seconds between two rows: at first, and at most; they grow by a tenth from row to row.
+_SHORTEST, _LONGEST_WAIT = 0.2, 2.0
 
 
 def read_rows(path: Path) -> list[Record]:
@@ -32,12 +32,12 @@ def read_rows(path: Path) -> list[Record]:
 
 
 class History:
-    """While entered, takes rows, and one at the end."""
+    """Takes rows while it is entered, and one at the end."""
 
     def __init__(
         self, path: Path, read: Callable[[], Record], then: Callable[[Record], None]
     ) -> None:
-        """`read` takes a row, `then` is given it; both are called in the history's own thread."""
+        """`read` makes a row and `then` is given it, both in a thread of the history's own."""
         self.rows: list[Record] = []
         self._path = path
         self._read = read
@@ -67,10 +67,10 @@ class History:
         self._take()
 
     def _run(self) -> None:
-        seconds = _FIRST_SECONDS
+        seconds = _SHORTEST
         while not self._over.wait(seconds):
             self._take()
-            seconds = min(1.1 * seconds, _SECONDS)
+            seconds = min(1.1 * seconds, _LONGEST_WAIT)
 
     def _take(self) -> None:
         row = self._read()

@@ -1,4 +1,4 @@
-"""The journal of a run: what is to be tracked, and how far it was sent, in the run's folder.
+"""The journal of a run: what has to be tracked, and how far it was sent, in the run's folder.
 
     tracking.jsonl   an entry a line; the first, the head, is how the run is found again
     tracking.json    the state: how far the sending process has got, and what it has made in MLflow
@@ -18,7 +18,7 @@ from framework.files import write_text
 
 
 class Journal:
-    """What is to be sent, and how far it was sent."""
+    """The entries to send, and how far they were sent."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "tracking.jsonl"
@@ -27,7 +27,7 @@ class Journal:
         self._whole = False
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write an entry behind the others; only the training process does."""
+        """Add an entry at the end. Only the training process calls this."""
         text = json.dumps(entry) + "\n"
         with self.path.open("ab+") as file:
             if not self._whole:
@@ -42,7 +42,7 @@ class Journal:
             file.write(text.encode())
 
     def after(self, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-        """The entries from an offset on, each with the offset of the next."""
+        """Yield the entries from an offset on, each with the offset of the next."""
         with self.path.open("rb") as file:
             file.seek(offset)
             for line in file:
@@ -56,11 +56,11 @@ class Journal:
                 yield entry, offset
 
     def unsent(self) -> bool:
-        """Whether there are entries that were not sent."""
+        """Whether some entries were not sent."""
         return self.path.exists() and any(True for _ in self.after(self.state()["offset"]))
 
     def state(self) -> dict[str, Any]:
-        """What the sending process last wrote down."""
+        """The state that the sending process wrote last."""
         try:
             state: dict[str, Any] = json.loads(self._state.read_text())
         except (FileNotFoundError, ValueError):
@@ -68,5 +68,5 @@ class Journal:
         return state
 
     def save_state(self, state: dict[str, Any]) -> None:
-        """Write the state down; only the sending process does."""
+        """Write the state. Only the sending process calls this. Raises WriteError."""
         write_text(self._state, json.dumps(state) + "\n")

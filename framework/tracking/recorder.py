@@ -1,6 +1,6 @@
-"""One run's tracking, on training's side: writes the journal, and starts the process that sends it.
+"""Tracking as the training process sees it: writes the journal and starts the sending process.
 
-That process is `sender.py`, which says why there is one.
+`sender.py`, which is that process, says why there is one.
 """
 
 import json
@@ -28,9 +28,9 @@ _LONGEST = 5000  # characters of one value, as MLflow takes them
 
 
 class Tracking:
-    """One run's tracking; with the URI `none` it does nothing. May be used from any thread.
+    """Tracks one run; with the URI `none` it does nothing. May be used from any thread.
 
-    Made again for the same folder, it continues the same MLflow run.
+    A second one for the same folder continues the same MLflow run.
     """
 
     def __init__(self, config: TrackingConfig, directory: Path, run_name: str) -> None:
@@ -46,7 +46,7 @@ class Tracking:
 
     @property
     def run_id(self) -> str | None:
-        """Of the MLflow run; None until MLflow was reached."""
+        """The id of the MLflow run; None until MLflow was reached."""
         run_id: str | None = self._journal.state()["run_id"]
         return run_id
 
@@ -57,31 +57,34 @@ class Tracking:
         return registered
 
     def start(self, study: dict[str, Any], data: dict[str, Any], send: bool = True) -> None:
-        """Begin, or go on after a resume. The study becomes parameters; `data`, which says what is
-        trained on (path, simulations, hash), becomes tags and a dataset. Without `send` nothing is
-        sent before `close`."""
+        """Begin, or go on after a resume.
+
+        The study becomes parameters. `data` describes the data that is trained on (path,
+        simulations, hash) and becomes tags and a dataset. Without `send` nothing is sent before
+        `close`.
+        """
         self._write("start", params=_flat(study), data=_flat(data))
         if send and not self._off:
             self._start_process()
 
     def log(self, record: Record) -> None:
-        """A row of the run's history becomes metrics at its step."""
+        """Track a row of the run's history: metrics at its optimiser step."""
         values = {name: value for name, value in record.items() if name != "step"}
         self._write("metrics", step=int(record.get("step", 0)), values=values)
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """Send a file, with the content that it has when it is sent."""
+        """Track a file, with the content that it has when it is sent."""
         self._write("artifact", path=str(path.absolute()), folder=folder)
 
     def model(self, directory: Path, name: str, tags: dict[str, Any]) -> None:
-        """Send the folder of a trained surrogate, and register it as a version of the model `name`.
+        """Track the folder of a trained surrogate, registered as a version of the model `name`.
 
         A run has one version of a model: another call replaces its files and tags.
         """
         self._write("model", path=str(directory.absolute()), name=name, tags=_flat(tags))
 
     def child(self, name: str, study: dict[str, Any], rows: Sequence[Record], status: str) -> None:
-        """A run inside this one, which is over: its study, its history, and how it ended."""
+        """Track a run inside this one that is over: its study, its history, and how it ended."""
         metrics = [
             {
                 "step": int(row.get("step", 0)),
@@ -92,12 +95,14 @@ class Tracking:
         self._write("child", name=name, params=_flat(study), rows=metrics, status=_STATUS[status])
 
     def finish(self, status: str) -> None:
-        """The run has ended: `done`, `failed` or `interrupted`."""
+        """Track the end of the run: `done`, `failed` or `interrupted`."""
         self._write("finish", status=_STATUS[status])
 
     def close(self, timeout: float = 60.0) -> None:
-        """Wait until all is sent, and say so if something is left: at once if MLflow cannot be
-        reached, else after `timeout` seconds. What earlier processes have left is sent, too."""
+        """Send what is left, also by earlier processes, and tell the user if something remains.
+
+        It waits until all is sent, at most `timeout` seconds; not at all if MLflow is away.
+        """
         if self._process is None and not self._off and self._journal.unsent():
             self._start_process()
         if self._process is None or self._process.stdin is None:
@@ -146,7 +151,7 @@ class Tracking:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as `section.key` -> text, as MLflow takes them."""
+    """Nested mappings as one of `section.key` to text, which is what MLflow takes."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = prefix + re.sub(r"[^\w./ -]", "_", str(key), flags=re.ASCII)

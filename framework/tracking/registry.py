@@ -39,7 +39,7 @@ def download(uri: str, directory: Path) -> Path:
 
 
 def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
-    """`tracking` is how the user calls MLflow's address."""
+    """Download from MLflow at `address`, which the user knows as `tracking`."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
@@ -60,7 +60,7 @@ def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
 def _version(
     client: "MlflowClient", name: str, separator: str, wanted: str, there: list[int]
 ) -> int | None:
-    """The version that is wanted: by its alias, as the latest, or by its number."""
+    """The version that is wanted, by its alias, by its number or as the latest; None if unknown."""
     if separator == "@":
         with tolerating("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             return int(client.get_model_version_by_alias(name, wanted).version)
@@ -71,7 +71,7 @@ def _version(
 
 
 def _known(client: "MlflowClient", name: str, there: list[int]) -> str:
-    """What there is instead."""
+    """The versions or the models that there are instead."""
     if there:
         return f"{name} has the versions {', '.join(map(str, sorted(there)))}"
     names = ", ".join(model.name for model in client.search_registered_models())

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LEFT = 3  # exit status of the sending process: MLflow could not be reached
-_SECONDS = 3.0  # between two looks at the journal
+_LOOK_SECONDS = 3.0  # between two looks at the journal
 _LONGEST_PAUSE = 60.0  # between two attempts to reach MLflow
 _METRICS, _PARAMS = 1000, 100  # in one request
 
@@ -81,12 +81,12 @@ class _Sender:
             self._metrics(self._client, metrics, before)
 
     def end(self) -> None:
-        """No more comes; a run that did not say that it is over was killed."""
+        """End: if the journal does not say that the run is over, mark the run as killed."""
         if self._client and not self._state["over"]:
             self._client.set_terminated(self._state["run_id"], "KILLED")
 
     def _connect(self) -> "MlflowClient":
-        """Find the run, or make it; an MLflow that does not have it gets the whole journal."""
+        """Find the run, or make it; an MLflow that did not have it gets the whole journal."""
         from mlflow import MlflowClient
 
         head, _ = next(self._journal.after(0))
@@ -120,7 +120,7 @@ class _Sender:
         self._save(offset=offset)
 
     def _entry(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
-        """Send an entry that is no row of metrics."""
+        """Send an entry of any kind but metrics."""
         kind, run_id = entry["kind"], self._state["run_id"]
         if "path" in entry and not Path(entry["path"]).exists():
             self._refuse(kind, f"{entry['path']} is no longer there")
@@ -175,7 +175,7 @@ class _Sender:
         self._save(registered={"name": name, "version": str(versions[0])})
 
     def _child(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
-        """A run inside this one, whole: found again if it was sent in part."""
+        """Send a run inside this one, whole; it is found again if it was sent in part."""
         from mlflow.entities import Param
 
         parent = client.get_run(self._state["run_id"])
@@ -201,7 +201,7 @@ class _Sender:
 
     @contextmanager
     def _refusable(self, kind: str) -> Iterator[None]:
-        """An entry that MLflow does not take is passed over: it never will."""
+        """Pass over an entry that MLflow refuses: it would refuse it again."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -237,7 +237,7 @@ def _input_ends_within(seconds: float) -> bool:
 
 
 def _lock_journal(file: IO[bytes]) -> bool:
-    """Wait for the lock of a file, or for the end of the input; whether it is locked."""
+    """Wait for the lock of a file; False if standard input ended first."""
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -261,7 +261,7 @@ def _serve(training: IO[str], directory: str, uri: str, experiment: str, run_nam
                 if over:
                     sender.end()
                     return 0
-                pause = _SECONDS
+                pause = _LOOK_SECONDS
             except failures as error:
                 if not away:
                     away = True

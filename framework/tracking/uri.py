@@ -1,4 +1,4 @@
-"""Where a run is tracked: the `tracking` section of a study, and what its URI can be."""
+"""The URI under which a run is tracked: from a study or the environment, and checked."""
 
 import os
 import re
@@ -24,23 +24,23 @@ def check_uri(config: TrackingConfig) -> None:
 
 
 def resolve(config: TrackingConfig) -> str:
-    """The study's URI, else that of the environment, else the default."""
+    """The URI of the study, else that of the environment, else the default."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _DEFAULT_URI
 
 
 def masked(uri: str) -> str:
-    """Without the password."""
+    """The URI without its password."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def sqlite_file(uri: str, cwd: Path) -> Path | None:
-    """The file of an SQLite URI; None if it is another."""
+    """The file of an SQLite URI; None of another URI."""
     scheme, _, path = uri.partition(":///")
     return cwd / path if scheme == "sqlite" and path else None
 
 
 def _impossible(uri: str) -> str:
-    """Why a tracking URI cannot be; empty if it can."""
+    """Why there can be no such tracking URI; empty if there can."""
     scheme = uri.partition(":")[0]
     if uri in ("none", "databricks") or scheme == "databricks":
         return ""
@@ -68,7 +68,7 @@ def _impossible(uri: str) -> str:
 
 
 def _unusable(database: Path) -> str:
-    """Why there cannot be an SQLite database; empty if there can."""
+    """Why this file cannot be an SQLite database; empty if it can."""
     try:
         if database.exists():
             with database.open("r+b") as file:
@@ -82,6 +82,6 @@ def _unusable(database: Path) -> str:
 
 
 def what_mlflow_says(error: Exception) -> str:
-    """The point of an error of MLflow, of which many are a page long."""
+    """The reason in an error of MLflow, of which many are a page long."""
     system = re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", str(error))
     return system[1] if system else str(error).partition("\n")[0][:300]

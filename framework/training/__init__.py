@@ -1,1 +1,1 @@
-"""What learns: the training loop, scores on held-out simulations, checkpoints, the model."""
+"""Training: the loop, scores on held-out simulations, checkpoints, the trained model."""

@@ -30,7 +30,7 @@ from surrogates.base import Problem, Surrogate
 
 
 class _TrainedFor(Section):
-    """A `Problem` without its static fields, which are large, and which the solver has."""
+    """A `Problem` without its static fields, which are large and are the solver's to give."""
 
     names: tuple[str, ...]
     low: tuple[float, ...]
@@ -43,7 +43,7 @@ class _TrainedFor(Section):
 
 
 class _Description(Section):
-    """model.json."""
+    """The contents of model.json."""
 
     format: int
     millstream: str  # the version that wrote it
@@ -54,9 +54,9 @@ class _Description(Section):
 
 
 def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[str, Any]) -> None:
-    """Write a folder, whole or not at all, in the place of one that is there.
+    """Write a model's folder, whole or not at all; one that is there is replaced.
 
-    `extra`: what else is to be known of the model, as plain values. Raises WriteError.
+    `extra`: plain values that describe the model further. Raises WriteError.
     """
     trained_for = {name: getattr(surrogate.problem, name) for name in _TrainedFor.model_fields}
     description = _Description(
@@ -78,13 +78,13 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
 
 
 def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Surrogate]:
-    """The case and the surrogate of a folder, for batches of any size.
+    """Load a model's folder: its case, and its surrogate, which takes batches of any size.
 
     `overrides`, such as `solver.grid_size=128`, change the study's solver, and so the grid, if the
     surrogate's weights do not depend on it. Bounds, times and normalisation stay those that the
     surrogate was trained with. Raises StudyError.
     """
-    description = _read(directory)
+    description = _description(directory)
     case = Case(_study(directory, description.study, overrides), directory)
     study, problem = case.study, _problem(case.problem, description.problem)
     surrogate = _made(directory, case, problem)
@@ -108,7 +108,7 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Su
 
 
 def _made(directory: Path, case: Case, problem: Problem) -> Surrogate:
-    """The surrogate for a problem, still without its weights."""
+    """The surrogate for a problem, before its weights are loaded."""
     try:
         with their_mistakes("making the surrogate failed", plain=ValueError):
             surrogate = factory(case.study.surrogate, SURROGATE, problem)()
@@ -118,8 +118,8 @@ def _made(directory: Path, case: Case, problem: Problem) -> Surrogate:
     return surrogate
 
 
-def _read(directory: Path) -> "_Description":
-    """What model.json holds."""
+def _description(directory: Path) -> "_Description":
+    """Read model.json. Raises StudyError."""
     path = directory / "model.json"
     try:
         content = json.loads(path.read_bytes())
@@ -164,7 +164,7 @@ def _study(directory: Path, saved: dict[str, Any], overrides: Sequence[str]) -> 
 
 
 def _problem(now: Problem, trained: "_TrainedFor") -> Problem:
-    """The problem that was trained for, on the grid and with the static fields of `now`."""
+    """The problem that the surrogate was trained for, with the grid and static fields of `now`."""
     for name in ("names", "channels"):
         if getattr(trained, name) != getattr(now, name):
             raise StudyError(
@@ -187,7 +187,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def _static(trained: NDArray[np.float32], now: NDArray[np.float32]) -> Tensor:
-    """Static fields [S, *grid], normalised as `Surrogate` has normalised those trained with."""
+    """Static fields `now` [S, *grid], normalised by the mean and the spread of `trained`."""
     axes = tuple(range(1, trained.ndim))
     mean = trained.mean(axes, dtype=np.float64)
     spread = trained.std(axes, dtype=np.float64)

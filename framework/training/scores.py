@@ -21,7 +21,7 @@ from framework.training.results import Distribution, Scores, TimeScores
 from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory of scoring.
-_POINTS = 2**18
+_CHUNK_POINTS = 2**18
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> E
 def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
     """The surrogate's errors on held-out trajectories; an autoregressive one is rolled out."""
     predicted = np.empty_like(held_out.fields)
-    chunk = max(1, _POINTS // held_out.fields[0, 0].size)
+    chunk = max(1, _CHUNK_POINTS // held_out.fields[0, 0].size)
     for start in range(0, len(predicted), chunk):
         part = slice(start, start + chunk)
         rollout = surrogate.rollout(

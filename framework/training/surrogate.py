@@ -1,4 +1,4 @@
-"""The study's surrogate, with its initial weights, checked against its solver."""
+"""Makes the surrogate of a study, with its initial weights, and checks it against the solver."""
 
 import torch
 
@@ -9,7 +9,7 @@ from surrogates.base import Surrogate
 
 
 def make_surrogate(case: Case) -> Surrogate:
-    """The surrogate of a study; its weights, and what it draws later, are those of the seed.
+    """Make the surrogate of a study; the seed decides its weights and what it draws later.
 
     Raises StudyError if its constructor refuses its settings, or it cannot be trained as the study
     says.
@@ -48,7 +48,7 @@ def samples_per_simulation(case: Case, window: int) -> int:
 
 
 def _shorten(surrogate: Surrogate) -> str:
-    """How its window becomes shorter."""
+    """Advice on how to shorten the window of a surrogate."""
     ways = []
     if surrogate.bundle > 1:
         ways.append(f"lower surrogate.bundle, which is {surrogate.bundle}")
