@@ -311,7 +311,7 @@ def test_two_processes_do_not_go_on_with_one_comparison(compared: Path, tmp_path
         (done / "comparison.json").read_text().replace('"status": "done"', '"status": "new"', 1)
     )
     (folder / "comparison.json").write_text(record)
-    with locked(str(folder)):
+    with locked(str(folder), "going on with", "wait for its end"):
         result = in_process(tmp_path, "resume", str(folder))
     assert result.returncode == 1
     assert "another run is going on with" in result.stderr
