@@ -59,9 +59,7 @@ class MaskObjective:
         of_masks = iter(masks)
         score, thresholds, dice = 0.0, {}, {}
         for name in names:
-            dices = [
-                _box_dice(next(of_masks), self.observed[name], box) for _ in self.tried[name]
-            ]
+            dices = [_box_dice(next(of_masks), self.observed[name], box) for _ in self.tried[name]]
             best = int(np.argmax(dices))
             thresholds[name], dice[name] = self.tried[name][best], dices[best]
             score += given.get(name, 0.0) / total * dices[best]

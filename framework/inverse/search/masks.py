@@ -27,7 +27,7 @@ from framework.inverse.search import kernels
 
 Observed = Mapping[str, NDArray[np.bool_]]
 # How many entries are refined between two looks at how far to go.
-_BATCH = 128
+BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class _Search:
 
     def best(self, top: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The entries with the `top` best scores, and the scores, in order."""
-        count = min(max(_BATCH, 2 * top), self.entries)
+        count = min(max(BATCH, 2 * top), self.entries)
         # Selecting from the other end takes 20 times as long where most bounds are equal.
         found = np.argpartition(-self.bounds, count - 1)[:count]
         scores = self._scores(found, -math.inf)
@@ -194,7 +194,7 @@ class _Search:
         left[found] = False
         rest = np.flatnonzero(left)
         rest = rest[np.argsort(-self.bounds[rest], kind="stable")]
-        size = max(_BATCH, top)
+        size = max(BATCH, top)
         for start in range(0, len(rest), size):
             batch = rest[start : start + size]
             batch = batch[self.bounds[batch] >= floor]
