@@ -217,7 +217,7 @@ def test_more_is_simulated_around_the_best_and_asked_too(
     for path in folder.glob("gliomas.*"):
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, tmp_path / path.name)
-    *_, fields = solver.solve(reader.parameters[known] * [1.0, 1.0, 1.02, 0.98, 1.0], 0)
+    *_, fields = solver.solve(reader.parameters[known] * [1.2, 1.0, 1.03, 1.0, 1.0], 0)
     mask = observed(solver, fields, {"flair": 0.2})["flair"]
     save(tmp_path / "flair.nii.gz", solver, mask.astype(np.uint8))
     before = invert(tmp_path, "--mask", "flair=flair.nii.gz")
