@@ -23,6 +23,7 @@ from framework.store.owner import Store
 from framework.stream.ledger import Ledger, ReplayMismatchError
 from framework.study.case import Case
 from framework.tracking.history import Record
+from framework.training.surrogate import make_surrogate
 
 
 def simulate(case: Case) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class Simulating:
                 "design.sampler is breed, but nothing is trained whose losses could decide what "
                 "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
             )
+        make_surrogate(case)  # which checks it: better now than when all is simulated
         store = open_store(case)
         if store is None:
             raise StudyError(
