@@ -1,7 +1,7 @@
 """The solvers that a study can name: what there is to say of them without importing them.
 
 Their modules import torch, which takes seconds; a study's mistakes and `millstream list` have to
-answer at once. tests/solvers/test_table.py compares every line with the solver itself.
+answer at once. tests/solvers/test_solver_table.py compares every line with the solver itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence

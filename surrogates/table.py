@@ -1,7 +1,8 @@
 """The surrogates that a study can name: what there is to say of them without importing them.
 
 Their modules import torch, which takes seconds; a study's mistakes and `millstream list` have to
-answer at once. tests/surrogates/test_table.py compares every line with the surrogate itself.
+answer at once. tests/surrogates/test_surrogate_table.py compares every line with the surrogate
+itself.
 """
 
 from collections.abc import Callable, Mapping

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from framework.errors import StudyError, tell
-from framework.study.study import Study
 
 if TYPE_CHECKING:
     from framework.study.case import Case
+    from framework.study.study import Study
 
 StudyFile = Annotated[Path, typer.Argument(help="A study, such as configs/quickstart.yaml.")]
 Overrides = Annotated[
@@ -19,21 +19,20 @@ Overrides = Annotated[
 ]
 
 
-def load_case(path: Path, overrides: Sequence[str] | None = None) -> "Case":
+def load_case(path: Path, overrides: Sequence[str] | None) -> "Case":
     """Read a study, check its keys, types and ranges, and make its case. Raises StudyError."""
-    return case_of(Study.load(path, overrides or []), path)
+    from framework.study.study import Study
 
-
-def case_of(study: Study, path: Path) -> "Case":
-    """Make the case of a study that was read from `path`, after a line that says so.
-
-    The line comes first because importing the solver, and with it torch, may take seconds. Raises
-    StudyError.
-    """
-    tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
+    study = Study.load(path, overrides or [])
+    tell_checking(study, path)
     from framework.study.case import Case
 
     return Case(study, path)
+
+
+def tell_checking(study: "Study", path: Path) -> None:
+    """Say what is checked now: importing the solver and the surrogate may take seconds."""
+    tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
 
 
 def numbers_by_name(arguments: Sequence[str]) -> dict[str, float]:

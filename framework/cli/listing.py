@@ -7,7 +7,6 @@ import typer
 
 from framework.cli.ending import AsJson, ending
 from framework.errors import StudyError
-from framework.study.component import SOLVER, SURROGATE, describe
 
 Entries = dict[str, list[dict[str, str]]]
 
@@ -29,6 +28,8 @@ def list_command(
 
 def listing() -> Entries:
     """What a study can name, and the studies in configs/: for each its name and what it is."""
+    from framework.study.component import SOLVER, SURROGATE, describe
+
     studies = []
     for path in sorted(Path("configs").rglob("*.yaml")):
         comment = path.read_text().partition("\n")[0]
