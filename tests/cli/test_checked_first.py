@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import ray
-from commands import QUICKSTART, SMALL, in_process, millstream
+from commands import SMALL, in_process, millstream
+from places import QUICKSTART
 
 MINE = '''
 import os

@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import QUICKSTART
+from places import QUICKSTART, ROOT
 
 # Runs commands, one after another, where what is slow to import cannot be imported.
 BLOCKED = """
@@ -64,7 +63,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             json.dumps([*HELP, *LISTS, *(arguments for arguments, _ in MISTAKES)]),
         ],
         cwd=tmp_path_factory.mktemp("quick"),
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=480,

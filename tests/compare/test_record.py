@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import QUICKSTART, SMALL, in_process
+from commands import SMALL, in_process
+from places import QUICKSTART
 
 from framework.compare.record import ComparisonRecord
 from framework.errors import StudyError

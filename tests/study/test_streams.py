@@ -1,22 +1,14 @@
-"""Random streams: no two of them coincide, and all of framework draws from them."""
-
-import ast
-from pathlib import Path
+"""Random streams: no two of them coincide."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import framework
 from framework.study.design import Design
 from framework.study.sections import DesignConfig
 from framework.study.streams import Stream, derived_seed, generator, sequence
 from solvers.base import Parameter, ParameterSpace
-
-ROOT = Path(next(iter(framework.__path__)))
-# What makes a generator, or seeds one that is there, by the last part of its name.
-MAKERS = {"default_rng", "SeedSequence", "RandomState", "manual_seed", "seed", "PCG64", "Random"}
 
 numbers = st.integers(0, 2**63 - 1)
 names = st.tuples(
@@ -66,33 +58,3 @@ def test_no_two_simulations_of_a_design_have_one_seed(sampler: str) -> None:
     design = Design(config, ParameterSpace(Parameter("a", 0.0, 1.0)), 7)
     seeds = {design.simulation(id).seed for id in range(-500, 500)}
     assert len(seeds) == 1000
-
-
-def made_elsewhere() -> list[str]:
-    """Where framework makes or seeds a generator without a stream: file:line."""
-    places = []
-    for path in sorted(ROOT.rglob("*.py")):
-        if path == ROOT / "study" / "streams.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and called(node) in MAKERS and not derived(node):
-                places.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    return places
-
-
-def called(node: ast.Call) -> str:
-    """The last part of the name of what is called."""
-    match node.func:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-    return ""
-
-
-def derived(node: ast.Call) -> bool:
-    """Whether the seed that is given comes from `derived_seed` in the same expression."""
-    return any(isinstance(part, ast.Call) and called(part) == "derived_seed" for part in node.args)
-
-
-def test_every_generator_in_framework_is_derived_from_a_stream() -> None:
-    left = ("inverse/", "pictures/coverage.py")  # on their way
-    assert [place for place in made_elsewhere() if not place.startswith(left)] == []
