@@ -141,7 +141,7 @@ class Quantity:
 class Convention:
     """What the labels of a segmentation stand for: region -> labels; 0 is the background.
 
-    `space` names the space that such images lie in, one of `ImagedSolver.spaces`; None: any.
+    `space` names the space that such images lie in, one of `Solver.spaces`; None: any.
     """
 
     labels: Mapping[str, tuple[int, ...]]
@@ -166,12 +166,21 @@ class Solver(ABC):
     affine: NDArray[np.float64] | None = None
     # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
+    # For inverse questions. Masks of `observe` that a segmentation is compared with, each moved by
+    # the setting of its own name: the values of it that are tried, ascending. At a higher value a
+    # mask is a part of what it was.
+    masks: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    # Which regions of a segmentation make up each of the masks, and how labels name the regions.
+    regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    conventions: Mapping[str, Convention] = MappingProxyType({})
+    # Spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
+    spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
     def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
-        """Raise ValueError if the settings cannot simulate everything between these bounds, because
+        """Raise ValueError if the settings cannot simulate all that lies between these bounds, as
         a step is unstable there or the grid too coarse. Refuses nothing, unless overridden.
 
-        A study gives its own bounds, which may be wider or narrower than the solver's.
+        A study calls it with its own bounds, which may be wider or narrower than the solver's.
         """
 
     @abstractmethod
@@ -189,10 +198,10 @@ class Solver(ABC):
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Images [*grid] by name that would be taken of the fields [C, *grid]: values, or masks.
+        """What would be measured of the fields [C, *grid]: images [*grid] by name, masks or values.
 
         Every point is observed by itself, so a part of the grid gives that part of the images.
-        Returns the fields themselves, unless overridden. Raises ValueError on an unknown setting.
+        The fields themselves, unless overridden. Raises ValueError on a setting that is not one.
         """
         if settings:
             raise ValueError(
@@ -203,9 +212,9 @@ class Solver(ABC):
     def identifiable(
         self, parameters: NDArray[np.float64], t: NDArray[np.float64]
     ) -> Mapping[str, Quantity]:
-        """The quantities that one observation can tell, for parameters [n, p] and times [n].
+        """What observing fields once can tell, of parameters [n, p] and stored times [n].
 
-        Returns the parameters and the time, unless overridden: some only show in combination.
+        The parameters and the time, unless overridden: some only show in combination.
         """
         quantities = {
             item.name: Quantity(parameters[:, i], item.units)
@@ -213,10 +222,23 @@ class Solver(ABC):
         }
         return {**quantities, "time": Quantity(t, self.time_units)}
 
-    def resolved(self, parameters: NDArray[np.float64]) -> bool:
-        """Whether grid and step are fine enough for these parameters [p]. True, unless overridden.
+    def plans(
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """Regions [*grid] to treat, of equal volume, by name: from what was observed, and from the
+        fields [C, *grid] that were found for it. None, unless overridden.
 
-        A simulation that is not resolved runs all the same; the store says so beside it.
+        `affine` maps grid indices to positions in mm where it was observed [4, 4]: a patient's
+        lengths are not those of an atlas."""
+        return {}
+
+    def resolved(self, parameters: NDArray[np.float64]) -> bool:
+        """Whether the grid and the step resolve what these parameters [p] ask for.
+
+        Kept beside each simulation in the store; one that is not resolved runs all the same.
         """
         return True
 
@@ -235,43 +257,7 @@ class BatchSolver(Solver):
         """
 
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
-        """Run a batch of one simulation."""
+        """A batch of one."""
         seeds = np.array([seed], dtype=np.uint64)
         for fields in self.solve_batch(np.asarray(parameters)[None], seeds):
             yield fields[0]
-
-
-class ImagedSolver(Solver):
-    """A solver whose fields are segmented in images: its stores can be searched by masks.
-
-    For comparing with images of patients or samples the grid needs an `affine`.
-    """
-
-    # The masks that `observe` makes, and the values to try of each one's setting, which has its
-    # name; ascending. A mask at a higher value lies within the same mask at a lower one.
-    masks: Mapping[str, tuple[float, ...]]
-    # The regions of a segmentation that make up each mask, and what labels mean these regions.
-    regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    conventions: Mapping[str, Convention] = MappingProxyType({})
-    # The spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
-    spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
-
-    @abstractmethod
-    def observe(
-        self, fields: NDArray[np.float32], **settings: float
-    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Images [*grid] by name, as in `Solver`, among them those in `masks`, which are bool."""
-
-    def plans(
-        self,
-        observed: Mapping[str, NDArray[np.bool_]],
-        fields: NDArray[np.float32],
-        affine: NDArray[np.float64],
-    ) -> Mapping[str, NDArray[np.bool_]]:
-        """Regions [*grid] to treat, of equal volume, by name. None, unless overridden.
-
-        They follow from the masks that were observed [*grid] and from the fields [C, *grid] found
-        for them. `affine` maps grid indices to positions in mm where it was observed [4, 4]: a
-        patient's lengths are not those of an atlas.
-        """
-        return {}

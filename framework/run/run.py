@@ -135,12 +135,14 @@ class Run:
         self._history = History(self.folder.history, self._rows.row, self._tracking.log)
 
     def train(self) -> None:
-        """Run to the study's stop. However it ends, weights, pictures and summary are written.
+        """Run to the study's stop. However that ends, weights, pictures and summary are written.
 
         Raises RunError when it cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
         with Interrupts(self._interrupt):
+            if self._resumed:
+                self._restore()  # where that is refused, the folder stays as it was
             try:
                 self._begin()
                 with (
@@ -168,10 +170,8 @@ class Run:
         return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
     def _begin(self) -> None:
-        """Take up what an earlier process has left, or write down the study."""
-        if self._resumed:
-            self._restore()
-        else:
+        """Write down the study, and tell what has started."""
+        if not self._resumed:
             with writing(self.folder.path):
                 self.study.save(self.folder.study)
         study = self.study.model_dump(mode="json")

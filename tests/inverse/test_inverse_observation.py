@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from framework.errors import StudyError
-from framework.inverse.observed.masks import (
-    MaskObservation,
+from framework.inverse.observed.observation import (
+    Observation,
     read_labels,
     read_masks,
     read_region,
     to_patient,
 )
 from framework.inverse.observed.space import to_grid
-from solvers.base import Convention, Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace
+from solvers.base import Convention, Field, Grid, Order, Parameter, ParameterSpace, Solver
 
 SIDE, SPACING = 32, 3.0
 # The middle of the grid lies in the middle of the scanner.
@@ -30,7 +30,7 @@ AFFINE[:3, 3] = -SPACING * (SIDE - 1) / 2
 Image = NDArray[Any]
 
 
-class Scanned(ImagedSolver):
+class Scanned(Solver):
     """A solver of nothing, whose grid lies in a scanner's space."""
 
     parameters = ParameterSpace(Parameter("rate", 0.0, 1.0))
@@ -53,11 +53,6 @@ class Scanned(ImagedSolver):
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros(1)
-
-    def observe(
-        self, fields: NDArray[np.float32], **settings: float
-    ) -> Mapping[str, NDArray[np.bool_]]:
-        return {name: fields[0] >= settings.get(name, 0.5) for name in self.masks}
 
     def solve(self, parameters: NDArray[np.float64], seed: int):  # type: ignore[no-untyped-def]
         yield np.zeros((1, *self.grid.shape), np.float32)
@@ -95,7 +90,7 @@ def save(folder: Path, values: Image, affine: Image | None = None, name: str = "
     return folder / name
 
 
-def labelled(folder: Path, values: Image | None = None, **others: Any) -> MaskObservation:
+def labelled(folder: Path, values: Image | None = None, **others: Any) -> Observation:
     path = save(folder, patient() if values is None else values)
     return read_labels(Scanned(), path, **{"labels": "plain", **others})
 

@@ -6,65 +6,46 @@
                                |--> does anything fit?
                                '--> growth: more simulations, then again --> refinement
 
-A store is asked together with what was grown beside it (`refine/growing.py`). The posterior is that
-of the store alone, whose simulations are drawn from the prior.
-
-Shapes: p parameters.
+A store is asked together with what was grown beside it (`growing.py`). The posterior is of the
+store alone, whose simulations are drawn from the prior.
 """
 
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from framework.files import write_text, writing
-from framework.inverse.inversions.telling import (
-    Match,
-    match_line,
-    named,
-    plain_growth,
-    plain_match,
-    plain_refinement,
-    posterior_lines,
-    refinement_line,
-)
-from framework.inverse.posterior.posterior import Posterior, points_around
-from framework.inverse.refine.growing import Growth, grow, grown_store
+from framework.inverse.posterior import Posterior, around
+from framework.inverse.refine.growing import Growth, grow, grown_store, merge
 from framework.inverse.refine.objective import Objective
 from framework.inverse.refine.refinement import Refinement, refine, stored_simulation
-from framework.inverse.search.fields import FieldAnswer
-from framework.inverse.search.masks import MaskAnswer
-from framework.store.attributes import solver_factory
+from framework.inverse.search.field_query import FieldAnswer
+from framework.inverse.search.query import Answer
+from framework.store.attributes import solver_factory, solver_of
 from framework.store.reader import StoreReader
 from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
-from framework.study.streams import Stream, generator
-from solvers.base import Solver
 
-Found = TypeVar("Found")
-M = TypeVar("M", bound=Match)
-S = TypeVar("S", bound=Solver)
-
-# Refinement begins at the best match, and looks as far as this many of the best differ.
+# Refinement begins at the best match, and looks as far as so many of the best differ.
 _STARTS = 5
-# How many simulations are suggested that would tell more.
+# Of simulations that would tell more, so many are told.
 _NEXT = 5
 _VERSIONS = ("millstream", "numpy", "numba", "scipy", "zarr", "nibabel")
 
 
-class Inversion(ABC, Generic[M, S]):
-    """A question that was asked. All of its methods raise StudyError and RunError."""
+class Inversion(ABC):
+    """A question that was asked. All of it raises StudyError and RunError."""
 
-    def __init__(self, reader: StoreReader, solver: S, top: int) -> None:
-        """Prepare to ask a store for the `top` best entries; `solver` is the store's."""
-        self.reader = reader
-        self.solver = solver
+    def __init__(self, store: str, top: int) -> None:
+        self.reader = StoreReader(store)
+        self.solver = solver_of(self.reader)
         self.top = top
         self.warnings: list[str] = []
         self.growth: Growth | None = None
@@ -72,8 +53,8 @@ class Inversion(ABC, Generic[M, S]):
         self.out: Path | None = None
 
     @abstractmethod
-    def ask(self, reader: StoreReader, top: int) -> MaskAnswer | FieldAnswer:
-        """Find the best entries of one of the stores."""
+    def ask(self, reader: StoreReader, top: int) -> Answer | FieldAnswer:
+        """The best entries of one of the stores."""
 
     def count(self, reader: StoreReader) -> int:
         """How many entries of a store can be what was observed."""
@@ -81,61 +62,51 @@ class Inversion(ABC, Generic[M, S]):
 
     @abstractmethod
     def weigh(self) -> Posterior:
-        """Make the posterior over the entries of the store."""
+        """The posterior over the entries of the store."""
 
     @abstractmethod
-    def rank(self, match: M) -> float:
-        """Sort key of matches: smaller is better."""
+    def rank(self, match: Any) -> float:
+        """What is least of the best match."""
 
     @abstractmethod
-    def tell(self, match: M) -> dict[str, Any]:
-        """How well a match fits, as plain values."""
+    def tell(self, match: Any) -> dict[str, Any]:
+        """What there is to say of a match beside its parameters and its time."""
 
     @abstractmethod
     def objective(self) -> Objective:
-        """Make what refinement improves."""
+        """What refinement improves."""
 
     @abstractmethod
     def coverage(self) -> dict[str, Any]:
-        """Whether anything in the store fits what was observed, as plain values for JSON.
-
-        `fits`, None if it cannot be said; `score`; and what the score was compared with.
-        """
-
-    @abstractmethod
-    def index_grown(self, path: str) -> None:
-        """Make the store that was grown ready to be asked."""
-
-    @abstractmethod
-    def write(self, out: Path) -> None:
-        """Write images, a picture or arrays of the answer to a folder."""
+        """Whether anything in the store fits what was observed, as plain values for JSON: `fits`,
+        None if it cannot be said, `score`, and what it was compared with."""
 
     def simulate_next(self) -> list[dict[str, float]]:
-        """Parameters of a few simulations that would tell more."""
+        """Parameters of simulations that would tell more."""
         points = self.around(_NEXT)
-        return [named(self.solver.parameters.names, point) for point in points]
+        return [_named(self.solver.parameters.names, point) for point in points]
 
     def around(self, simulations: int) -> NDArray[np.float64]:
-        """Parameters [simulations, p] where the posterior is; other ones after each growth."""
+        """Parameters [simulations, p] where the posterior is; others once these were simulated."""
         grown = grown_store(self.reader)
-        there = 0 if grown is None else len(grown.complete)
-        return points_around(self.posterior, self.reader, self.solver, simulations, there)
+        seed = 0 if grown is None else len(grown.complete)
+        return around(self.posterior, self.reader, self.solver, simulations, seed)
 
     def readers(self) -> list[StoreReader]:
-        """The store, and the one grown beside it, if that has entries that can be asked."""
+        """The store, and what was grown beside it if that can be asked."""
         grown = grown_store(self.reader)
         return [self.reader, *([grown] if grown is not None and self.count(grown) else [])]
 
     def answer(self) -> None:
-        """Ask the store, and the one grown beside it."""
+        """Ask the store, and what was grown beside it."""
         readers = self.readers()
         answers = [self.ask(self.reader, self.top)]
         for reader in readers[1:]:
             answers.append(self.ask(reader, min(self.top, self.count(reader))))
-        matches: list[Sequence[Any]] = [answer.matches for answer in answers]
-        self.matches: list[tuple[StoreReader, M]] = [
-            (readers[number], match) for number, match in merge(matches, self.rank, self.top)
-        ]
+        found: list[tuple[int, Any]] = merge(
+            [answer.matches for answer in answers], self.rank, self.top
+        )
+        self.matches = [(readers[number], match) for number, match in found]
         self.entries = sum(answer.entries for answer in answers)
         self.refined = sum(answer.refined for answer in answers)
         self.seconds = sum(answer.seconds for answer in answers)
@@ -145,9 +116,13 @@ class Inversion(ABC, Generic[M, S]):
     def grow(self, simulations: int) -> None:
         """Simulate more where the posterior is, and ask again."""
         points = self.around(simulations)
-        self.growth = grow(self.reader, solver_factory(self.reader), points, whole_machine())
+        self.growth = grow(self.reader, solver_factory(self.reader), points, ensemble())
         self.index_grown(self.growth.path)
         self.answer()
+
+    @abstractmethod
+    def index_grown(self, path: str) -> None:
+        """Make the store that was grown ready to be asked."""
 
     def refine(self) -> None:
         """Search for a better simulation, from the best matches on."""
@@ -156,28 +131,31 @@ class Inversion(ABC, Generic[M, S]):
             self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
             self.objective(),
             [simulation for simulation, _ in self.starts()],
-            whole_machine(),
-            generator(self.reader.study["seed"], Stream.REFINEMENT),
+            ensemble(),
         )
 
     def starts(self) -> list[tuple[Simulation, int]]:
-        """The simulations of the best matches, and their stored steps: where searches begin."""
+        """Where searches begin: the simulations of the best matches, and their stored steps."""
         # A simulation may be among the matches several times: its best time counts.
-        best: dict[tuple[str, int], tuple[StoreReader, M]] = {}
+        best: dict[tuple[str, int], tuple[StoreReader, Any]] = {}
         for reader, match in self.matches:
             best.setdefault((reader.path, match.simulation), (reader, match))
         return [
-            (stored_simulation(reader, match.simulation), int(reader.steps[match.position]))
+            (stored_simulation(reader, match.simulation), int(reader.steps[match.step]))
             for reader, match in list(best.values())[:_STARTS]
         ]
 
     def result(self) -> dict[str, Any]:
-        """The whole answer, as plain values for JSON."""
+        """All of the answer, as plain values for JSON."""
         names = self.solver.parameters.names
         result: dict[str, Any] = {
             "matches": [
                 {
-                    **plain_match(reader, match, self.tell(match), names),
+                    "simulation": match.simulation,
+                    "step": int(reader.steps[match.step]),
+                    "time": float(reader.t[match.simulation, match.step]),
+                    **self.tell(match),
+                    "parameters": _named(names, reader.parameters[match.simulation]),
                     **({"store": reader.path} if reader is not self.reader else {}),
                 }
                 for reader, match in self.matches
@@ -198,9 +176,14 @@ class Inversion(ABC, Generic[M, S]):
             },
         }
         if self.growth is not None:
-            result["grown"] = plain_growth(self.growth)
+            result["grown"] = {
+                "store": self.growth.path,
+                "simulations": len(self.growth.simulations),
+                "failed": self.growth.failed,
+                "seconds": self.growth.seconds,
+            }
         if self.refinement is not None:
-            result["refinement"] = plain_refinement(self.refinement, names)
+            result["refinement"] = _refined(self.refinement, names)
         if self.out is not None:
             result["out"] = str(self.out)
         return result
@@ -212,39 +195,71 @@ class Inversion(ABC, Generic[M, S]):
         seconds, exact = f"{1e3 * self.seconds:.0f} ms", "exact" if self.exact else "not exact"
         lines.append(f"{self.entries} entries, {self.refined} compared in full, {seconds}, {exact}")
         for number, (reader, match) in enumerate(self.matches, 1):
-            told = self.tell(match)
-            plain = plain_match(reader, match, told, names)
-            lines.append(match_line(number, plain, told, self.solver.time_units))
-        lines += posterior_lines(self.posterior)
+            told = ", ".join(f"{key} {_short(value)}" for key, value in self.tell(match).items())
+            values = reader.parameters[match.simulation]
+            point = ", ".join(f"{n} {v:.3g}" for n, v in zip(names, values, strict=True))
+            time = f"{reader.t[match.simulation, match.step]:.3g} {self.solver.time_units}"
+            lines.append(f"{number:3}. simulation {match.simulation} at {time}: {told}; {point}")
+        lines.append(f"posterior, {self.posterior.effective:.1f} entries' worth:")
+        for name, value in self.posterior.summary().items():
+            low, high = value["interval_90"]
+            units = "" if value["units"] == "1" else f" {value['units']}"
+            lines.append(
+                f"  {name:10} {value['mean']:.3g} +- {value['sd']:.2g}{units}, "
+                f"90 % in [{low:.3g}, {high:.3g}]"
+            )
         if self.growth is not None:
             lines.append(f"{len(self.growth.simulations)} simulations added in {self.growth.path}")
         if self.refinement is not None:
-            lines.append(refinement_line(self.refinement, names))
+            before, best = self.refinement.start.rating.score, self.refinement.best
+            point = ", ".join(f"{n} {v:.3g}" for n, v in zip(names, best.parameters, strict=True))
+            lines.append(
+                f"refined by {self.refinement.evaluations} simulations: "
+                f"{before:.4g} -> {best.rating.score:.4g}; {point}"
+            )
         if self.out is not None:
             lines.append(str(self.out))
         return "\n".join(lines)
 
     def save(self, out: Path) -> None:
-        """Write the answer to a folder: what `write` writes, then result.json."""
+        """Write the answer to a folder: what there is to see, then result.json."""
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
             self.out = out
             self.write(out)
         write_text(out / "result.json", json.dumps(self.result(), indent=1) + "\n")
 
-
-def merge(
-    answers: Sequence[Sequence[Found]], rank: Callable[[Found], float], top: int
-) -> list[tuple[int, Found]]:
-    """Find the `top` matches with the smallest rank in several answers, with their answer's number.
-
-    Exact if each answer is, and has `top` matches or all. Of equal ranks, those of the first answer
-    come first, in its own order.
-    """
-    numbered = [(number, match) for number, answer in enumerate(answers) for match in answer]
-    return sorted(numbered, key=lambda pair: rank(pair[1]))[:top]
+    @abstractmethod
+    def write(self, out: Path) -> None:
+        """Write what there is to see to a folder."""
 
 
-def whole_machine() -> EnsembleConfig:
+def ensemble() -> EnsembleConfig:
     """All processors of this machine, or the cluster that RAY_ADDRESS names."""
     return EnsembleConfig(actors=len(os.sched_getaffinity(0)))
+
+
+def _named(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(names, values.tolist(), strict=True))
+
+
+def _short(value: float | Mapping[str, float]) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_short(part)}" for name, part in value.items())
+    return f"{value:.4g}"
+
+
+def _refined(refinement: Refinement, names: tuple[str, ...]) -> dict[str, Any]:
+    best = refinement.best
+    return {
+        "score_before": refinement.start.rating.score,
+        "score": best.rating.score,
+        "parameters": _named(names, best.parameters),
+        "step": best.step,
+        "time": best.time,
+        "thresholds": dict(best.rating.thresholds),
+        "dice": dict(best.rating.dice),
+        "evaluations": refinement.evaluations,
+        "failed": refinement.failed,
+        "seconds": refinement.seconds,
+    }

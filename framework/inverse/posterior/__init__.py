@@ -1,1 +1,0 @@
-"""What an observation says of the parameters, and how far that can be trusted."""
