@@ -26,8 +26,9 @@ from table import print_table
 from framework.inverse.index.index import Index
 from framework.inverse.index.observer import Observer
 from framework.inverse.index.writer import IndexWriter
-from framework.inverse.posterior import Floats, Particles
-from framework.inverse.search.query import search
+from framework.inverse.posterior.particles import Particles
+from framework.inverse.posterior.posterior import Floats
+from framework.inverse.search.masks import search_masks
 from framework.pictures.style import BLUE, ORANGE, STYLE, matplotlib
 from framework.store.attributes import solver_of
 from framework.store.owner import Store
@@ -47,8 +48,8 @@ def errors(
     quantity that is positive as a ratio, and of the place as a distance."""
     particles = Particles(index, reader, solver, patient.masks)
     posterior = particles.at(TEMPERATURE)
-    best = search(index, patient.masks, top=1).matches[0]
-    simulation, step = best.simulation, best.step
+    best = search_masks(index, patient.masks, top=1).matches[0]
+    simulation, step = best.simulation, best.position
     t = reader.t[simulation, step : step + 1]
     match = solver.identifiable(reader.parameters[simulation][None], t)
     positive = particles.positive

@@ -21,9 +21,10 @@ import torch
 from patients import Patient, held_out
 from table import print_table
 
-from framework.inverse.calibration import Calibration
 from framework.inverse.index.index import Index
-from framework.inverse.posterior import SIDES, Floats, Particles, quantiles
+from framework.inverse.posterior.calibration import Calibration
+from framework.inverse.posterior.particles import Particles
+from framework.inverse.posterior.posterior import SIDES, Floats, quantiles
 from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
 

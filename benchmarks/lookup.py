@@ -38,9 +38,10 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 from table import print_table
 
-from framework.inverse.index.index import Cubes, Index
+from framework.inverse.index.cubes import Cubes
+from framework.inverse.index.index import Index
 from framework.inverse.index.writer import IndexWriter
-from framework.inverse.search.query import search
+from framework.inverse.search.masks import search_masks
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]
@@ -152,9 +153,9 @@ def ask(index: Index, asked: dict[str, dict[str, Masks]]) -> tuple[list[list[str
     """A line of the table for each kind of question; and the median time of the first."""
     answers: dict[str, list[Any]] = {}
     for name, masks in asked.items():
-        first, again = search(index, masks, top=TOP), []
+        first, again = search_masks(index, masks, top=TOP), []
         for _ in range(5):
-            again.append(search(index, masks, top=TOP).seconds)
+            again.append(search_masks(index, masks, top=TOP).seconds)
         answers.setdefault(name.split()[0], []).append((first, float(np.median(again))))
     rows = []
     for name, results in answers.items():
@@ -174,7 +175,7 @@ def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float
     per = index.entries * index.thresholds
     scanned = sum(table["bytes"] for table in index.manifest["tables"])
     masks, *_ = asked.values()
-    _, cold = timed(lambda: search(index, masks, top=TOP))
+    _, cold = timed(lambda: search_masks(index, masks, top=TOP))
     print(
         f"\nthresholds {name}: {index.entries} entries, {index.bytes / 1e9:.2f} GB, opened in "
         f"{opening * 1000:.0f} ms, then asked for the first time in {cold * 1000:.0f} ms; "
@@ -189,8 +190,8 @@ def report(folder: Path, name: str, asked: dict[str, dict[str, Masks]]) -> float
         f"resident of the mapped files, bytes an entry and threshold: {bounds / per:.0f} for the "
         f"bounds, {records / per:.0f} of {8 * len(index.voxels) / per:.0f} of records"
     )
-    everything, seconds = timed(lambda: search(index, masks, top=index.entries))
-    same = everything.matches[:TOP] == search(index, masks, top=TOP).matches
+    everything, seconds = timed(lambda: search_masks(index, masks, top=index.entries))
+    same = everything.matches[:TOP] == search_masks(index, masks, top=TOP).matches
     print(f"when all entries are refined: {seconds:.1f} s, the same answer: {same}")
     return typical
 

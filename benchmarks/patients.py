@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.inverse.calibration import observe
 from framework.inverse.index.index import Index
-from framework.inverse.search.query import Observed
+from framework.inverse.posterior.patients import segment
+from framework.inverse.search.masks import Observed
 from framework.store.reader import StoreReader
 from framework.study.design import Design
 from framework.study.sections import DesignConfig
@@ -31,7 +31,7 @@ def held_out(
     """Of the simulations `first`, ... that the study holds out, one patient each at most.
 
     Each stored time but the first is observed, with thresholds and noise of its own, as in
-    `calibration.observe`; of those with enough to see one is chosen at random. So weighted
+    `patients.segment`; of those with enough to see one is chosen at random. So weighted
     patients are spread as the prior is, given that there is something to see.
     """
     said = reader.study["design"]
@@ -41,7 +41,7 @@ def held_out(
         simulation = design.held_out(number)
         random = np.random.default_rng([number, 5])
         steps = enumerate(solver.solve(simulation.parameters, simulation.seed))
-        observed = [(i, observe(solver, fields, index.masks, random)) for i, fields in steps if i]
+        observed = [(i, segment(solver, fields, index.masks, random)) for i, fields in steps if i]
         seen = [(i, masks) for i, masks in observed if masks is not None]
         if not seen:
             continue

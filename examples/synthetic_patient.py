@@ -13,8 +13,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from framework.inverse.calibration import moved
 from framework.inverse.observed.space import from_grid, inverse
+from framework.inverse.posterior.patients import move_boundary
 from framework.study.case import Case
 from framework.study.study import Study
 
@@ -32,7 +32,7 @@ def main() -> None:
     masks = []
     for name, threshold in {"t1c": 0.68, "flair": 0.15}.items():
         seen = np.asarray(solver.observe(fields, **{name: threshold})[name], dtype=bool)
-        mask = moved(seen, solver.grid.spacing, random)
+        mask = move_boundary(seen, solver.grid.spacing, random)
         masks.append(from_grid(mask, inverse(solver.affine) @ AFFINE, SHAPE))
     labels = np.where(masks[0], 1, np.where(masks[1], 3, 0)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(labels, AFFINE), "patient.nii.gz")

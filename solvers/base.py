@@ -141,7 +141,7 @@ class Quantity:
 class Convention:
     """What the labels of a segmentation stand for: region -> labels; 0 is the background.
 
-    `space` names the space that such images lie in, one of `Solver.spaces`; None: any.
+    `space` names the space that such images lie in, one of `ImagedSolver.spaces`; None: any.
     """
 
     labels: Mapping[str, tuple[int, ...]]
@@ -166,21 +166,12 @@ class Solver(ABC):
     affine: NDArray[np.float64] | None = None
     # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
-    # For inverse questions. Masks of `observe` that a segmentation is compared with, each moved by
-    # the setting of its own name: the values of it that are tried, ascending. At a higher value a
-    # mask is a part of what it was.
-    masks: Mapping[str, tuple[float, ...]] = MappingProxyType({})
-    # Which regions of a segmentation make up each of the masks, and how labels name the regions.
-    regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    conventions: Mapping[str, Convention] = MappingProxyType({})
-    # Spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
-    spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
     def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
-        """Raise ValueError if the settings cannot simulate all that lies between these bounds, as
+        """Raise ValueError if the settings cannot simulate everything between these bounds, because
         a step is unstable there or the grid too coarse. Refuses nothing, unless overridden.
 
-        A study calls it with its own bounds, which may be wider or narrower than the solver's.
+        A study gives its own bounds, which may be wider or narrower than the solver's.
         """
 
     @abstractmethod
@@ -198,10 +189,10 @@ class Solver(ABC):
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """What would be measured of the fields [C, *grid]: images [*grid] by name, masks or values.
+        """Images [*grid] by name that would be taken of the fields [C, *grid]: values, or masks.
 
         Every point is observed by itself, so a part of the grid gives that part of the images.
-        The fields themselves, unless overridden. Raises ValueError on a setting that is not one.
+        Returns the fields themselves, unless overridden. Raises ValueError on an unknown setting.
         """
         if settings:
             raise ValueError(
@@ -212,9 +203,9 @@ class Solver(ABC):
     def identifiable(
         self, parameters: NDArray[np.float64], t: NDArray[np.float64]
     ) -> Mapping[str, Quantity]:
-        """What observing fields once can tell, of parameters [n, p] and stored times [n].
+        """The quantities that one observation can tell, for parameters [n, p] and times [n].
 
-        The parameters and the time, unless overridden: some only show in combination.
+        Returns the parameters and the time, unless overridden: some only show in combination.
         """
         quantities = {
             item.name: Quantity(parameters[:, i], item.units)
@@ -222,23 +213,10 @@ class Solver(ABC):
         }
         return {**quantities, "time": Quantity(t, self.time_units)}
 
-    def plans(
-        self,
-        observed: Mapping[str, NDArray[np.bool_]],
-        fields: NDArray[np.float32],
-        affine: NDArray[np.float64],
-    ) -> Mapping[str, NDArray[np.bool_]]:
-        """Regions [*grid] to treat, of equal volume, by name: from what was observed, and from the
-        fields [C, *grid] that were found for it. None, unless overridden.
-
-        `affine` maps grid indices to positions in mm where it was observed [4, 4]: a patient's
-        lengths are not those of an atlas."""
-        return {}
-
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
-        """Whether the grid and the step resolve what these parameters [p] ask for.
+        """Whether grid and step are fine enough for these parameters [p]. True, unless overridden.
 
-        Kept beside each simulation in the store; one that is not resolved runs all the same.
+        A simulation that is not resolved runs all the same; the store says so beside it.
         """
         return True
 
@@ -257,7 +235,43 @@ class BatchSolver(Solver):
         """
 
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
-        """A batch of one."""
+        """Run a batch of one simulation."""
         seeds = np.array([seed], dtype=np.uint64)
         for fields in self.solve_batch(np.asarray(parameters)[None], seeds):
             yield fields[0]
+
+
+class ImagedSolver(Solver):
+    """A solver whose fields are segmented in images: its stores can be searched by masks.
+
+    For comparing with images of patients or samples the grid needs an `affine`.
+    """
+
+    # The masks that `observe` makes, and the values to try of each one's setting, which has its
+    # name; ascending. A mask at a higher value lies within the same mask at a lower one.
+    masks: Mapping[str, tuple[float, ...]]
+    # The regions of a segmentation that make up each mask, and what labels mean these regions.
+    regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    conventions: Mapping[str, Convention] = MappingProxyType({})
+    # The spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
+    spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
+
+    @abstractmethod
+    def observe(
+        self, fields: NDArray[np.float32], **settings: float
+    ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
+        """Images [*grid] by name, as in `Solver`, among them those in `masks`, which are bool."""
+
+    def plans(
+        self,
+        observed: Mapping[str, NDArray[np.bool_]],
+        fields: NDArray[np.float32],
+        affine: NDArray[np.float64],
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        """Regions [*grid] to treat, of equal volume, by name. None, unless overridden.
+
+        They follow from the masks that were observed [*grid] and from the fields [C, *grid] found
+        for them. `affine` maps grid indices to positions in mm where it was observed [4, 4]: a
+        patient's lengths are not those of an atlas.
+        """
+        return {}

@@ -45,3 +45,16 @@ def numbers_by_name(arguments: Sequence[str]) -> dict[str, float]:
         except ValueError:
             raise StudyError(f"{argument} is not of the form name=number") from None
     return numbers
+
+
+def texts_by_name(arguments: Sequence[str]) -> dict[str, str]:
+    """Read `name=value` arguments, each name once. Raises StudyError."""
+    texts: dict[str, str] = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if not (name and value):
+            raise StudyError(f"{argument} is not of the form name=value")
+        if name in texts:
+            raise StudyError(f"{name} is given twice: as {texts[name]} and as {value}")
+        texts[name] = value
+    return texts

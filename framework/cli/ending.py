@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -63,16 +63,3 @@ def _print_outcome(outcome: Outcome, message: str, as_json: bool) -> None:
         print(json.dumps({**outcome.result(), **({"error": message} if message else {})}))
     elif text := outcome.text():
         print(text)
-
-
-def print_result(result: dict[str, Any], text: str, as_json: bool) -> None:
-    """Print the result of a command on standard output: as JSON, or the text."""
-    print(json.dumps(result) if as_json else text)
-
-
-def fail(status: int, message: str, result: dict[str, Any], as_json: bool) -> NoReturn:
-    """End with this status: what went wrong goes to standard error, what there is to the result."""
-    tell(message)
-    if as_json:
-        print(json.dumps({**result, "error": message}))
-    raise typer.Exit(status)

@@ -9,7 +9,8 @@ from pathlib import Path
 import typer
 
 from framework.cli.compare import compare_command
-from framework.cli.inverse import inverse
+from framework.cli.index import index_command
+from framework.cli.invert import invert_command
 from framework.cli.listing import list_command
 from framework.cli.predict import predict_command
 from framework.cli.resume import resume_command
@@ -41,7 +42,12 @@ app.command(
     epilog="Example: millstream predict runs/quickstart initial=150 left=480 right=200 "
     "bottom=300 top=120",
 )(predict_command)
-app.add_typer(inverse)
+app.command("index", epilog="Example: millstream index stores/tumor_database.zarr")(index_command)
+app.command(
+    "invert",
+    epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
+    "--convention brats2021 --out patient",
+)(invert_command)
 app.command("list", epilog="Example: millstream list solvers")(list_command)
 
 

@@ -1,4 +1,4 @@
-"""A picture of an answer: three planes, the patient's outlines against those of the match.
+"""Draws an answer: three planes with the patient's outlines and those of the match.
 
 Shapes: `*grid` the solver's grid, of three axes.
 """
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from framework.files import writing
 from framework.pictures.planes import aspect, crop, empty, ground, others, outline, plane
 from framework.pictures.style import STYLE
-from solvers.base import Solver
+from solvers.base import ImagedSolver
 
 Mask = NDArray[np.bool_]
 
-# Of the masks, in the solver's order; those of Okabe and Ito that show on a dark ground.
-_COLOURS = ("#F0E442", "#56B4E9", "#CC79A7", "#E69F00")
-_STYLES: Any = {"patient": "solid", "match": (0, (2, 1.2))}
-# Axes by the side to which they lead, in NIfTI's letters: the plane across each, and its opposite.
-_PLANES = {
+# Colours of the masks, in the solver's order; those of Okabe and Ito that show on a dark ground.
+_MASK_COLOURS = ("#F0E442", "#56B4E9", "#CC79A7", "#E69F00")
+_LINE_STYLES: Any = {"patient": "solid", "match": (0, (2, 1.2))}
+# For the side that an axis leads to, in NIfTI's letters: the plane across it, and the other side.
+_PLANE_NAMES = {
     **dict.fromkeys("SI", "axial"),
     **dict.fromkeys("AP", "coronal"),
     **dict.fromkeys("RL", "sagittal"),
@@ -38,18 +38,18 @@ _OPPOSITE = dict(zip("SIAPRL", "ISPALR", strict=True))
 
 def draw_match(
     picture: Path,
-    solver: Solver,
+    solver: ImagedSolver,
     observed: Mapping[str, Mask],
     matched: Mapping[str, Mask],
     title: str,
     density: NDArray[np.float32] | None = None,
     density_name: str = "mean density",
 ) -> None:
-    """Draw masks that were observed against those of the match into a PNG; all arrays [*grid].
+    """Draw the masks observed and those of the match into a PNG; all arrays are [*grid].
 
-    The solver's grid lies in a scanner's space; `matched` has the masks of `observed`. The planes
+    The solver has an affine; `matched` has the masks of `observed`. The planes
     go through the middle of the first of `solver.masks` that was observed. `density`, 0 or more, is
-    shown in colour under the outlines, if given. Raises RunError if it cannot be written.
+    shown in colour under the outlines, if given. Raises WriteError.
     """
     with matplotlib.rc_context(STYLE), writing(picture):
         figure = Figure(figsize=(10.0, 4.6), layout="constrained", facecolor="black")
@@ -63,8 +63,8 @@ def draw_match(
             bar.ax.yaxis.label.set_color("white")
         handles = [
             Line2D([], [], color=colour, linestyle=style, label=f"{name}, {whose}")
-            for name, colour in _colours(solver, observed).items()
-            for whose, style in _STYLES.items()
+            for name, colour in _mask_colours(solver, observed).items()
+            for whose, style in _LINE_STYLES.items()
         ]
         look: Any = {"loc": "outside lower center", "ncols": len(handles), "labelcolor": "white"}
         figure.legend(handles=handles, **look)
@@ -73,17 +73,17 @@ def draw_match(
 
 def _draw_planes(
     row: Sequence[Axes],
-    solver: Solver,
+    solver: ImagedSolver,
     observed: Mapping[str, Mask],
     matched: Mapping[str, Mask],
     density: NDArray[np.float32] | None,
 ) -> None:
-    """Axial, coronal, sagittal."""
-    colours = _colours(solver, observed)
+    """Draw the axial, the coronal and the sagittal plane."""
+    colours = _mask_colours(solver, observed)
     middle = np.rint(np.argwhere(observed[next(iter(colours))]).mean(0)).astype(int)
     under = ground(solver)
     codes: tuple[str, ...] = nibabel.aff2axcodes(solver.affine)  # type: ignore[no-untyped-call]
-    order = sorted(range(3), key=lambda axis: list(_PLANES).index(codes[axis]))
+    order = sorted(range(3), key=lambda axis: list(_PLANE_NAMES).index(codes[axis]))
     for axes, axis in zip(row, order, strict=True):
         index = int(middle[axis])
         look: dict[str, Any] = {"origin": "lower", "aspect": aspect(solver, axis)}
@@ -94,24 +94,24 @@ def _draw_planes(
             alpha = np.clip(2 * values / density.max(), 0, 0.6)
             axes.imshow(values, cmap="inferno", alpha=alpha, vmin=0, vmax=density.max(), **look)
         for name, colour in colours.items():
-            for masks, style in zip((observed, matched), _STYLES.values(), strict=True):
+            for masks, style in zip((observed, matched), _LINE_STYLES.values(), strict=True):
                 mask = plane(masks[name], axis, index)
                 outline(axes, mask, colors=[colour], linestyles=[style], linewidths=1.5)
         if under is not None:
             crop(axes, under, axis)
         empty(axes)
-        _name(axes, codes, axis)
+        _name_plane(axes, codes, axis)
 
 
-def _colours(solver: Solver, observed: Mapping[str, Mask]) -> dict[str, str]:
-    """Of the masks that were observed, in the solver's order."""
-    colours = zip(solver.masks, _COLOURS, strict=False)
+def _mask_colours(solver: ImagedSolver, observed: Mapping[str, Mask]) -> dict[str, str]:
+    """The colours of the masks that were observed, in the solver's order."""
+    colours = zip(solver.masks, _MASK_COLOURS, strict=False)
     return {name: colour for name, colour in colours if name in observed}
 
 
-def _name(axes: Axes, codes: tuple[str, ...], axis: int) -> None:
-    """Which plane it is and which side is which; front and top are shown above."""
-    axes.set_title(f"{_PLANES[codes[axis]]} plane", fontsize=9, loc="center", color="white")
+def _name_plane(axes: Axes, codes: tuple[str, ...], axis: int) -> None:
+    """Write which plane it is and which side is which; front and top are shown above."""
+    axes.set_title(f"{_PLANE_NAMES[codes[axis]]} plane", fontsize=9, loc="center", color="white")
     right, up = (codes[other] for other in others(axis))
     if up in "PI":
         axes.invert_yaxis()

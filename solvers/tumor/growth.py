@@ -15,7 +15,7 @@ import torch
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from solvers.base import BatchSolver, Grid, Order
+from solvers.base import BatchSolver, Grid, ImagedSolver, Order
 from solvers.tumor.atlas import Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
 from solvers.tumor.patients import CONVENTIONS, REGIONS, SRI24_TO_MNI152
@@ -32,7 +32,7 @@ SPREADING = 0.5
 _REACH = 3.0
 
 
-class TumorGrowth(BatchSolver):
+class TumorGrowth(BatchSolver, ImagedSolver):
     """Reaction and diffusion of cells in brain tissue, from a small seed.
 
     Scheme: Strang splitting, second order in time: half a step of reaction, a step of diffusion

@@ -21,7 +21,7 @@ from places import CONFIGS
 from waiting import LIMIT, until
 
 from framework.inverse.index.index import Index
-from framework.inverse.observed.observation import read_labels
+from framework.inverse.observed.masks import read_labels
 from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
 from solvers.base import Solver
@@ -37,6 +37,7 @@ SMALL = (
     "store.dtype=float32",
 )
 THRESHOLDS = {"t1c": 0.7, "flair": 0.2}
+REGIONS = ("--region", "core=1", "--region", "oedema=2")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def invert(folder: Path, *arguments: str | Path) -> dict[str, Any]:
 def test_a_patient_made_of_an_entry_is_that_entry(
     folder: Path, patient: Path, reader: StoreReader, known: int
 ) -> None:
-    found = invert(folder, "--labels", patient, "--core", "1", "--oedema", "2")
+    found = invert(folder, "--labels", patient, *REGIONS)
     best = found["matches"][0]
     assert (best["simulation"], best["step"]) == (known, STEPS - 1)
     assert best["score"] == 1.0
@@ -139,8 +140,8 @@ def test_the_matches_are_those_of_comparing_every_volume(
     for name, mask in masks.items():
         save(folder / f"{name}.nii.gz", solver, mask.astype(np.uint8))
     found = invert(
-        folder, "--t1c", "t1c.nii.gz", "--flair", "flair.nii.gz", "--weights", "t1c=3,flair=1",
-        "--top", "6",
+        folder, "--mask", "t1c=t1c.nii.gz", "--mask", "flair=flair.nii.gz",
+        "--weights", "t1c=3,flair=1", "--top", "6",
     )  # fmt: skip
     scores = []
     for simulation in range(SIMULATIONS):
@@ -169,8 +170,7 @@ def test_the_folder_has_the_answer_in_the_patients_space(
     later = observed(solver, reader.fields(known)[-1], {"flair": 0.1})["flair"]
     save(folder / "later.nii.gz", solver, later.astype(np.uint8), "PIR")
     found = invert(
-        folder, "--labels", patient, "--core", "1", "--oedema", "2", "--out", "answer",
-        "--recurrence", "later.nii.gz",
+        folder, "--labels", patient, *REGIONS, "--out", "answer", "--recurrence", "later.nii.gz"
     )  # fmt: skip
     out = folder / "answer"
     assert json.loads((out / "result.json").read_text()) == found
@@ -195,7 +195,15 @@ def test_the_folder_has_the_answer_in_the_patients_space(
 
 def test_the_answer_can_be_read(folder: Path, patient: Path, known: int) -> None:
     done = in_process(
-        folder, "invert", "gliomas.zarr", "--labels", str(patient), "--core", "1", "--oedema", "2"
+        folder,
+        "invert",
+        "gliomas.zarr",
+        "--labels",
+        str(patient),
+        "--region",
+        "core=1",
+        "--region",
+        "oedema=2",
     )
     assert done.returncode == 0
     assert f"  1. simulation {known} at 1 T: score 1, thresholds t1c 0.7 flair 0.2" in done.stdout
@@ -209,11 +217,11 @@ def test_more_is_simulated_around_the_best_and_asked_too(
     for path in folder.glob("gliomas.*"):
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, tmp_path / path.name)
-    *_, fields = solver.solve(reader.parameters[known] * [1.0, 1.0, 1.02, 0.98, 1.0], 0)
+    *_, fields = solver.solve(reader.parameters[known] * [1.2, 1.0, 1.03, 1.0, 1.0], 0)
     mask = observed(solver, fields, {"flair": 0.2})["flair"]
     save(tmp_path / "flair.nii.gz", solver, mask.astype(np.uint8))
-    before = invert(tmp_path, "--flair", "flair.nii.gz")
-    found = invert(tmp_path, "--flair", "flair.nii.gz", "--grow", "6", "--refine")
+    before = invert(tmp_path, "--mask", "flair=flair.nii.gz")
+    found = invert(tmp_path, "--mask", "flair=flair.nii.gz", "--grow", "6", "--refine")
     assert found["grown"]["simulations"] == 6
     assert found["entries"] == (SIMULATIONS + 6) * STEPS
     assert found["matches"][0]["score"] >= before["matches"][0]["score"]
@@ -221,15 +229,15 @@ def test_more_is_simulated_around_the_best_and_asked_too(
     best = found["matches"][0]["score"]
     assert refined["score"] >= refined["score_before"] == pytest.approx(best)
     # Later questions ask the added ones as well.
-    again = invert(tmp_path, "--flair", "flair.nii.gz")
+    again = invert(tmp_path, "--mask", "flair=flair.nii.gz")
     assert again["matches"] == found["matches"]
     # Whether anything fits is asked of them, too, whatever the weights.
-    weighed = invert(tmp_path, "--flair", "flair.nii.gz", "--weights", "flair=2")
+    weighed = invert(tmp_path, "--mask", "flair=flair.nii.gz", "--weights", "flair=2")
     assert weighed["coverage"] == again["coverage"]
     assert weighed["coverage"]["score"] == best > before["coverage"]["score"]
     # What would tell more is not what was simulated already, and the next growth is that.
     assert again["coverage"]["simulate_next"] != before["coverage"]["simulate_next"]
-    invert(tmp_path, "--flair", "flair.nii.gz", "--grow", "6")
+    invert(tmp_path, "--mask", "flair=flair.nii.gz", "--grow", "6")
     grown = StoreReader(str(tmp_path / "gliomas.grown.zarr"))
     assert len(np.unique(grown.parameters[grown.complete], axis=0)) == 12
 
@@ -273,31 +281,44 @@ def test_fields_of_any_solver_can_be_looked_up(module_on_cluster: None, tmp_path
         assert says in done.stdout
     saved = np.load(tmp_path / "answer" / "fields.npz")
     np.testing.assert_array_equal(saved["matched"][0], temperature)
-    for command in (("index", "heat.zarr"), ("invert", "heat.zarr", "--t1c", "any.nii.gz")):
+    for command in (("index", "heat.zarr"), ("invert", "heat.zarr", "--mask", "t1c=any.nii.gz")):
         done = in_process(tmp_path, *command)
         assert done.returncode == 2
         assert "heat.zarr is a store of heat" in done.stderr
 
 
-GIVEN = ("--labels", "patient.nii.gz", "--core", "1", "--oedema", "2")
+GIVEN = ("--labels", "patient.nii.gz", *REGIONS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ((), "has to be given once"),
-        ((*GIVEN, "--t1c", "patient.nii.gz"), "has to be given once"),
+        ((*GIVEN, "--mask", "t1c=patient.nii.gz"), "has to be given once"),
         (("--labels", "patient.nii.gz"), "never guessed"),
         ((*GIVEN, "--convention", "brats2021"), "never guessed"),
-        (("--t1c", "patient.nii.gz", "--core", "1"), "for --labels"),
+        (("--mask", "t1c=patient.nii.gz", "--region", "core=1"), "for --labels"),
         (("--labels", "patient.nii.gz", "--convention", "brats1999"), "brats2018"),
-        (("--labels", "patient.nii.gz", "--core", "1,x", "--oedema", "2"), "whole numbers"),
-        (("--labels", "patient.nii.gz", "--core", "1", "--oedema", "3"), "does not know 2"),
-        (("--labels", "nowhere.nii.gz", "--core", "1", "--oedema", "2"), "nowhere.nii.gz"),
+        (
+            ("--labels", "patient.nii.gz", "--region", "core=1,x", "--region", "oedema=2"),
+            "whole numbers",
+        ),
+        (
+            ("--labels", "patient.nii.gz", "--region", "core=1", "--region", "oedema=3"),
+            "does not know 2",
+        ),
+        (
+            ("--labels", "nowhere.nii.gz", *REGIONS),
+            "nowhere.nii.gz",
+        ),
         ((*GIVEN, "--top", "1000"), "from 1 to 240"),
         ((*GIVEN, "--weights", "t1c=-1,flair=1"), "at least 0"),
-        ((*GIVEN, "--weights", "t1c"), "name=value"),
-        ((*GIVEN, "--weights", "t1c=much"), "has to be a number"),
+        ((*GIVEN, "--weights", "t1c"), "name=number"),
+        ((*GIVEN, "--weights", "t1c=much"), "name=number"),
+        (("--mask", "patient.nii.gz"), "name=value"),
+        (("--mask", "t1c=patient.nii.gz", "--mask", "t1c=other.nii.gz"), "given twice"),
+        (("--mask", "pet=patient.nii.gz"), "compared with t1c, flair"),
+        (("--labels", "patient.nii.gz", "--region", "necrosis=1"), "knows: core, oedema"),
         ((*GIVEN, "--space", "moon"), "sri24"),
         ((*GIVEN, "--recurrence", "patient.nii.gz"), "--out"),
         ((*GIVEN, "--surrogate", "runs/none"), "--field only"),

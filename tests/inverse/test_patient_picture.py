@@ -8,12 +8,12 @@ from PIL import Image
 
 from framework.errors import RunError
 from framework.inverse.picture import draw_match
-from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
+from solvers.base import Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace
 
 YELLOW, BLUE = (240, 228, 66), (86, 180, 233)
 
 
-class Scanned(Solver):
+class Scanned(ImagedSolver):
     """A grid whose axes lead down, to the front and to the left."""
 
     parameters = ParameterSpace(Parameter("rate", 0.0, 1.0))
@@ -26,6 +26,9 @@ class Scanned(Solver):
 
     def times(self, parameters):  # type: ignore[no-untyped-def]
         return np.zeros(1)
+
+    def observe(self, fields, **settings):  # type: ignore[no-untyped-def]
+        return {name: fields[0] >= settings.get(name, 0.5) for name in self.masks}
 
     def solve(self, parameters, seed):  # type: ignore[no-untyped-def]
         yield np.zeros((1, *self.grid.shape), np.float32)

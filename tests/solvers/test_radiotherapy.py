@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from framework.inverse.observed.observation import covered
+from framework.inverse.observed.masks import covered
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.radiotherapy import MARGIN, plans
 from solvers.tumor.two_species import TwoSpecies

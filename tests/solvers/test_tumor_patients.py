@@ -10,7 +10,7 @@ from places import REFERENCES
 from scipy import ndimage
 
 from framework.errors import StudyError
-from framework.inverse.observed.observation import read_labels, read_masks, to_patient
+from framework.inverse.observed.masks import read_labels, read_masks, to_patient
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.growth import TumorGrowth
 from solvers.tumor.patients import SRI24_TO_MNI152

@@ -1,1 +1,1 @@
-"""The look-up index of a store: its files, who writes them, and what goes into them."""
+"""The look-up index of a store: its files, their writer, and what goes into them."""

@@ -1,4 +1,4 @@
-"""The masks that a solver's fields would be segmented to, at every threshold that is tried.
+"""Makes the masks of a solver's fields, at every threshold that is tried.
 
 Shapes: C fields, T thresholds of all masks together, `*grid` the grid's axes, `*box` those of a
 part of it.
@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import RunError, StudyError
-from framework.inverse.index.index import Cubes
+from framework.inverse.index.cubes import Cubes
 from solvers.base import Solver
 
 
 class Observer:
-    """Makes masks of fields, all but the first of each only where the first one is."""
+    """Makes masks of fields.
+
+    A mask at a higher threshold lies within the one at the lowest, so only a box around that one
+    is observed again.
+    """
 
     def __init__(self, solver: Solver, masks: Mapping[str, tuple[float, ...]]) -> None:
         self._solver, self._masks = solver, masks
@@ -23,12 +27,16 @@ class Observer:
         self._sides = np.array(sides[3 - len(solver.grid.shape) :])
 
     def masks(self, fields: NDArray[np.float32]) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
-        """All masks [T, *box] of fields [C, *grid] in a box around them, and the box's corner."""
+        """Return all masks [T, *box] of fields [C, *grid] in a box around them, and its corner.
+
+        Raises StudyError if the solver cannot observe them so, and RunError if what it returns is
+        no mask, or a mask that grows with its threshold.
+        """
         lowest = {
             name: self._observe(fields, name, values[0]) for name, values in self._masks.items()
         }
         somewhere = np.logical_or.reduce(list(lowest.values()))
-        corner, end = _box(somewhere)
+        corner, end = _bounding_box(somewhere)
         corner -= corner % self._sides
         box = tuple(slice(a, b) for a, b in zip(corner.tolist(), end.tolist(), strict=True))
         part = np.ascontiguousarray(fields[(slice(None), *box)])
@@ -59,8 +67,8 @@ class Observer:
         return image.astype(bool, copy=False)
 
 
-def _box(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where on each axis a mask begins and ends; the first voxel if it is empty."""
+def _bounding_box(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first voxel of a mask on each axis, and one past its last; of an empty one, voxel 0."""
     begins, ends = [], []
     for axis in range(mask.ndim):
         along = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))

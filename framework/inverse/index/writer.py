@@ -1,4 +1,4 @@
-"""Writes the look-up index; index.py says what it is and how it lies on the disk.
+"""Writes the look-up index, whose files layout.py describes.
 
 Records are appended to `voxels` as entries come. The rest of an entry is held in memory until
 `commit`, which flushes all that to the disk, writes a table, and then puts the new index.json into
@@ -20,33 +20,34 @@ from numpy.typing import NDArray
 
 from framework.errors import StudyError
 from framework.files import locked, write_text, writing
-from framework.inverse.index.index import (
+from framework.inverse.index.cubes import Cubes
+from framework.inverse.index.index import Index
+from framework.inverse.index.layout import (
     FORMAT,
     MANIFEST,
     TABLE,
     VOXELS,
-    Cubes,
-    Index,
     head_bytes,
     manifest_checksum,
     table_arrays,
 )
-from framework.inverse.search.kernels import STRIDE, checksum, pack
+from framework.inverse.index.records import checksum, pack, record_of
 
 # A table with so many entries is full. Its counts are read by rows of 16 KiB.
 TABLE_ENTRIES = 8192
 
 
 class IndexWriter:
-    """Makes an index or appends to it; nobody else can meanwhile. To be closed."""
+    """Makes an index or appends to it. While it is open, nobody else can; close it in the end."""
 
     def __init__(
         self, folder: Path, hash: str, grid: tuple[int, ...], masks: Mapping[str, Sequence[float]]
     ) -> None:
-        """`hash`: the store's; `masks`: name -> thresholds. What a killed writer left is removed.
+        """Open the index for the store with this `hash` and for `masks`, name -> thresholds.
 
-        Raises StudyError if there is another store's index or other thresholds, RunError if it is
-        damaged, cannot be written or is being written.
+        Removes what a killed writer left. Raises StudyError if the index there is of another store
+        or has other thresholds, and RunError if it is damaged, cannot be written or is being
+        written.
         """
         self.folder = folder
         self._cubes = Cubes(grid)
@@ -80,26 +81,27 @@ class IndexWriter:
         self.close()
 
     def close(self) -> None:
-        """Let others write. What was not committed is lost."""
+        """Let others write. Entries that were not committed are lost."""
         self._resources.close()
 
     def add(
         self,
         simulation: int,
-        step: int,
+        position: int,
         masks: NDArray[np.bool_],
         corner: tuple[int, ...] | None = None,
     ) -> None:
-        """Append an entry: its masks [T, *box] in a box of voxels, outside which there is nothing.
+        """Append an entry: a simulation at a position among the kept steps, and its masks.
 
-        The box begins at `corner`, the first voxel of a cube, else at the grid's first.
+        The masks [T, *box] are empty outside a box that begins at `corner`, the first voxel of a
+        cube; without one, at the grid's first voxel. Raises WriteError.
         """
         leading = 4 - masks.ndim
         box = masks.reshape(len(masks), *(1,) * leading, *masks.shape[1:])
-        place = (0,) * leading + (corner or (0,) * (3 - leading))
+        begin = (0,) * leading + (corner or (0,) * (3 - leading))
         numbers = [
             start // side + np.arange(-(-length // side))
-            for start, length, side in zip(place, box.shape[1:], self._cubes.sides, strict=True)
+            for start, length, side in zip(begin, box.shape[1:], self._cubes.sides, strict=True)
         ]
         ids = np.ravel_multi_index(np.meshgrid(*numbers, indexing="ij"), self._cubes.across).ravel()
         counts = np.zeros((self._thresholds, len(self._cubes)), np.uint16)
@@ -107,20 +109,20 @@ class IndexWriter:
         with writing(self.folder):
             for mask, row in zip(box, counts, strict=True):
                 row[ids], bits = pack(mask, self._cubes.sides, self._cubes.words)
-                record = _record(ids, row[ids], self._cubes.volumes[ids], bits)
+                record = record_of(ids, row[ids], self._cubes.volumes[ids], bits)
                 self._voxels.write(record.data)
                 checksums.append(int(checksum(record)))
                 ends.append(ends[-1] + len(record))
         self._end = ends[-1]
-        self._rows.append((simulation, step), ends, checksums, counts)
+        self._rows.append((simulation, position), ends, checksums, counts)
 
     @property
     def full(self) -> bool:
-        """Whether enough is held for a commit; see to it that a simulation is whole by then."""
+        """Whether enough is held for a commit, which has to come between two simulations."""
         return len(self._rows) >= TABLE_ENTRIES
 
     def commit(self) -> None:
-        """Make what was added part of the index. Raises RunError if it cannot be written."""
+        """Make the entries that were added part of the index. Raises WriteError."""
         tables = self._manifest["tables"]
         if self._rows.first + len(self._rows) == sum(table["entries"] for table in tables):
             return  # else the last table would be overwritten in its place
@@ -139,7 +141,7 @@ class IndexWriter:
             self._rows = _Rows(first=self._rows.first + len(self._rows))
 
     def _write_table(self) -> dict[str, Any]:
-        """Write what is held to a table of its own; return its part of the manifest."""
+        """Write the rows that are held to a new table; return the manifest's part about it."""
         rows, first = self._rows, self._rows.first
         reached = np.zeros(len(self._cubes), bool)
         for counts in rows.counts:
@@ -163,7 +165,7 @@ class IndexWriter:
                 file.write(block.data)
             size = file.tell()
             head = b"".join(
-                _padded(np.ascontiguousarray(arrays[name], dtype).tobytes())
+                _with_zeros(np.ascontiguousarray(arrays[name], dtype).tobytes())
                 for name, (dtype, _) in layout[:-1]
             )
             file.seek(0)
@@ -180,7 +182,7 @@ class IndexWriter:
         }
 
     def _continue(self, index: Index) -> None:
-        """Go on after what there is; take the last table back if it is not full."""
+        """Go on after the entries of an index; hold those of its last table if that is not full."""
         ours, theirs = self._manifest["masks"], {k: list(v) for k, v in index.masks.items()}
         if ours != theirs:
             raise StudyError(
@@ -205,7 +207,7 @@ class IndexWriter:
                 self._rows.append(tuple(key), list(ends), list(checksums), count)
 
     def _remove_rests(self) -> None:
-        """Remove what the index does not name."""
+        """Remove tables that the index does not name."""
         named = {table["name"] for table in self._manifest["tables"]}
         for path in [*self.folder.glob(f"*{TABLE}"), *self.folder.glob(f"{MANIFEST}.writing")]:
             if path.name not in named:
@@ -213,7 +215,7 @@ class IndexWriter:
 
 
 class _Rows:
-    """What is held of entries that are in no full table, from entry number `first` on."""
+    """The entries that are in no full table yet, from entry number `first` on."""
 
     def __init__(self, first: int = 0) -> None:
         self.first = first
@@ -238,30 +240,13 @@ class _Rows:
         self.counts.append(counts)
 
 
-def _record(
-    ids: NDArray[np.int64],
-    counts: NDArray[np.uint16],
-    volumes: NDArray[np.int64],
-    bits: NDArray[np.uint64],
-) -> NDArray[np.uint64]:
-    """What `kernels.overlap` reads of a mask, from its cubes' numbers, counts, volumes and bits."""
-    partial, full = (counts > 0) & (counts < volumes), (counts > 0) & (counts == volumes)
-    numbers = np.concatenate([ids[partial], ids[full]]).astype(np.uint32)
-    if not len(numbers):
-        return np.empty(0, np.uint64)
-    numbers = np.append(numbers, np.zeros(len(numbers) % 2, np.uint32))
-    head = np.array([partial.sum(), full.sum()], np.uint64)
-    words = np.concatenate([head, numbers.view(np.uint64), bits[partial].ravel()])
-    return np.append(words, np.zeros(-len(words) % STRIDE, np.uint64))
-
-
-def _padded(data: bytes) -> bytes:
-    """With zeros up to a multiple of 8 bytes."""
+def _with_zeros(data: bytes) -> bytes:
+    """The data with zeros up to a multiple of 8 bytes."""
     return data + bytes(-len(data) % 8)
 
 
 def _flush_directory(path: Path) -> None:
-    """Have the names in it survive a power cut."""
+    """Write the names in a directory to the disk, so that they survive a power cut."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -1,1 +1,1 @@
-"""What was observed: images, their spaces and labels, and values of fields."""
+"""What was observed: masks, with their spaces and labels, and values of fields."""

@@ -26,7 +26,7 @@ class Volume:
 
     path: Path
     values: NDArray[Any]  # [*image]
-    affine: NDArray[np.float64]  # its indices to positions in mm, RAS [4, 4]
+    affine: NDArray[np.float64]  # from its indices to positions in mm, RAS [4, 4]
     code: int  # NIfTI's number for what the positions are relative to
 
     @property
@@ -36,8 +36,8 @@ class Volume:
 
 
 def read_volume(path: Path) -> Volume:
-    """A finite, three-dimensional image with known positions. Raises StudyError."""
-    image = _open(path)
+    """Read a finite, three-dimensional image with known positions. Raises StudyError."""
+    image = _open_image(path)
     shape = image.shape
     if len(shape) < 3 or any(length != 1 for length in shape[3:]):
         raise StudyError(
@@ -60,7 +60,7 @@ def read_volume(path: Path) -> Volume:
 
 
 def mask_of(volume: Volume) -> NDArray[np.bool_]:
-    """Where a mask is not zero [*image]. Raises StudyError if it looks like anything else."""
+    """The mask [*image] in a volume. Raises StudyError if it holds anything else, or is empty."""
     # Not by np.abs, which leaves the least whole number of a type negative.
     mask: NDArray[np.bool_] = (volume.values > _EXACT) | (volume.values < -_EXACT)
     if not mask.any():
@@ -76,8 +76,8 @@ def mask_of(volume: Volume) -> NDArray[np.bool_]:
 
 
 def labels_of(volume: Volume) -> NDArray[np.int64]:
-    """Whole numbers [*image]. Raises StudyError if they are not."""
-    with np.errstate(invalid="ignore"):  # what is too large is off
+    """The labels [*image] in a volume. Raises StudyError if they are not whole numbers."""
+    with np.errstate(invalid="ignore"):  # what is too large is found below
         labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
     off = np.abs(volume.values - labels) > _EXACT
     if off.any():
@@ -91,7 +91,7 @@ def labels_of(volume: Volume) -> NDArray[np.int64]:
 def image_of(
     values: NDArray[np.generic], affine: NDArray[np.float64], code: int
 ) -> nibabel.Nifti1Image:
-    """An image of values or of a mask [*image], its positions as those of a `Volume`."""
+    """Make an image of values or of a mask [*image], with `affine` and `code` as in `Volume`."""
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     header = nibabel.Nifti1Header()  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def image_of(
 
 
 def read_affine(path: Path) -> NDArray[np.float64]:
-    """A text file with the four rows of an affine [4, 4]. Raises StudyError."""
+    """Read the four rows of an affine [4, 4] from a text file. Raises StudyError."""
     try:
         lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
         affine = np.array(lines if {*map(len, lines)} == {4} else [], dtype=np.float64)
@@ -119,7 +119,7 @@ def read_affine(path: Path) -> NDArray[np.float64]:
     return affine
 
 
-def _open(path: Path) -> nibabel.Nifti1Image:
+def _open_image(path: Path) -> nibabel.Nifti1Image:
     try:
         image = nibabel.load(path)
     except (
@@ -138,7 +138,7 @@ def _open(path: Path) -> nibabel.Nifti1Image:
 
 
 def _positions(path: Path, image: nibabel.Nifti1Image) -> tuple[NDArray[np.float64], int]:
-    """The affine of an image and its code. Raises StudyError if positions are not to be had."""
+    """The affine of an image and its code. Raises StudyError if it has no usable positions."""
     header = image.header
     code = int(header["sform_code"]) or int(header["qform_code"])
     if not code:

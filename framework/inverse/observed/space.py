@@ -13,13 +13,13 @@ from scipy import ndimage
 
 Affine = NDArray[np.float64]
 
-# A voxel is looked at in this many points along each axis, or in as many as come to two a voxel of
-# the image, up to the second number; even numbers, as the middle often lies on a boundary.
+# Points that are looked at along each axis of a voxel, at least and at most: two for each voxel of
+# the image. Even numbers, as the middle often lies on a boundary.
 _POINTS = (4, 8)
 
 
 def apply(affine: Affine, points: NDArray[Any]) -> Affine:
-    """An affine on points [..., 3]."""
+    """Apply an affine to points [..., 3]."""
     result: Affine = points @ affine[:3, :3].T + affine[:3, 3]
     return result
 
@@ -30,7 +30,7 @@ def inverse(affine: Affine) -> Affine:
 
 
 def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The voxels of a grid of this shape of which at least half lies in a mask [*image].
+    """Find the voxels of a grid of this shape of which at least half lies in a mask [*image].
 
     `to_image` maps the grid's indices to the image's. Voxels are boxes and the mask is made of
     whole ones: a voxel of the grid is cut into small boxes, 4 to 8 along each axis, and those are
@@ -38,12 +38,12 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
     """
     where = np.argwhere(mask)
     low, high = where.min(0), where.max(0)
-    first, last = _box(low, high, inverse(to_image), shape)
+    first, last = _reached(low, high, inverse(to_image), shape)
     result = np.zeros(shape, dtype=np.bool_)
     if not (first < last).all():
         return result
     # The part of the mask that is not empty within a rim that is: further out is looked up there.
-    part = np.pad(mask[_slices(low, high + 1)], 1)
+    part = np.pad(mask[_box_of(low, high + 1)], 1)
     voxels = np.moveaxis(np.indices(tuple(last - first)), 0, -1) + first
     # Just off the boundaries between voxels, lest rounding decide on which side a point lies.
     middles = apply(to_image, voxels) - low + 1.5 + 1e-4
@@ -53,17 +53,17 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
     for offset in product((np.arange(points) + 0.5) / points - 0.5, repeat=3):
         at = np.floor(middles + to_image[:3, :3] @ offset).astype(np.intp)
         count += part[tuple(np.moveaxis(at.clip(0, np.array(part.shape) - 1), -1, 0))]
-    result[_slices(first, last)] = 2 * count >= points**3
+    result[_box_of(first, last)] = 2 * count >= points**3
     return result
 
 
 def from_grid(
     values: NDArray[np.generic], to_grid: Affine, shape: tuple[int, ...]
 ) -> NDArray[np.generic]:
-    """Values [*grid] in the voxels of an image of this shape, 0 outside the grid.
+    """Interpolate values [*grid] to the voxels of an image of this shape, 0 outside the grid.
 
-    `to_grid` maps the image's indices to the grid's. Trilinear; a mask is where that is a half or
-    more.
+    `to_grid` maps the image's indices to the grid's. The interpolation is trilinear; a mask is
+    where that gives a half or more.
     """
     image: NDArray[np.float32] = ndimage.affine_transform(
         values.astype(np.float32),
@@ -76,15 +76,18 @@ def from_grid(
     return image >= 0.5 if values.dtype == np.bool_ else image
 
 
-def _box(
+def _reached(
     low: NDArray[np.intp], high: NDArray[np.intp], to_grid: Affine, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """From which voxel of the grid to which those from `low` to `high` in an image reach [3]."""
+    """The first voxel of the grid [3], and one past the last, that an image's voxels reach.
+
+    Those of the image are from `low` to `high` [3].
+    """
     corners = apply(to_grid, np.array(list(product(*zip(low - 0.5, high + 0.5, strict=True)))))
     first = np.clip(np.floor(corners.min(0)), 0, shape).astype(np.intp)
     last = np.clip(np.ceil(corners.max(0)) + 1, 0, shape).astype(np.intp)
     return first, last
 
 
-def _slices(first: NDArray[np.intp], last: NDArray[np.intp]) -> tuple[slice, ...]:
+def _box_of(first: NDArray[np.intp], last: NDArray[np.intp]) -> tuple[slice, ...]:
     return tuple(slice(a, b) for a, b in zip(first, last, strict=True))

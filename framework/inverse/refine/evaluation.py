@@ -1,4 +1,4 @@
-"""Simulations that are run to be rated: as Ray tasks, each at its best stored time.
+"""Runs simulations as Ray tasks and rates each at its best stored time.
 
 A worker's process imports this file, so it is quickly imported.
 
@@ -24,17 +24,17 @@ from solvers.base import Solver
 
 @dataclass(frozen=True)
 class Candidate:
-    """A simulation at its best stored time, or, with `error` set, one that failed."""
+    """A simulation, rated at its best stored time; or, with `error` set, one that failed."""
 
     parameters: NDArray[np.float64]  # [p]
     rating: Rating = field(default_factory=Rating)
-    step: int = 0  # the stored step
+    step: int = 0  # the best stored step
     time: float = 0.0  # of that step
     error: str = ""
 
 
 class Evaluation:
-    """Simulates and rates candidates, as Ray tasks, which Ray repeats once if a process dies."""
+    """Simulates and rates candidates, as Ray tasks. Ray repeats one once if its process dies."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Evaluation:
         self._seed = seed
 
     def __call__(self, points: Sequence[NDArray[np.float64]]) -> list[Candidate]:
-        """Of parameters [p] each. Raises RunError if what was observed cannot be rated."""
+        """Simulate and rate points, parameters [p] each. Raises RunError if rating fails."""
         simulations = [Simulation(id, point, self._seed) for id, point in enumerate(points)]
         references = [self._task.remote(*self._arguments, item) for item in simulations]
         return [self._get(*pair) for pair in zip(references, points, strict=True)]
@@ -57,7 +57,7 @@ class Evaluation:
         try:
             return ray.get(reference)
         except RayTaskError as error:
-            # What a solver raises is an error of its candidate: this is from elsewhere.
+            # An error of the solver makes a candidate that failed: this is another one.
             raise RunError(str(error.cause)) from error
         except RayError as error:
             return Candidate(point, error=f"its process died: {type(error).__name__}")
@@ -74,7 +74,7 @@ def _evaluate(
     objective: Objective,
     simulation: Simulation,
 ) -> Candidate:
-    """Simulate and rate, in a process of its own."""
+    """Simulate and rate one candidate, in a process of Ray's."""
     if search not in _solvers:
         _solvers.clear()
         _solvers[search] = make_solver()

@@ -1,8 +1,8 @@
 """A local search by the gradients of a trained surrogate, for observations of fields.
 
-From every start the distance of the surrogate's fields from what was observed descends in the
-parameters, at the start's stored step; all starts at once. Then the solver is run with what was
-found: its scores are what is reported, so a surrogate that is wrong there does no harm.
+From every start the parameters follow the gradient of the distance between the surrogate's fields
+and what was observed, at the start's stored step; all starts at once. Then the solver is run with
+the parameters found: its scores are reported, so a surrogate that is wrong there does no harm.
 
 Shapes: n starts, p parameters, C fields, m observed values of a field, `*grid` the grid's axes.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from framework.errors import StudyError
-from framework.inverse.observed.field_observation import FieldObservation
+from framework.inverse.observed.fields import FieldObservation
 from framework.inverse.refine.evaluation import Evaluation
 from framework.inverse.refine.objective import FieldObjective
 from framework.inverse.refine.refinement import Refinement, start_of
@@ -25,8 +25,9 @@ from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 from surrogates.base import Surrogate
 
-# Steps of Adam, and their size in parameters scaled by their bounds: far enough for half the range.
-_STEPS, _STEP = 200, 0.01
+# How many optimiser steps, and their size in parameters scaled by their bounds: far enough for half
+# the range.
+_OPTIMISER_STEPS, _STEP_SIZE = 200, 0.01
 
 
 def refine_by_gradient(
@@ -36,14 +37,15 @@ def refine_by_gradient(
     starts: Sequence[tuple[Simulation, int]],
     config: EnsembleConfig,
 ) -> Refinement:
-    """Descend from simulations at a stored step each, the best entry first.
+    """Descend from simulations, each at a stored step, the best entry first.
 
-    Within the bounds that the surrogate was trained in. Raises StudyError if the surrogate is of
-    another solver or not in mode direct, and RunError if the first start cannot be simulated.
+    Stays within the bounds that the surrogate was trained in. Raises StudyError if the
+    surrogate is of another solver or not in mode direct, and RunError if the first start cannot be
+    simulated.
     """
     began = time.monotonic()
     solver = make_solver()
-    _check(surrogate, solver)
+    _check_surrogate(surrogate, solver)
     points = descend(surrogate, solver, observation, starts)
     with ray_for(config, 0):
         objective, seed = FieldObjective(observation), starts[0][0].seed
@@ -61,19 +63,19 @@ def descend(
     observation: FieldObservation,
     starts: Sequence[tuple[Simulation, int]],
 ) -> Tensor:
-    """The parameters [n, p] of the least distance, by the surrogate, on the way from each start."""
+    """Find the parameters [n, p] with the least distance, by the surrogate, from each start."""
     values = torch.tensor(np.stack([simulation.parameters for simulation, _ in starts]))
     steps = [step for _, step in starts]
     p = values.shape[1]
     low, span, log = surrogate.low[:p], (surrogate.high - surrogate.low)[:p], surrogate.log[:p]
     scaled = (torch.where(log, values.clamp(min=1e-300).log(), values) - low) / span
     scaled = scaled.clamp(0, 1).requires_grad_()
-    adam = torch.optim.Adam([scaled], lr=_STEP)
+    adam = torch.optim.Adam([scaled], lr=_STEP_SIZE)
     best, least = values, torch.full((len(starts),), torch.inf, dtype=torch.float64)
-    for _ in range(_STEPS):
+    for _ in range(_OPTIMISER_STEPS):
         raw = low + span * scaled
         parameters = torch.where(log, raw.exp(), raw)
-        # That times may depend on the parameters is left out of the gradient.
+        # The gradient leaves out that times may depend on the parameters.
         times = [
             solver.times(row)[step]
             for row, step in zip(parameters.detach().numpy(), steps, strict=True)
@@ -84,7 +86,7 @@ def descend(
         least = torch.where(better, distances, least).detach()
         best = torch.where(better[:, None], parameters, best).detach()
         adam.zero_grad()
-        # Each start's own gradient, as large as if it were alone.
+        # The gradient of each start is as large as if it were alone.
         distances.sum().backward()  # type: ignore[no-untyped-call]
         adam.step()
         with torch.no_grad():
@@ -93,7 +95,7 @@ def descend(
 
 
 def _distances(observation: FieldObservation, fields: Tensor) -> Tensor:
-    """Of fields [n, C, *grid]: those of `FieldObservation.distance` [n], with gradients."""
+    """`FieldObservation.distance` of fields [n, C, *grid]: distances [n] with gradients."""
     total = fields.new_zeros(len(fields), dtype=torch.float64)
     for channel, seen in observation.fields.items():
         values = fields[:, channel].flatten(1).double()
@@ -106,7 +108,8 @@ def _distances(observation: FieldObservation, fields: Tensor) -> Tensor:
     return total
 
 
-def _check(surrogate: Surrogate, solver: Solver) -> None:
+def _check_surrogate(surrogate: Surrogate, solver: Solver) -> None:
+    """Raise StudyError unless the surrogate stands for the solver, in mode direct."""
     problem = surrogate.problem
     if surrogate.mode != "direct":
         raise StudyError(

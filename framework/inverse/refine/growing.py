@@ -1,10 +1,10 @@
-"""More simulations where a store has the best answers, to ask again.
+"""Adds simulations where a store has the best answers, to ask again.
 
-A store holds what its design says: what its study simulates. Simulations at other parameters go to
-a store of their own beside it, NAME.grown.zarr for NAME.zarr: of the same solver and bounds, laid
-out alike, indexed and asked alike. Its design is `points`: the parameters of its simulations are
-those it lists; each growth adds some, none is ever changed. The two answers together, merged, are
-the exact answer over both. As in any store, what is complete stays whatever is killed.
+A store holds the simulations of its study's design. Simulations at other parameters go to a store
+of their own beside it, NAME.grown.zarr for NAME.zarr: with the same solver and bounds, laid out
+alike, indexed and asked alike. Its design is `points`: the parameters of its simulations are those
+that it lists; each growth adds some and changes none. The two answers, merged, are the exact answer
+over both. As in any store, what is complete stays whatever is killed.
 
 Shapes: N new simulations, p parameters.
 """
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,30 +32,27 @@ from framework.study.sections import EnsembleConfig, StoreConfig
 from framework.study.streams import Stream, derived_seed
 from solvers.base import Solver
 
-Found = TypeVar("Found")
-
 
 @dataclass(frozen=True)
 class Growth:
-    """What was added: the ids of the new simulations in the store at `path`; and how many of those
-    asked for failed, with the last error."""
+    """The simulations that were added."""
 
-    path: str
-    simulations: tuple[int, ...]
-    failed: int
-    error: str
+    path: str  # of the store that has them
+    simulations: tuple[int, ...]  # their ids in it
+    failed: int  # how many of those asked for failed
+    error: str  # the last one
     seconds: float
 
 
 def grown_path(store: str) -> str:
-    """Where the simulations are that were added to a store."""
+    """The path of the store of simulations that are added to a store."""
     return f"{store.removesuffix('.zarr')}.grown.zarr"
 
 
 def grown_store(reader: StoreReader) -> StoreReader | None:
-    """The store that was grown from this one; None if there is none yet, or half of one.
+    """Open the store that was grown from this one; None if there is none yet, or half of one.
 
-    Raises StudyError if it was grown from another store, RunError if it is damaged.
+    Raises StudyError if it was grown from another store, DamagedError if it is damaged.
     """
     try:
         grown = StoreReader(grown_path(reader.path))
@@ -78,23 +74,26 @@ def grow(
 ) -> Growth:
     """Simulate parameters [N, p] with the solver of a store, into the store beside it.
 
-    Raises StudyError if the store is of another version of random streams, RunError if all of them
-    fail or the store cannot be written, and KeyboardInterrupt if it is interrupted; what is
-    complete by then stays.
+    Raises StudyError if the store is of another version of random streams and priors, RunError if
+    all simulations fail or the store cannot be written, and KeyboardInterrupt if it is interrupted;
+    what is complete by then stays.
     """
-    began, solver = time.monotonic(), make_solver()
+    began = time.monotonic()
     if (drawn := streams_version(reader.study)) != versions.STREAMS:
         raise StudyError(
             f"{reader.path} was drawn by version {drawn} of the random streams and priors, but "
             f"this Millstream draws by version {versions.STREAMS}: it can be asked, but nothing "
             "can be added"
         )
+    solver = make_solver()
     path = grown_path(reader.path)
     there = grown_store(reader)
     taken = set() if there is None else set(there.complete.tolist())
     ids = list(islice((id for id in count() if id not in taken), len(points)))
     size = max(max(ids, default=-1), max(taken, default=-1)) + 1
-    store = Store.open(path, StoreConfig(**reader.study["store"]), _identity(reader), solver, size)
+    store = Store.open(
+        path, StoreConfig(**reader.study["store"]), _grown_identity(reader), solver, size
+    )
     try:
         if not store.completed.isdisjoint(ids):
             raise RunError(f"another run has just added simulations to {path}: run this again")
@@ -120,20 +119,8 @@ def grow(
     return Growth(path, added, len(failures), error, time.monotonic() - began)
 
 
-def merge(
-    answers: Sequence[Sequence[Found]], rank: Callable[[Found], float], top: int
-) -> list[tuple[int, Found]]:
-    """The `top` matches of the lowest rank in several answers, each with its answer's number.
-
-    Exact if each of the answers is and has `top` matches or all. Of equal ranks the first answer's
-    come first, and then in its own order.
-    """
-    numbered = [(number, match) for number, answer in enumerate(answers) for match in answer]
-    return sorted(numbered, key=lambda pair: rank(pair[1]))[:top]
-
-
-def _identity(reader: StoreReader) -> dict[str, object]:
-    """Of the grown store: that of the store but for the design, see `store_identity.identity`."""
+def _grown_identity(reader: StoreReader) -> dict[str, object]:
+    """The identity of the grown store: that of the store, with another design."""
     design = {**reader.study["design"], "sampler": "points", "grown_from": reader.identity["hash"]}
     return {**reader.study, "design": design}
 
@@ -145,7 +132,7 @@ def _ensemble(
     simulations: Sequence[Simulation],
     store: Store,
 ) -> Ensemble:
-    """Runs them, however many fail."""
+    """Make an ensemble that runs the simulations, however many fail."""
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     ensemble = Ensemble(
         make_solver,

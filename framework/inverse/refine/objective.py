@@ -1,6 +1,6 @@
-"""How good a simulation is as an explanation of what was observed: what a search for one improves.
+"""What a search improves: the score of a simulation as an explanation of what was observed.
 
-It is the score by which the entries of a store are ranked, of fields that need not be stored.
+It is the score that ranks the entries of a store, for fields that need not be stored.
 
 Shapes: C fields, `*grid` the grid's axes.
 """
@@ -14,41 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.inverse.index.observer import Observer
-from framework.inverse.observed.field_observation import FieldObservation
+from framework.inverse.observed.fields import FieldObservation
 from solvers.base import Solver
 
 
 @dataclass(frozen=True)
 class Rating:
-    """Of the fields at one time: the score, greater being better; and for each mask observed the
-    threshold that is best (of equals the lowest) and its Dice coefficient."""
+    """The score of the fields at one time; greater is better."""
 
     score: float = -math.inf
+    # For each mask observed: the best threshold (of equal ones the lowest), and its Dice.
     thresholds: Mapping[str, float] = field(default_factory=dict)
     dice: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """What simulations are rated by; can be sent to another process."""
+    """Rates simulations; can be sent to another process."""
 
     def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which of the stored times `t` are rated."""
+        """Which of the stored times `t` are to be rated."""
 
     def rate(self, solver: Solver, fields: NDArray[np.float32]) -> Rating:
-        """The fields [C, *grid] at one time."""
+        """Rate the fields [C, *grid] at one time."""
 
 
 @dataclass(frozen=True)
 class MaskObjective:
-    """Weighted mean of Dice coefficients with the masks `observed` [*grid], as in `query.search`.
+    """The weighted mean of Dice coefficients, as in `search_masks`."""
 
-    `tried`: the thresholds of every mask, as in an index. `weights` of the masks observed, equal if
-    None.
-    """
-
-    observed: Mapping[str, NDArray[np.bool_]]
-    tried: Mapping[str, tuple[float, ...]]
-    weights: Mapping[str, float] | None = None
+    observed: Mapping[str, NDArray[np.bool_]]  # masks [*grid]
+    tried: Mapping[str, tuple[float, ...]]  # the thresholds of every mask, as in an index
+    weights: Mapping[str, float] | None = None  # of the masks observed; equal if None
 
     def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.ones(t.shape, dtype=bool)
@@ -63,7 +59,7 @@ class MaskObjective:
         of_masks = iter(masks)
         score, thresholds, dice = 0.0, {}, {}
         for name in names:
-            dices = [_dice(next(of_masks), self.observed[name], box) for _ in self.tried[name]]
+            dices = [_box_dice(next(of_masks), self.observed[name], box) for _ in self.tried[name]]
             best = int(np.argmax(dices))
             thresholds[name], dice[name] = self.tried[name][best], dices[best]
             score += given.get(name, 0.0) / total * dices[best]
@@ -83,7 +79,9 @@ class FieldObjective:
         return Rating(-self.observation.distance(fields))
 
 
-def _dice(mask: NDArray[np.bool_], observed: NDArray[np.bool_], box: tuple[slice, ...]) -> float:
-    """Dice's coefficient of a mask in a box, empty outside it, and of one on the grid."""
+def _box_dice(
+    mask: NDArray[np.bool_], observed: NDArray[np.bool_], box: tuple[slice, ...]
+) -> float:
+    """Dice's coefficient of a mask in a box, empty outside it, and a mask on the grid."""
     voxels = np.count_nonzero(mask) + np.count_nonzero(observed)
     return 1.0 if voxels == 0 else 2.0 * np.count_nonzero(mask & observed[box]) / voxels

@@ -2,9 +2,8 @@
 
 CMA-ES (Hansen, arXiv 1604.00772; the library `cma`) in the solver's parameters, each scaled so that
 its bounds are 0 and 1, by logarithms where its prior is log-uniform. It begins at the best entry,
-as wide in every parameter as the best entries differ. A generation's simulations are Ray tasks;
-each is rated at all its stored times, and its best time counts. One that fails is the worst of its
-generation.
+and looks as far in every parameter as the best entries differ. The simulations of a generation are
+Ray tasks; each is rated at its best stored time. One that fails is the worst of its generation.
 
 Shapes: p parameters, n starts or candidates, C fields, `*grid` the grid's axes.
 """
@@ -28,8 +27,8 @@ from framework.study.sections import EnsembleConfig
 from framework.study.streams import stored_seed
 from solvers.base import ParameterSpace, Solver
 
-# Standard deviations of the first generation in scaled parameters: the least and the largest, and
-# what they are for a single start.
+# The least and the largest standard deviation of the first generation in scaled parameters, and the
+# one that a single start gets.
 _LEAST, _LARGEST, _ALONE = 0.01, 0.2, 0.05
 
 
@@ -39,8 +38,8 @@ class Refinement:
 
     start: Candidate
     best: Candidate
-    evaluations: int  # simulations that were run
-    failed: int  # of them
+    evaluations: int  # how many simulations were run
+    failed: int  # how many of them failed
     seconds: float
 
 
@@ -50,19 +49,18 @@ def refine(
     objective: Objective,
     starts: Sequence[Simulation],
     config: EnsembleConfig,
+    random: np.random.Generator,
     evaluations: int = 80,
-    seed: int = 0,
     tell: Callable[[int, float], None] = lambda evaluations, score: None,
 ) -> Refinement:
     """Search near `starts`, the best entry first, with at most so many simulations.
 
-    All are run with the first start's seed, within the bounds of `space`. The same `seed` gives the
-    same result. `tell` is called after each generation with the number of simulations so far and
-    the best score. Raises RunError if the first start cannot be simulated.
+    All are run with the first start's seed, within the bounds of `space`. Generators `random` in
+    the same state give the same result. `tell` is called after each generation with the number of
+    simulations so far and the best score. Raises RunError if the first start cannot be simulated.
     """
     began = time.monotonic()
-    scaled = np.stack([_to_unit(space, start.parameters) for start in starts]).clip(0, 1)
-    random = np.random.default_rng(seed)
+    scaled = np.stack([scaled_by_bounds(space, start.parameters) for start in starts]).clip(0, 1)
     search = cma.CMAEvolutionStrategy(
         # On a bound itself the library's map to within the bounds is flat.
         scaled[0].clip(1e-3, 1 - 1e-3),
@@ -82,7 +80,7 @@ def refine(
         best, count, failed = start, 1, 0
         while count + search.popsize <= evaluations and not search.stop():
             points = search.ask()
-            found = evaluate([_from_unit(space, np.asarray(point)) for point in points])
+            found = evaluate([unscaled(space, np.asarray(point)) for point in points])
             search.tell(points, _costs(found))
             best = max([best, *found], key=lambda candidate: candidate.rating.score)
             count += len(found)
@@ -92,7 +90,7 @@ def refine(
 
 
 def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
-    """What a search starts from. Raises RunError if it fails."""
+    """Evaluate the simulation that a search starts from. Raises RunError if it fails."""
     (start,) = evaluate([simulation.parameters])
     if start.error:
         raise RunError(
@@ -103,13 +101,13 @@ def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
 
 
 def stored_simulation(reader: StoreReader, id: int) -> Simulation:
-    """What has to be known to run a simulation of a store again."""
+    """The simulation of a store with this id, with the seed that it was made with."""
     seed = stored_seed(reader.study["seed"], streams_version(reader.study), id)
     return Simulation(id, reader.parameters[id], seed)
 
 
 def _costs(candidates: Sequence[Candidate]) -> list[float]:
-    """What is to be least; those that failed are worse than all others. Only the order counts."""
+    """What CMA-ES makes small. Only its order counts; those that failed come last."""
     worst = min((c.rating.score for c in candidates if not c.error), default=0.0)
     failed = 1 + abs(worst) - worst
     return [failed if c.error else -c.rating.score for c in candidates]
@@ -122,19 +120,19 @@ def _widths(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(scaled.std(0).clip(_LEAST, _LARGEST))
 
 
-def _to_unit(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Parameters [p] scaled by the bounds of each alone, whatever the prior has of the others."""
+def scaled_by_bounds(space: ParameterSpace, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale parameters [p] so that their bounds are 0 and 1, each for itself."""
     low, high, values = (_logarithms(space, x) for x in (space.low, space.high, parameters))
     return (values - low) / (high - low)
 
 
-def _from_unit(space: ParameterSpace, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The inverse of it."""
+def unscaled(space: ParameterSpace, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Undo `scaled_by_bounds`."""
     low, high = _logarithms(space, space.low), _logarithms(space, space.high)
     values = low + (high - low) * scaled
     return np.where(space.log, np.exp(np.where(space.log, values, 0)), values)
 
 
 def _logarithms(space: ParameterSpace, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of those parameters [p] whose prior is log-uniform, else the values."""
+    """The logarithms of parameters [p] with a log-uniform prior, the values of the others."""
     return np.where(space.log, np.log(np.where(space.log, values, 1)), values)

@@ -1,1 +1,1 @@
-"""The exact search for the best entries, and its inner loops."""
+"""The exact search for the best entries, by masks and by fields."""

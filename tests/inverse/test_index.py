@@ -18,26 +18,27 @@ from places import ROOT
 from waiting import LIMIT
 
 from framework.errors import RunError, StudyError
-from framework.inverse.index import indexing
+from framework.inverse.index import building
 from framework.inverse.index import writer as index_writer
-from framework.inverse.index.index import FORMAT, Index, manifest_checksum
-from framework.inverse.index.indexing import build
+from framework.inverse.index.building import build
+from framework.inverse.index.index import Index
+from framework.inverse.index.layout import FORMAT, manifest_checksum
 from framework.inverse.index.observer import Observer
+from framework.inverse.index.records import checksum, moments, pack
 from framework.inverse.index.writer import IndexWriter
-from framework.inverse.search.kernels import checksum, pack
-from framework.inverse.search.query import Answer, search
+from framework.inverse.search.masks import MaskAnswer, search_masks
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study import versions
 from framework.study.sections import StoreConfig
-from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
+from solvers.base import Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace, Solver
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]
 GRID, STEPS = (17, 9), 4
 
 
-class Spots(Solver):
+class Spots(ImagedSolver):
     """Two spots on a plane that fade in; their places follow from the parameters."""
 
     parameters = ParameterSpace(Parameter("x", 0, 1), Parameter("y", 0, 1))
@@ -147,8 +148,8 @@ def by_hand(
     return sorted(rows, key=lambda row: (-row[0], *row[1:]))
 
 
-def found(answer: Answer) -> list[tuple[float, int, int]]:
-    return [(match.score, match.simulation, match.step) for match in answer.matches]
+def found(answer: MaskAnswer) -> list[tuple[float, int, int]]:
+    return [(match.score, match.simulation, match.position) for match in answer.matches]
 
 
 def observed_of(solver: Solver, id: int = 1000, step: int = -1) -> dict[str, Masks]:
@@ -170,7 +171,7 @@ def test_a_store_is_indexed_and_searched(tmp_path: Path) -> None:
     index, solver = Index.open(path), Spots()
     for id in range(1000, 1010):
         observed = observed_of(solver, id, 2 + id % 2)
-        assert found(search(index, observed, top=25)) == by_hand(path, solver, observed)[:25]
+        assert found(search_masks(index, observed, top=25)) == by_hand(path, solver, observed)[:25]
 
 
 def test_tumours_are_indexed_and_searched(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_tumours_are_indexed_and_searched(tmp_path: Path) -> None:
     path = keep(tmp_path / "a.zarr", range(4), solver, grid_size=32, stored_steps=5)
     build(path)
     observed = observed_of(solver)
-    answer = search(Index.open(path), observed, top=20)
+    answer = search_masks(Index.open(path), observed, top=20)
     assert found(answer) == by_hand(path, solver, observed)
     assert answer.matches[0].thresholds["t1c"] in Growth.masks["t1c"]
 
@@ -195,8 +196,8 @@ def test_more_simulations_extend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Index.open(path)
     assert build(path)["simulations"] == {"indexed": 9, "added": 5}
     after = Index.open(path)
-    assert found(search(after, observed, top=36)) == by_hand(path, solver, observed)
-    assert found(search(before, observed, top=16)) == right
+    assert found(search_masks(after, observed, top=36)) == by_hand(path, solver, observed)
+    assert found(search_masks(before, observed, top=16)) == right
     files = {file.name for file in after.folder.iterdir()}
     assert build(path)["simulations"] == {"indexed": 9, "added": 0}
     assert {file.name for file in after.folder.iterdir()} == files
@@ -213,7 +214,7 @@ def test_what_another_process_has_just_added_is_not_added_again(
         build(path)
         return Observer(*arguments)
 
-    monkeypatch.setattr(indexing, "Observer", observer)
+    monkeypatch.setattr(building, "Observer", observer)
     assert build(path)["simulations"] == {"indexed": 2, "added": 0}
     assert Index.open(path).keys.tolist() == [[i, k] for i in range(2) for k in range(STEPS)]
 
@@ -338,7 +339,7 @@ def right_answer(folder: Path, entries: int) -> bool:
     assert index.entries == entries
     for id in range(entries):
         mask = (np.random.default_rng(id).random((2, *GRID)) < 0.5)[1]
-        (match,) = search(index, {"seen": mask}, top=1).matches
+        (match,) = search_masks(index, {"seen": mask}, top=1).matches
         if (match.simulation, match.score) != (id, 1.0):
             return False
     return True
@@ -481,13 +482,33 @@ def test_killed_at_any_moment_the_last_index_stays(tmp_path: Path, there: int, w
     assert least == wanted
 
 
+@pytest.mark.parametrize("grid", [(17,), (19, 11), (18, 9, 13)])
+def test_moments_are_those_of_the_voxels(tmp_path: Path, grid: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    masks = [random.random((2, *grid)) < share for share in (0.0, 0.02, 0.5, 1.0)]
+    with IndexWriter(tmp_path / "some.index", "hash", grid, {"seen": (0.5, 0.6)}) as writer:
+        for number, pair in enumerate(masks):
+            writer.add(number, 0, pair)
+        writer.commit()
+    index = Index(tmp_path / "some.index")
+    whole = (1,) * (3 - len(grid)) + grid
+    places = index.cubes.sides, index.cubes.across, whole
+    sums = np.zeros((len(masks), 2, 7), np.int64)
+    arrays = [np.array(place) for place in places]
+    moments(index.voxels, index.ends, np.arange(2), np.arange(len(masks)), *arrays, sums)
+    for pair, found in zip(masks, sums, strict=True):
+        for mask, values in zip(pair, found, strict=True):
+            where = np.argwhere(mask.reshape(whole))
+            assert values.tolist() == [len(where), *where.sum(0), *(where**2).sum(0)]
+
+
 def test_kernels_run_where_no_cache_can_be_written(tmp_path: Path) -> None:
-    source = ROOT / "framework" / "inverse" / "search" / "kernels.py"
-    (tmp_path / "kernels.py").write_text(source.read_text())
+    source = ROOT / "framework" / "inverse" / "index" / "records.py"
+    (tmp_path / "records.py").write_text(source.read_text())
     (tmp_path / "__pycache__").write_text("a file, and no directory can be made here")
     code = (
-        "import kernels, numpy; "
-        "print(kernels.pack(numpy.ones((3, 1, 1), bool), (2, 1, 1), 1)[0].tolist())"
+        "import records, numpy; "
+        "print(records.pack(numpy.ones((3, 1, 1), bool), (2, 1, 1), 1)[0].tolist())"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "__pycache__")}
     environment.pop("XDG_CACHE_HOME", None)

@@ -1,4 +1,4 @@
-"""What was observed of a patient: segmentations in NIfTI, brought to the solver's grid, and back.
+"""Segmentations of a patient in NIfTI, brought to the solver's grid, and back.
 
 What the labels of a segmentation mean and where its space lies is named by the user, never guessed.
 *image: the axes of the patient's image; *grid: those of the solver.
@@ -22,23 +22,23 @@ from framework.inverse.observed.nifti import (
     read_volume,
 )
 from framework.inverse.observed.space import Affine, apply, from_grid, inverse, to_grid
-from solvers.base import Solver
+from solvers.base import ImagedSolver
 
 # The name of the space of the solver's own positions.
 OWN = "own"
-# The share of a mask outside the grid and what static fields cover that is worth a word, and the
-# share that is refused.
+# Which share of a mask outside the grid, or outside what static fields cover, is worth a warning,
+# and which is refused.
 _OUTSIDE, _TOO_FAR = 0.1, 0.5
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Observation:
+class MaskObservation:
     """Masks by name on the solver's grid, and how they came there."""
 
     masks: Mapping[str, Mask]  # [*grid]
-    images: Mapping[str, Mask]  # as they were given [*image]
+    images: Mapping[str, Mask]  # the masks as they were given [*image]
     image_affine: Affine  # indices of the image to the patient's positions in mm
     image_code: int  # NIfTI's number for what these positions are relative to
     affine: Affine  # indices of the grid to the patient's positions in mm
@@ -46,18 +46,18 @@ class Observation:
 
     @property
     def volumes(self) -> dict[str, float]:
-        """Of every mask in the patient's image, in ml."""
+        """The volume of every mask in the patient's image, in ml."""
         voxel = float(abs(np.linalg.det(self.image_affine[:3, :3]))) / 1000
         return {name: int(mask.sum()) * voxel for name, mask in self.images.items()}
 
 
 def read_masks(
-    solver: Solver,
+    solver: ImagedSolver,
     files: Mapping[str, Path],
     space: str | None = None,
     affine: Path | None = None,
-) -> Observation:
-    """One file a mask, by the names of `solver.masks`, some of them or all.
+) -> MaskObservation:
+    """Read masks from files, one a mask, by the names of `solver.masks`.
 
     Positions lie in `space`, one of `solver.spaces`; or the file `affine` maps them to the solver's
     (see `nifti.read_affine`); or, with neither or `OWN`, they are the solver's. Raises StudyError.
@@ -66,7 +66,7 @@ def read_masks(
     if unknown or not files:
         raise StudyError(
             f"masks are given for {', '.join(unknown) or 'nothing'}: this solver is compared with "
-            f"{', '.join(solver.masks) or 'no mask'}"
+            f"{', '.join(solver.masks)}"
         )
     volumes = {name: read_volume(files[name]) for name in solver.masks if name in files}
     first, *others = volumes.values()
@@ -80,22 +80,22 @@ def read_masks(
                 f"{first.affine.tolist()}: resample one of them to the grid of the other"
             )
     images = {name: mask_of(volume) for name, volume in volumes.items()}
-    return _observation(solver, first, images, _affine(solver, space, affine), ())
+    return _on_grid(solver, first, images, _grid_to_patient(solver, space, affine), ())
 
 
 def read_labels(
-    solver: Solver,
+    solver: ImagedSolver,
     file: Path,
     labels: str | Mapping[str, tuple[int, ...]],
     space: str | None = None,
     affine: Path | None = None,
-) -> Observation:
-    """One file of labels, which `labels` says the meaning of.
+) -> MaskObservation:
+    """Read one file of labels; `labels` says what they mean.
 
-    It is the name of a convention, one of `solver.conventions`, or the labels of each region, some
-    of those in `solver.regions`: there are the masks whose regions are all known. Positions as in
-    `read_masks`, but with neither `space` nor `affine` they lie in the convention's space. Raises
-    StudyError.
+    That is the name of a convention, one of `solver.conventions`, or the labels of each region,
+    some of those in `solver.regions`. The masks are those whose regions are all known. Positions
+    are as in `read_masks`, but with neither `space` nor `affine` they lie in the convention's
+    space. Raises StudyError.
     """
     warnings: tuple[str, ...] = ()
     if isinstance(labels, str):
@@ -115,7 +115,7 @@ def read_labels(
                 )
                 space = OWN
     else:
-        named, source = _checked(solver, labels), "what was given"
+        named, source = _checked_labels(solver, labels), "what was given"
     volume = read_volume(file)
     values = labels_of(volume)
     known = {label for group in named.values() for label in group}
@@ -124,7 +124,7 @@ def read_labels(
     if strange:
         raise StudyError(
             f"{file} has the labels {_listed(present)}, and {source} does not know "
-            f"{_listed(strange)}; it has " + _regions(named)
+            f"{_listed(strange)}; it has " + _regions_listed(named)
         )
     images = {}
     for name, regions in solver.regions.items():
@@ -134,13 +134,14 @@ def read_labels(
         if not images[name].any():
             raise StudyError(
                 f"{file} is empty of {name}: it has the labels {_listed(present) or '0'}, and "
-                f"{source} has {_regions(named)}; a mask alone can be given as a file of its own"
+                f"{source} has {_regions_listed(named)}; a mask alone can be given as a file of "
+                "its own"
             )
-    return _observation(solver, volume, images, _affine(solver, space, affine), warnings)
+    return _on_grid(solver, volume, images, _grid_to_patient(solver, space, affine), warnings)
 
 
-def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
-    """Another mask of the same patient, in the same space, on the solver's grid [*grid].
+def read_region(observation: MaskObservation, solver: ImagedSolver, file: Path) -> Mask:
+    """Read another mask of the same patient, in the same space, to the solver's grid [*grid].
 
     Its image may have a grid of its own. Raises StudyError.
     """
@@ -153,12 +154,12 @@ def read_region(observation: Observation, solver: Solver, file: Path) -> Mask:
 
 
 def covered(plan: Mask, region: Mask) -> float:
-    """The share of a region that a plan covers, both [*grid] with some voxel in the region."""
+    """The share of a region that a plan covers, both [*grid]; the region is not empty."""
     return float((plan & region).sum() / region.sum())
 
 
-def to_patient(observation: Observation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
-    """Values [*grid] or a mask [*grid] as an image on the patient's grid (see `from_grid`)."""
+def to_patient(observation: MaskObservation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
+    """Make an image on the patient's grid of values or of a mask [*grid], see `from_grid`."""
     to_grid = inverse(observation.affine) @ observation.image_affine
     shape = next(iter(observation.images.values())).shape
     return image_of(
@@ -166,10 +167,10 @@ def to_patient(observation: Observation, values: NDArray[np.generic]) -> nibabel
     )
 
 
-def _checked(
-    solver: Solver, labels: Mapping[str, tuple[int, ...]]
+def _checked_labels(
+    solver: ImagedSolver, labels: Mapping[str, tuple[int, ...]]
 ) -> Mapping[str, tuple[int, ...]]:
-    """Labels of regions that a user gave."""
+    """Check the labels of regions that a user gave. Raises StudyError."""
     regions = {region for group in solver.regions.values() for region in group}
     for region, group in labels.items():
         if region not in regions:
@@ -191,8 +192,8 @@ def _checked(
     return labels
 
 
-def _affine(solver: Solver, space: str | None, file: Path | None) -> Affine:
-    """From indices of the solver's grid to the patient's positions."""
+def _grid_to_patient(solver: ImagedSolver, space: str | None, file: Path | None) -> Affine:
+    """The affine from indices of the solver's grid to the patient's positions."""
     if solver.affine is None:
         raise StudyError(
             "this solver's grid does not lie in a scanner's space: it cannot be compared with "
@@ -212,13 +213,14 @@ def _affine(solver: Solver, space: str | None, file: Path | None) -> Affine:
     return inverse(solver.spaces[space]) @ solver.affine
 
 
-def _observation(
-    solver: Solver,
+def _on_grid(
+    solver: ImagedSolver,
     volume: Volume,
     images: Mapping[str, Mask],
     affine: Affine,
     warnings: tuple[str, ...],
-) -> Observation:
+) -> MaskObservation:
+    """Bring masks [*image] of a volume to the solver's grid. Raises StudyError."""
     to_image = inverse(volume.affine) @ affine
     masks = {}
     for name, image in images.items():
@@ -230,11 +232,11 @@ def _observation(
                 f"{max(solver.grid.spacing):.3g} mm: it is too small"
             )
     warnings += _leaving(solver, images, volume.voxel)
-    return Observation(masks, images, volume.affine, volume.code, affine, warnings)
+    return MaskObservation(masks, images, volume.affine, volume.code, affine, warnings)
 
 
-def _outside(solver: Solver, name: str, image: Mask, to_grid: Affine) -> tuple[str, ...]:
-    """A warning if much of a mask lies where nothing is simulated; a StudyError if most does."""
+def _outside(solver: ImagedSolver, name: str, image: Mask, to_grid: Affine) -> tuple[str, ...]:
+    """Warn if much of a mask lies where nothing is simulated; raise StudyError if most does."""
     shape = solver.grid.shape
     voxels = np.rint(apply(to_grid, np.argwhere(image)))
     inside = np.all((voxels >= 0) & (voxels < shape), axis=1)
@@ -252,8 +254,8 @@ def _outside(solver: Solver, name: str, image: Mask, to_grid: Affine) -> tuple[s
     return (says,)
 
 
-def _leaving(solver: Solver, images: Mapping[str, Mask], voxel: float) -> tuple[str, ...]:
-    """Warnings of masks that leave those whose regions include theirs; a voxel is in ml."""
+def _leaving(solver: ImagedSolver, images: Mapping[str, Mask], voxel: float) -> tuple[str, ...]:
+    """Warn of masks that leave those whose regions include theirs; `voxel` is in ml."""
     warnings = []
     for inner in images:
         for outer in images:
@@ -268,7 +270,7 @@ def _leaving(solver: Solver, images: Mapping[str, Mask], voxel: float) -> tuple[
     return tuple(warnings)
 
 
-def _regions(named: Mapping[str, tuple[int, ...]]) -> str:
+def _regions_listed(named: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{region} {_listed(group)}" for region, group in named.items())
 
 

@@ -14,8 +14,8 @@ from framework.errors import StudyError
 from framework.inverse.index import writer as index_writer
 from framework.inverse.index.index import Index
 from framework.inverse.index.writer import IndexWriter
-from framework.inverse.search import query
-from framework.inverse.search.query import Observed, dice, search
+from framework.inverse.search import masks as mask_search
+from framework.inverse.search.masks import Observed, dice_coefficients, search_masks
 
 Masks = NDArray[np.bool_]
 THRESHOLDS = {"core": (0.5, 0.7), "rim": (0.1,), "halo": (0.02, 0.04, 0.06)}
@@ -92,7 +92,7 @@ def random_mask(random: np.random.Generator, grid: tuple[int, ...]) -> Masks:
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several tables, and entries that are not refined, although there are few."""
     monkeypatch.setattr(index_writer, "TABLE_ENTRIES", 7)
-    monkeypatch.setattr(query, "_BATCH", 3)
+    monkeypatch.setattr(mask_search, "BATCH", 3)
 
 
 @pytest.fixture(scope="module")
@@ -135,11 +135,11 @@ def test_the_answer_is_that_of_comparing_every_voxel(
 
 def check(entries: Entries, observed: Observed, weights: dict[str, float], top: int) -> None:
     index, ranking = entries.index, entries.ranking(observed, weights)
-    answer = search(index, observed, weights, top)
+    answer = search_masks(index, observed, weights, top)
     assert [(match.score, match.entry) for match in answer.matches] == ranking[:top]
     assert answer.entries == len(entries.masks) >= answer.refined
     for match in answer.matches:
-        assert (match.simulation, match.step) == entries.keys[match.entry]
+        assert (match.simulation, match.position) == entries.keys[match.entry]
         for name, mask in observed.items():
             right = entries.dice(match.entry, name, mask)
             assert match.dice[name] == max(right)
@@ -149,12 +149,12 @@ def check(entries: Entries, observed: Observed, weights: dict[str, float], top: 
     others = [item for item in ranking if entries.keys[item[1]][0] != own]
     if others:
         top = min(top, len(others))
-        left = search(index, observed, weights, top, leave_out=own)
+        left = search_masks(index, observed, weights, top, leave_out=own)
         assert [(match.score, match.entry) for match in left.matches] == others[:top]
         assert left.entries == len(others)
 
     chosen = np.array([item[1] for item in ranking[:3]])
-    for name, values in dice(index, observed, chosen).items():
+    for name, values in dice_coefficients(index, observed, chosen).items():
         right = [entries.dice(entry, name, observed[name]) for entry in chosen.tolist()]
         np.testing.assert_array_equal(values, right)
 
@@ -175,7 +175,7 @@ def balls(tmp_path_factory: pytest.TempPathFactory) -> Entries:
 
 
 def test_few_entries_are_compared_voxel_by_voxel(balls: Entries) -> None:
-    answer = search(balls.index, {"core": balls.masks[17][1]}, top=1)
+    answer = search_masks(balls.index, {"core": balls.masks[17][1]}, top=1)
     assert answer.matches[0].score == 1
     assert answer.exact
     assert answer.refined < 30
@@ -191,7 +191,7 @@ def test_an_index_without_a_single_voxel_is_searched(tmp_path: Path) -> None:
 def test_equal_weights_unless_given(balls: Entries) -> None:
     observed = {"core": balls.masks[3][0]}
     ranking = balls.ranking(observed, {"core": 1.0})
-    assert [match.entry for match in search(balls.index, observed).matches] == [
+    assert [match.entry for match in search_masks(balls.index, observed).matches] == [
         entry for _, entry in ranking[:10]
     ]
 
@@ -201,8 +201,10 @@ def test_weights_whose_sum_is_no_number_are_refused(tmp_path: Path) -> None:
     entries = made(tmp_path / "index", [(0, 0)], [np.repeat(mask, 3, 0)], ["core", "rim"])
     observed = {"core": mask[0], "rim": mask[0]}
     with pytest.raises(StudyError, match="the weights of core, rim are too large to be added up"):
-        search(entries.index, observed, {"core": 1e308, "rim": 1e308}, 1)
-    assert search(entries.index, observed, {"core": 1e-320, "rim": 0}, 1).matches[0].score == 1
+        search_masks(entries.index, observed, {"core": 1e308, "rim": 1e308}, 1)
+    assert (
+        search_masks(entries.index, observed, {"core": 1e-320, "rim": 0}, 1).matches[0].score == 1
+    )
 
 
 MASK = np.zeros((24, 24, 24), bool)
@@ -228,4 +230,4 @@ def test_what_cannot_be_asked_is_refused(
     balls: Entries, observed: Observed, options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(StudyError, match=message):
-        search(balls.index, observed, **options)  # type: ignore[arg-type]
+        search_masks(balls.index, observed, **options)  # type: ignore[arg-type]

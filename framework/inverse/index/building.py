@@ -7,12 +7,24 @@ from typing import Any
 import numpy as np
 
 from framework.errors import StudyError
-from framework.inverse.index.index import MANIFEST, Index, index_folder
+from framework.inverse.index.index import Index
+from framework.inverse.index.layout import MANIFEST, index_folder
 from framework.inverse.index.observer import Observer
 from framework.inverse.index.writer import IndexWriter
 from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
-from solvers.base import Solver
+from solvers.base import ImagedSolver
+
+
+def imaged_solver(reader: StoreReader) -> ImagedSolver:
+    """Make the solver of a store that is asked by masks. Raises StudyError if it has none."""
+    solver = solver_of(reader)
+    if not isinstance(solver, ImagedSolver) or not solver.masks:
+        raise StudyError(
+            f"{reader.path} is a store of {reader.study['solver']['name']}, whose solver has no "
+            "masks to compare with segmentations: it cannot be indexed; ask it by --field"
+        )
+    return solver
 
 
 def build(
@@ -20,31 +32,31 @@ def build(
     thresholds: Mapping[str, Sequence[float]] | None = None,
     tell: Callable[[int, int], None] = lambda done, simulations: None,
 ) -> dict[str, Any]:
-    """Index every complete simulation of a store that is not in its index yet; what there is now.
+    """Index every complete simulation that is not in the index yet; return what is indexed now.
 
-    `thresholds` of the solver's masks, in place of its own or of those of the index that there is.
-    `tell` is called after each simulation. Interrupted, it goes on where it was, but for some
-    seconds. Raises StudyError if the store cannot be indexed so, and RunError if the store or the
-    index is damaged, or the latter cannot be written.
+    `thresholds` by mask replace those of the solver, or of the index if there is one. `tell` is
+    called after each simulation. After an interrupt, the next call goes on, seconds before where
+    this one was. Raises StudyError if the store cannot be indexed with these thresholds, and
+    RunError if the store or the index is damaged, or the index cannot be written.
     """
     started = time.monotonic()
     reader = StoreReader(store)
     folder = index_folder(reader.path)
-    solver = solver_of(reader)
+    solver = imaged_solver(reader)
     if not len(reader.complete):
         raise StudyError(f"the store {reader.path} has no complete simulation to index yet")
-    masks = _masks(solver, reader, thresholds)
+    masks = _indexed_masks(solver, reader, thresholds)
     if (folder / MANIFEST).exists():
         index = Index(folder)
         index.check(reader)
         masks = masks if thresholds else index.masks
     observer = Observer(solver, masks)
     with IndexWriter(folder, reader.identity["hash"], solver.grid.shape, masks) as writer:
-        # What is known now that nobody else writes: another process may just have added some.
+        # Looked up under the writer's lock: another process may just have added some.
         missing = np.setdiff1d(reader.complete, writer.simulations).tolist()
         for done, simulation in enumerate(missing):
-            for step, fields in enumerate(reader.fields(simulation)):
-                writer.add(simulation, step, *observer.masks(fields))
+            for position, fields in enumerate(reader.fields(simulation)):
+                writer.add(simulation, position, *observer.masks(fields))
             if writer.full or done + 1 == len(missing):
                 writer.commit()
             tell(done + 1, len(missing))
@@ -60,18 +72,13 @@ def build(
     }
 
 
-def _masks(
-    solver: Solver, reader: StoreReader, thresholds: Mapping[str, Sequence[float]] | None
+def _indexed_masks(
+    solver: ImagedSolver, reader: StoreReader, thresholds: Mapping[str, Sequence[float]] | None
 ) -> Mapping[str, tuple[float, ...]]:
-    """Those to index, each with ascending thresholds. Raises StudyError."""
-    name = reader.study["solver"]["name"]
-    if not solver.masks:
-        raise StudyError(
-            f"{reader.path} is a store of {name}, whose solver has no masks to compare with "
-            "segmentations: it cannot be indexed"
-        )
+    """The masks to index, each with its thresholds in ascending order. Raises StudyError."""
     if thresholds is None:
         return solver.masks
+    name = reader.study["solver"]["name"]
     for mask, values in thresholds.items():
         if mask not in solver.masks:
             raise StudyError(f"{mask} is not a mask of {name}, which has {', '.join(solver.masks)}")

@@ -1,7 +1,7 @@
-"""The exact look-up: which entries of an index are most like segmentations.
+"""Exact look-up of masks: the entries of an index that are most like what was observed.
 
 The score of an entry is the weighted mean of the Dice coefficients of its masks with those that
-were observed, each mask at the threshold where it is most alike. Two masks have at most
+were observed, each mask at its best threshold. Two masks have at most
 sum(min(count_A, count_Q)) voxels in common, by the counts of voxels in each cube of the grid, which
 bounds every entry's score from above. Bounds are computed for all entries, exact scores from the
 voxels' bits in the order of the bounds, until the next bound is below the last score wanted. So the
@@ -20,67 +20,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
-from framework.inverse.index.index import Index, damaged
+from framework.inverse.index.index import Index
+from framework.inverse.index.layout import damaged_index
+from framework.inverse.index.records import pack
 from framework.inverse.search import kernels
 
 Observed = Mapping[str, NDArray[np.bool_]]
-# How many entries are refined before it is seen how far to go.
-_BATCH = 128
+# How many entries are refined between two looks at how far to go.
+BATCH = 128
 
 
 @dataclass(frozen=True)
-class Match:
-    """An entry: its number in the index, simulation, position of the step among those kept, score,
-    and for each mask observed the threshold that is best (of equals the lowest) and its Dice."""
+class MaskMatch:
+    """An entry, and how much its masks are like those observed."""
 
-    entry: int
+    entry: int  # its number in the index
     simulation: int
-    step: int
+    position: int  # of its step among the kept steps
     score: float
+    # For each mask observed: the best threshold (of equal ones the lowest), and its Dice.
     thresholds: Mapping[str, float]
     dice: Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Matches, the best first; of equal scores the first simulation and step."""
+class MaskAnswer:
+    """The best entries, the best first; of equal scores the earlier simulation and position."""
 
-    matches: list[Match]
-    entries: int  # that were compared
-    refined: int  # of them voxel by voxel
+    matches: tuple[MaskMatch, ...]
+    entries: int  # how many were compared
+    refined: int  # how many of them voxel by voxel
     seconds: float
     exact: bool = True
 
 
-def search(
+def search_masks(
     index: Index,
     observed: Observed,
     weights: Mapping[str, float] | None = None,
     top: int = 10,
     leave_out: int | None = None,
-) -> Answer:
-    """The `top` best entries for masks [*grid] by name, exactly.
+) -> MaskAnswer:
+    """Find the `top` best entries for masks [*grid] by name, exactly.
 
-    `weights` of the masks, equal if None, are scaled to a sum of 1. `leave_out`: a simulation that
-    is not to be found. Raises StudyError on masks, weights or a number that cannot be, and RunError
-    if the index is damaged.
+    `weights` by mask, equal if None, are scaled to a sum of 1. `leave_out`: a simulation whose
+    entries do not count. Raises StudyError if masks, weights or `top` do not suit the index, and
+    DamagedError if it is damaged.
     """
     started = time.perf_counter()
-    asked = _Search(index, observed, weights, leave_out)
-    if not 1 <= top <= asked.entries:
+    search = _Search(index, observed, weights, leave_out)
+    if not 1 <= top <= search.entries:
         raise StudyError(
-            f"the {top} best matches are asked for: it must be from 1 to {asked.entries}, the "
+            f"the {top} best matches are asked for: it must be from 1 to {search.entries}, the "
             "entries of the index"
         )
-    return asked.answer(*asked.best(top), started)
+    return search.answer(*search.best(top), started)
 
 
-def dice(
+def dice_coefficients(
     index: Index, observed: Observed, entries: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
     """Exact Dice coefficients of some entries at all thresholds: mask -> [entries, thresholds].
 
-    Raises StudyError on masks that cannot be, RunError if the index is damaged.
+    Raises StudyError if the masks do not suit the index, DamagedError if it is damaged.
     """
     return _dices(index, _Query(index, observed), entries)
 
@@ -88,12 +90,12 @@ def dice(
 class _Query:
     """Masks that were observed, cut into cubes: `bits` [M, c, w], `counts` [M, c], `sizes` [M].
 
-    `thresholds` [t]: the numbers in the index of all that belong to these masks; `owners` [t] says
-    to which; mask m's are those from `firsts[m]` to `firsts[m + 1]`.
+    `thresholds` [t]: the numbers, in the index, of the thresholds of these masks; `owners` [t]: the
+    mask that each belongs to. Mask m has those from `firsts[m]` to `firsts[m + 1]`.
     """
 
     def __init__(self, index: Index, observed: Observed) -> None:
-        """Raises StudyError."""
+        """Raise StudyError if the masks do not suit the index."""
         self.names = [name for name in index.masks if name in observed]
         for name, mask in observed.items():
             if name not in index.masks:
@@ -110,8 +112,7 @@ class _Query:
             raise StudyError(f"no mask was observed: give at least one of {', '.join(index.masks)}")
         cubes = index.cubes
         packed = [
-            kernels.pack(cubes.whole(observed[name]), cubes.sides, cubes.words)
-            for name in self.names
+            pack(cubes.whole(observed[name]), cubes.sides, cubes.words) for name in self.names
         ]
         self.counts = np.stack([counts for counts, _ in packed])
         self.bits = np.stack([bits for _, bits in packed])
@@ -124,14 +125,14 @@ class _Query:
         )
 
     def slice(self, m: int) -> slice:
-        """Where mask m's thresholds are among all."""
+        """Where the thresholds of mask m are among `thresholds`."""
         return slice(int(self.firsts[m]), int(self.firsts[m + 1]))
 
 
 def _dices(
     index: Index, query: _Query, entries: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """As `dice`."""
+    """Compute `dice_coefficients`."""
     shared = np.empty((len(entries), len(query.thresholds)), np.int64)
     records = (index.voxels, index.ends, index.checksums, index.checked, query.thresholds)
     asked = (query.owners, query.bits, query.counts)
@@ -143,7 +144,7 @@ def _dices(
 
 
 class _Search:
-    """One search: the bounds of all entries, and the scores of those that were refined."""
+    """One search: the bounds of all entries, and which of them were refined."""
 
     def __init__(
         self,
@@ -183,8 +184,8 @@ class _Search:
             self.entries = n - int(own.sum())
 
     def best(self, top: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The entries of the `top` best scores, and the scores, in order."""
-        count = min(max(_BATCH, 2 * top), self.entries)
+        """The entries with the `top` best scores, and the scores, in order."""
+        count = min(max(BATCH, 2 * top), self.entries)
         # Selecting from the other end takes 20 times as long where most bounds are equal.
         found = np.argpartition(-self.bounds, count - 1)[:count]
         scores = self._scores(found, -math.inf)
@@ -193,7 +194,7 @@ class _Search:
         left[found] = False
         rest = np.flatnonzero(left)
         rest = rest[np.argsort(-self.bounds[rest], kind="stable")]
-        size = max(_BATCH, top)
+        size = max(BATCH, top)
         for start in range(0, len(rest), size):
             batch = rest[start : start + size]
             batch = batch[self.bounds[batch] >= floor]
@@ -207,17 +208,17 @@ class _Search:
 
     def answer(
         self, entries: NDArray[np.int64], scores: NDArray[np.float64], started: float
-    ) -> Answer:
-        """With what else is told of each match."""
+    ) -> MaskAnswer:
+        """Make the answer of these entries and their scores."""
         index = self._index
         of_masks = _dices(index, self._query, entries)
         best = {name: values.argmax(axis=1) for name, values in of_masks.items()}
-        simulations, steps = index.keys[entries].T.tolist()
+        simulations, positions = index.keys[entries].T.tolist()
         matches = [
-            Match(
+            MaskMatch(
                 int(entries[i]),
                 simulations[i],
-                steps[i],
+                positions[i],
                 float(scores[i]),
                 {name: index.masks[name][which[i]] for name, which in best.items()},
                 {name: float(of_masks[name][i, which[i]]) for name, which in best.items()},
@@ -225,10 +226,10 @@ class _Search:
             for i in range(len(entries))
         ]
         refined, seconds = int(self._refined.sum()), time.perf_counter() - started
-        return Answer(matches, self.entries, refined, seconds)
+        return MaskAnswer(tuple(matches), self.entries, refined, seconds)
 
     def _scores(self, entries: NDArray[np.int64], floor: float) -> NDArray[np.float64]:
-        """Exact scores; -inf for those that are seen to be below `floor`."""
+        """The exact scores of entries; -inf for those that turn out to be below `floor`."""
         index, query = self._index, self._query
         scores = np.empty(len(entries))
         records = (index.voxels, index.ends, index.checksums, index.checked, query.thresholds)
@@ -238,7 +239,7 @@ class _Search:
             (*records, *asked, entries[p], *known, scores[p]) for p in _parts(len(entries))
         )
         _raise_if_damaged(index, kernels.in_threads(kernels.refine, arguments))
-        # Without an overlap by the bounds there is none, and no voxel was looked at.
+        # Where the bounds allow no overlap, no voxel was looked at.
         self._refined[entries] = self._upper[:, entries].any(axis=0)
         return scores
 
@@ -246,13 +247,13 @@ class _Search:
         self, entries: NDArray[np.int64], scores: NDArray[np.float64], floor: float, top: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         entries, scores = entries[scores >= floor], scores[scores >= floor]
-        simulations, steps = self._index.keys[entries].T
-        order = np.lexsort((steps, simulations, -scores))[:top]
+        simulations, positions = self._index.keys[entries].T
+        order = np.lexsort((positions, simulations, -scores))[:top]
         return entries[order], scores[order]
 
 
 def _normalised(weights: Mapping[str, float] | None, names: list[str]) -> NDArray[np.float64]:
-    """The weights of these masks, with a sum of 1. Raises StudyError."""
+    """Scale the weights of these masks to a sum of 1. Raises StudyError."""
     given = dict.fromkeys(names, 1.0) if weights is None else weights
     for name, weight in given.items():
         if name not in names:
@@ -268,7 +269,7 @@ def _normalised(weights: Mapping[str, float] | None, names: list[str]) -> NDArra
 
 
 def _parts(count: int) -> list[slice]:
-    """Small parts of so many entries, as some take much longer than others."""
+    """Cut this many entries into small parts, as some take much longer than others."""
     size = max(16, count // 64)
     return [slice(start, start + size) for start in range(0, count, size)]
 
@@ -276,6 +277,6 @@ def _parts(count: int) -> list[slice]:
 def _raise_if_damaged(index: Index, results: list[int]) -> None:
     for entry in results:
         if entry >= 0:
-            simulation, step = index.keys[entry].tolist()
-            what = f"the checksum of simulation {simulation}, kept step {step}, is wrong"
-            raise damaged(index.folder / "voxels", what)
+            simulation, position = index.keys[entry].tolist()
+            what = f"the checksum of simulation {simulation}, kept step {position}, is wrong"
+            raise damaged_index(index.folder / "voxels", what)

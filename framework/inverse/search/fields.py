@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.errors import StudyError
-from framework.inverse.observed.field_observation import FieldObservation
+from framework.inverse.observed.fields import FieldObservation
 from framework.store.reader import StoreReader
 
 # On two cores two answer 1.3-1.4 times as soon as one from a store of float16, and 1.0-1.2 times
@@ -25,31 +25,31 @@ _THREADS = min(2, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class FieldMatch:
-    """An entry, and how far it is from what was observed; see `field_observation`."""
+    """An entry, and its distance from what was observed; see observed/fields.py."""
 
     simulation: int
-    step: int  # its position among the kept steps
+    position: int  # of its step among the kept steps
     distance: float
 
 
 @dataclass(frozen=True)
 class FieldAnswer:
-    """The nearest entries, nearest first; of equal ones the earlier simulation, then step."""
+    """The nearest entries, nearest first; of equal ones the earlier simulation and position."""
 
     matches: tuple[FieldMatch, ...]
-    entries: int  # that could have been it
-    refined: int  # that were compared in full
+    entries: int  # how many could have been it
+    refined: int  # how many were compared in full
     seconds: float
-    keys: NDArray[np.int64]  # of all entries [n, 2]: simulation, position of the step
+    keys: NDArray[np.int64]  # of all entries [n, 2]: simulation, position
     distances: NDArray[np.float64]  # of them [n]
     exact: bool = True
 
 
 def search_fields(reader: StoreReader, observation: FieldObservation, top: int) -> FieldAnswer:
-    """The `top` entries of the least distance.
+    """Find the `top` entries with the least distance.
 
-    Raises StudyError if there are fewer, or none at the observation's time, and RunError if the
-    store is damaged.
+    Raises StudyError if there are fewer, or none at the observation's time, and
+    DamagedError if the store is damaged.
     """
     started = time.perf_counter()
     keys = _entries(reader, observation)
@@ -72,14 +72,14 @@ def search_fields(reader: StoreReader, observation: FieldObservation, top: int) 
 
 
 def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.int64]:
-    """The entries that can be it [n, 2]: simulation and position of the step; in this order."""
+    """The entries [n, 2] that can be it: simulation and position, in this order."""
     if not len(reader.complete):
         raise StudyError(
             f"the store {reader.path} has no complete simulation: go on with its study, by "
             "millstream simulate"
         )
     t = reader.t[reader.complete]
-    row, step = np.nonzero(observation.at(t))
+    row, position = np.nonzero(observation.at(t))
     if not len(row):
         assert observation.time is not None
         nearest = t.ravel()[np.argmin(abs(t.ravel() - observation.time))]
@@ -87,19 +87,19 @@ def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.i
             f"the time of the observation is {observation.time:g}, at which {reader.path} has no "
             f"entry: the nearest stored time is {nearest:g}"
         )
-    return np.stack([reader.complete[row], step], 1).astype(np.int64)
+    return np.stack([reader.complete[row], position], 1).astype(np.int64)
 
 
 def _distances(
     reader: StoreReader, observation: FieldObservation, keys: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Of the entries [n]."""
+    """The distances [n] of entries."""
     distances = np.empty(len(keys))
     starts = np.flatnonzero(np.diff(keys[:, 0], prepend=-1))
     ends = np.append(starts[1:], len(keys))
 
     def fill(start: int, end: int) -> None:
-        """The entries of one simulation."""
+        """Compute those of one simulation."""
         distances[start:end] = _of_simulation(
             reader, observation, int(keys[start, 0]), keys[start:end, 1]
         )
@@ -118,16 +118,16 @@ def _of_simulation(
     reader: StoreReader,
     observation: FieldObservation,
     simulation: int,
-    steps: NDArray[np.int64],
+    positions: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The distances at some of the kept steps, ascending."""
-    distances = np.zeros(len(steps))
+    """The distances of a simulation at some positions, which ascend."""
+    distances = np.zeros(len(positions))
     for chunk in reader.chunks():
-        first, last = np.searchsorted(steps, (chunk.start, chunk.stop)).tolist()
+        first, last = np.searchsorted(positions, (chunk.start, chunk.stop)).tolist()
         if first == last:
             continue
         for channel, seen in observation.fields.items():
             values = reader.values(simulation, channel, chunk)
             for i in range(first, last):
-                distances[i] += seen.distance(values[steps[i] - chunk.start])
+                distances[i] += seen.distance(values[positions[i] - chunk.start])
     return distances

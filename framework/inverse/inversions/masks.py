@@ -1,4 +1,4 @@
-"""An inverse question asked by segmentations of a patient, and its answer in the patient's space.
+"""An inverse question asked by segmentations, and its answer in the patient's space.
 
 Shapes: C fields, `*grid` the grid's axes.
 """
@@ -11,41 +11,44 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.errors import StudyError
-from framework.inverse.calibration import Calibration
+from framework.inverse.index.building import build, imaged_solver
 from framework.inverse.index.index import Index
-from framework.inverse.index.indexing import build
-from framework.inverse.inversion import Inversion
-from framework.inverse.observed.observation import Observation, covered, read_region, to_patient
+from framework.inverse.inversions.inversion import Inversion
+from framework.inverse.observed.masks import (
+    Mask,
+    MaskObservation,
+    covered,
+    read_region,
+    to_patient,
+)
 from framework.inverse.picture import draw_match
-from framework.inverse.posterior import Posterior, fields, of_masks
+from framework.inverse.posterior.calibration import Calibration
+from framework.inverse.posterior.particles import Particles
+from framework.inverse.posterior.posterior import Posterior, mean_and_deviation
 from framework.inverse.refine.objective import MaskObjective, Objective
-from framework.inverse.search.query import Answer, Match, search
+from framework.inverse.search.masks import MaskAnswer, MaskMatch, search_masks
 from framework.store.reader import StoreReader
-from solvers.base import Solver
-
-Mask = NDArray[np.bool_]
+from solvers.base import ImagedSolver
 
 
-class MaskInversion(Inversion):
-    """Which simulations are most like segmentations of a patient."""
+class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
+    """The question which simulations are most like segmentations of a patient."""
 
     def __init__(
         self,
         store: str,
-        observe: Callable[[Solver], Observation],
+        observe: Callable[[ImagedSolver], MaskObservation],
         weights: Mapping[str, float] | None,
         top: int,
         recurrence: Path | None = None,
     ) -> None:
-        """`observe` reads what was observed, for the solver of the store; `recurrence`: a mask in
-        NIfTI of where the patient's tumour was later."""
-        super().__init__(store, top)
-        if not self.solver.masks:
-            raise StudyError(
-                f"{self.reader.path} is a store of {self.reader.study['solver']['name']}, of which "
-                "no masks are observed: ask it by --field"
-            )
+        """Read the observation and ask. Raises StudyError and RunError.
+
+        `observe` reads what was observed, for the solver of the store. `recurrence`: a mask in
+        NIfTI of where the patient's tumour was later.
+        """
+        reader = StoreReader(store)
+        super().__init__(reader, imaged_solver(reader), top)
         self.index = Index.open(self.reader)
         self.observation = observe(self.solver)
         self.region: Mask | None = None
@@ -62,21 +65,20 @@ class MaskInversion(Inversion):
         self.plans: dict[str, dict[str, float]] = {}
         self.answer()
 
-    def ask(self, reader: StoreReader, top: int) -> Answer:
-        return search(self._index(reader), self.observation.masks, self.weights, top)
+    def ask(self, reader: StoreReader, top: int) -> MaskAnswer:
+        return search_masks(self._index(reader), self.observation.masks, self.weights, top)
 
     def _index(self, reader: StoreReader) -> Index:
         return self.index if reader is self.reader else Index.open(reader)
 
     def weigh(self) -> Posterior:
-        temperature, stretch = self.calibration.temperature, self.calibration.stretch
-        parts = (self.index, self.reader, self.solver, self.observation.masks)
-        return of_masks(*parts, temperature, stretch)
+        particles = Particles(self.index, self.reader, self.solver, self.observation.masks)
+        return particles.at(self.calibration.temperature, self.calibration.stretch)
 
-    def rank(self, match: Match) -> float:
+    def rank(self, match: MaskMatch) -> float:
         return -match.score
 
-    def tell(self, match: Match) -> dict[str, Any]:
+    def tell(self, match: MaskMatch) -> dict[str, Any]:
         return {
             "score": match.score,
             "thresholds": dict(match.thresholds),
@@ -99,11 +101,11 @@ class MaskInversion(Inversion):
         }
 
     def best_score(self) -> float:
-        """Of all entries, with masks that weigh alike, as the calibration has it."""
+        """The best score of all entries, with equal weights, as those of the calibration."""
         if self.weights is None:
             return float(self.matches[0][1].score)
         indexes = [self._index(reader) for reader in self.readers()]
-        asked = [search(index, self.observation.masks, None, 1) for index in indexes]
+        asked = [search_masks(index, self.observation.masks, None, 1) for index in indexes]
         return max(answer.matches[0].score for answer in asked)
 
     def result(self) -> dict[str, Any]:
@@ -142,8 +144,8 @@ class MaskInversion(Inversion):
     def write(self, out: Path) -> None:
         observation, observed = self.observation, self.observation.masks
         reader, match = self.matches[0]
-        matched = reader.step(match.simulation, match.step)
-        mean, deviation = fields(self.reader, self.posterior)
+        matched = reader.step(match.simulation, match.position)
+        mean, deviation = mean_and_deviation(self.reader, self.posterior)
         images: dict[str, NDArray[Any]] = {}
         for channel, field in enumerate(self.solver.fields):
             images[f"matched_{field.name}"] = matched[channel]
@@ -158,7 +160,7 @@ class MaskInversion(Inversion):
                 self.plans[name]["recurrence_covered"] = covered(plan, self.region)
         for name, values in images.items():
             nibabel.save(to_patient(observation, values), out / f"{name}.nii.gz")
-        title = f"simulation {match.simulation}, step {reader.steps[match.step]}"
+        title = f"simulation {match.simulation}, step {reader.steps[match.position]}"
         self._draw(out / "match.png", title, matched, match, mean)
 
     def _draw(
@@ -166,7 +168,7 @@ class MaskInversion(Inversion):
         picture: Path,
         title: str,
         matched: NDArray[np.float32],
-        match: Match,
+        match: MaskMatch,
         mean: NDArray[np.float64],
     ) -> None:
         masks = {

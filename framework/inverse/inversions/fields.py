@@ -6,21 +6,28 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
-from framework.inverse.calibration import FALSE_ALARMS
-from framework.inverse.inversion import Inversion, ensemble
-from framework.inverse.observed.field_observation import FieldObservation
-from framework.inverse.posterior import Posterior, fields, of_distances
+from framework.inverse.inversions.inversion import Inversion, whole_machine
+from framework.inverse.observed.fields import FieldObservation
+from framework.inverse.posterior.calibration import FALSE_ALARMS
+from framework.inverse.posterior.posterior import (
+    Posterior,
+    mean_and_deviation,
+    posterior_of_fields,
+)
 from framework.inverse.refine.objective import FieldObjective, Objective
-from framework.inverse.search.field_query import FieldAnswer, FieldMatch, search_fields
-from framework.store.attributes import solver_factory
+from framework.inverse.search.fields import FieldAnswer, FieldMatch, search_fields
+from framework.store.attributes import solver_factory, solver_of
 from framework.store.reader import StoreReader
+from solvers.base import Solver
 
 
-class FieldInversion(Inversion):
-    """Which simulations are nearest to an observed field."""
+class FieldInversion(Inversion[FieldMatch, Solver]):
+    """The question which simulations are nearest to observed fields."""
 
     def __init__(self, store: str, file: Path, top: int) -> None:
-        super().__init__(store, top)
+        """Read the observation and ask. Raises StudyError and RunError."""
+        reader = StoreReader(store)
+        super().__init__(reader, solver_of(reader), top)
         self.observation = FieldObservation.read(file, self.solver)
         for channel, seen in self.observation.fields.items():
             if not seen.stated:
@@ -76,30 +83,31 @@ class FieldInversion(Inversion):
         return FieldObjective(self.observation)
 
     def descend(self, surrogate: str) -> None:
-        """Refine by the gradients of a trained surrogate, the directory of a run or the address of
-        a model, and then by simulating what they lead to."""
+        """Refine by the gradients of a trained surrogate, and simulate where they lead to.
+
+        `surrogate`: the directory of a run, or the address of a model.
+        """
         # torch and the surrogates are loaded only where they are needed.
         from framework.inverse.refine.gradient import refine_by_gradient
         from framework.run.prediction import load_surrogate
 
         _, trained = load_surrogate(surrogate)
         self.refinement = refine_by_gradient(
-            trained, solver_factory(self.reader), self.observation, self.starts(), ensemble()
+            trained, solver_factory(self.reader), self.observation, self.starts(), whole_machine()
         )
 
     def index_grown(self, path: str) -> None:
         """Fields need no index."""
 
     def weigh(self) -> Posterior:
-        # Of the store alone: it has answered first.
-        return of_distances(self.reader, self.solver, self._answer)
+        return posterior_of_fields(self.reader, self.solver, self._answer)
 
     def write(self, out: Path) -> None:
         reader, match = self.matches[0]
-        mean, deviation = fields(self.reader, self.posterior)
+        mean, deviation = mean_and_deviation(self.reader, self.posterior)
         np.savez_compressed(
             out / "fields.npz",
-            matched=reader.step(match.simulation, match.step),
+            matched=reader.step(match.simulation, match.position),
             mean=mean.astype(np.float32),
             sd=deviation.astype(np.float32),
         )

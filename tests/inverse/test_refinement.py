@@ -17,29 +17,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from framework.errors import RunError, StudyError
-from framework.inverse.field_inversion import FieldInversion
+from framework.inverse.index.building import build
 from framework.inverse.index.index import Index
-from framework.inverse.index.indexing import build
-from framework.inverse.observed.field_observation import FieldObservation, ObservedField
+from framework.inverse.inversions.fields import FieldInversion
+from framework.inverse.inversions.inversion import merge
+from framework.inverse.observed.fields import FieldObservation, ObservedField
 from framework.inverse.refine.gradient import descend, refine_by_gradient
-from framework.inverse.refine.growing import Growth, grow, grown_path, grown_store, merge
+from framework.inverse.refine.growing import Growth, grow, grown_path, grown_store
 from framework.inverse.refine.objective import FieldObjective, MaskObjective
 from framework.inverse.refine.refinement import (
     Refinement,
-    _from_unit,
-    _to_unit,
     refine,
+    scaled_by_bounds,
     stored_simulation,
+    unscaled,
 )
-from framework.inverse.search.field_query import search_fields
-from framework.inverse.search.query import Match, search
+from framework.inverse.search.fields import search_fields
+from framework.inverse.search.masks import MaskMatch, search_masks
 from framework.store.attributes import solver_of
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study import versions
 from framework.study.design import Design, Simulation
 from framework.study.sections import DesignConfig, EnsembleConfig, StoreConfig
-from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
+from solvers.base import Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace, Solver
 from surrogates.base import Problem, Surrogate
 
 pytestmark = pytest.mark.usefixtures("_ray")
@@ -49,7 +50,7 @@ MASKS = {"core": (0.4, 0.6), "rim": (0.1, 0.2, 0.3)}
 CONFIG = EnsembleConfig(actors=2)
 
 
-class Blob(Solver):
+class Blob(ImagedSolver):
     """A bump that widens in time; where `mishap` is named, not everywhere can it be simulated."""
 
     parameters = ParameterSpace(
@@ -114,8 +115,11 @@ BY_FIELD = FieldObjective(
 STARTS = [simulation(5.5, 5.0, 2.2), simulation(5.0, 4.0, 2.0), simulation(6.4, 5.5, 3.5)]
 
 
-def refined(objective: object = BY_MASKS, mishap: str = "none", **options: object) -> Refinement:
-    arguments = {"starts": STARTS, "evaluations": 50, "seed": 3, **options}
+def refined(
+    objective: object = BY_MASKS, mishap: str = "none", seed: int = 3, **options: object
+) -> Refinement:
+    random = np.random.default_rng(seed)
+    arguments = {"starts": STARTS, "evaluations": 50, "random": random, **options}
     make = partial(Blob, mishap)
     return refine(make, Blob.parameters, objective, config=CONFIG, **arguments)  # type: ignore[arg-type]
 
@@ -157,8 +161,8 @@ def test_simulations_are_rated_as_the_entries_of_an_index(tmp_path: Path) -> Non
     for observed in (OBSERVED, {"rim": OBSERVED["rim"]}, {"core": np.zeros(POINTS, bool)}):
         weights = {name: 1.0 + len(name) for name in observed}
         objective = MaskObjective(observed, MASKS, weights)
-        for match in search(index, observed, weights, index.entries).matches:
-            rating = objective.rate(solver, reader.fields(match.simulation)[match.step])
+        for match in search_masks(index, observed, weights, index.entries).matches:
+            rating = objective.rate(solver, reader.fields(match.simulation)[match.position])
             assert (rating.score, rating.thresholds, rating.dice) == (
                 match.score,
                 match.thresholds,
@@ -241,9 +245,9 @@ SPACE = ParameterSpace(Parameter("a", -3, 5), Parameter("b", 1e-4, 10, prior="lo
 
 @given(unit=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_scaled_parameters_map_back(unit: tuple[float, float]) -> None:
-    values = _from_unit(SPACE, np.array(unit))
+    values = unscaled(SPACE, np.array(unit))
     np.testing.assert_allclose(values, SPACE.from_unit(np.array(unit)), rtol=1e-12)
-    np.testing.assert_allclose(_to_unit(SPACE, values), unit, atol=1e-12)
+    np.testing.assert_allclose(scaled_by_bounds(SPACE, values), unit, atol=1e-12)
 
 
 # Refinement by gradients
@@ -392,11 +396,11 @@ def test_answers_over_both_stores_are_exact(tmp_path: Path) -> None:
     for top in (1, 7, 16):
         answers = [search_fields(reader, observation, top).matches for reader in both]
         merged = merge(answers, lambda match: match.distance, top)
-        assert [(m.distance, n, m.simulation, m.step) for n, m in merged] == expected[:top]
+        assert [(m.distance, n, m.simulation, m.position) for n, m in merged] == expected[:top]
     for reader in both:
         build(reader.path)
-    found = [search(Index.open(reader), OBSERVED, None, 16).matches for reader in both]
-    best: list[tuple[int, Match]] = merge(found, lambda match: -match.score, 3)
+    found = [search_masks(Index.open(reader), OBSERVED, None, 16).matches for reader in both]
+    best: list[tuple[int, MaskMatch]] = merge(found, lambda match: -match.score, 3)
     scores = sorted((match.score for answer in found for match in answer), reverse=True)
     assert [match.score for _, match in best] == scores[:3]
 
@@ -442,7 +446,7 @@ def test_a_grown_store_may_have_fewer_entries_at_the_time_of_an_observation(tmp_
     np.savez(tmp_path / "seen.npz", density=HIDDEN[0], time=1.0)
     found = FieldInversion(reader.path, tmp_path / "seen.npz", 5)
     assert found.entries == 5 + 2
-    assert [reader.steps[match.step] for reader, match in found.matches] == [STEPS - 1] * 5
+    assert [reader.steps[match.position] for reader, match in found.matches] == [STEPS - 1] * 5
 
 
 def test_a_stored_simulation_has_the_seed_of_its_design(tmp_path: Path) -> None:

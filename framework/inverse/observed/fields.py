@@ -1,14 +1,14 @@
-"""What was observed of a solver's fields: values on the grid or of sensors, and their noise.
+"""Observed values of a solver's fields, on the grid or by sensors, and their noise.
 
 It comes in a numpy .npz file. For each observed field NAME, some of the solver's:
 
     NAME            values: [*grid], or [m] with positions, in the field's units
-    NAME.mask       [*grid], true where observed; without one everywhere. Elsewhere anything goes
+    NAME.mask       [*grid], true where observed; without one, everywhere
     NAME.positions  [m, d] of m sensors: a column for each axis of the grid, in their order, in the
                     grid's units of length, with its first point at 0; if the solver has an affine,
                     in mm of that space. Between grid points fields are interpolated linearly
     NAME.noise      standard deviation: one number, or in the shape of the values; without it 1
-    time            the stored time at which all was observed; without it any stored time may be it
+    time            the stored time of the observation; without it, it may be any stored time
 
 The distance of fields from it is the sum of ((field - value) / noise)^2 over all that was observed:
 under independent Gaussian noise, -2 log likelihood but for a constant.
@@ -49,10 +49,10 @@ class ObservedField:
     precision: NDArray[np.float64]  # 1 / noise [m]
     points: NDArray[np.intp] | None = None
     shares: NDArray[np.float64] | None = None
-    stated: bool = True  # whether the noise was said, and not taken for 1
+    stated: bool = True  # whether the file gives the noise; if not, it was taken for 1
 
     def distance(self, field: NDArray[np.floating]) -> float:
-        """Of the field [*grid]; summed in float64, the same for the same numbers."""
+        """The distance of the field [*grid]; in float64, the same for the same numbers."""
         values = field.reshape(-1)
         if self.points is not None:
             values = values[self.points]
@@ -67,26 +67,26 @@ class ObservedField:
 
 @dataclass(frozen=True)
 class FieldObservation:
-    """What was observed: by channel; at the stored time `time`, or at an unknown one."""
+    """Observed fields by channel, at the stored time `time`, or at an unknown one."""
 
     fields: Mapping[int, ObservedField]
     time: float | None = None
 
     @classmethod
     def read(cls, path: str | Path, solver: Solver) -> Self:
-        """From a file of the solver's fields, see above. Raises StudyError."""
-        arrays = _load(path)
+        """Read a file of the solver's fields, see above. Raises StudyError."""
+        arrays = _load_arrays(path)
         try:
-            return cls(*_parse(arrays, solver))
+            return cls(*_observed_fields(arrays, solver))
         except ValueError as error:
             raise StudyError(f"{path}: {error}") from None
 
     def distance(self, fields: NDArray[np.floating]) -> float:
-        """Of the fields [C, *grid] at one time."""
+        """The distance of the fields [C, *grid] at one time."""
         return sum(seen.distance(fields[channel]) for channel, seen in self.fields.items())
 
     def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """At which of the stored times `t` it may have been observed."""
+        """Which of the stored times `t` may be that of the observation."""
         if self.time is None:
             return np.ones(t.shape, dtype=bool)
         tolerance = 1e-6 * max(np.abs(t).max(initial=0), abs(self.time))
@@ -94,7 +94,7 @@ class FieldObservation:
         return near
 
 
-def _load(path: str | Path) -> dict[str, NDArray[Any]]:
+def _load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -111,7 +111,7 @@ def _load(path: str | Path) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def _parse(
+def _observed_fields(
     arrays: Mapping[str, NDArray[Any]], solver: Solver
 ) -> tuple[dict[int, ObservedField], float | None]:
     """The observed fields by channel, and the time. Raises ValueError."""
@@ -128,9 +128,9 @@ def _parse(
         name, dot, _ = key.rpartition(".")
         if dot and key not in names and name not in arrays:
             raise ValueError(f"it has {key}, but no {name}, the values that were observed")
-    time = _number(arrays["time"], "time") if "time" in arrays else None
+    time = _finite_number(arrays["time"], "time") if "time" in arrays else None
     found = {
-        channel: _field(name, arrays, solver)
+        channel: _observed_field(name, arrays, solver)
         for channel, name in enumerate(names)
         if name in arrays
     }
@@ -139,7 +139,7 @@ def _parse(
     return found, time
 
 
-def _field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solver) -> ObservedField:
+def _observed_field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solver) -> ObservedField:
     """One observed field. Raises ValueError."""
     values = arrays[name].astype(np.float64)
     grid = solver.grid.shape
@@ -185,7 +185,7 @@ def _field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solver) -> Obs
 def _interpolation(
     key: str, positions: NDArray[np.float64], solver: Solver
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Grid points around each of the positions [m, d] and their shares, both [m, 2^d].
+    """The grid points around each of the positions [m, d] and their shares, both [m, 2^d].
 
     Raises ValueError if one is outside the grid.
     """
@@ -227,7 +227,7 @@ def _require_shape(key: str, array: NDArray[Any], shape: tuple[int, ...], of: st
         raise ValueError(f"{key} has shape {array.shape}: it has to be {shape}, {of}")
 
 
-def _number(array: NDArray[Any], key: str) -> float:
+def _finite_number(array: NDArray[Any], key: str) -> float:
     if array.size != 1 or not math.isfinite(array.item()):
         raise ValueError(f"{key} has to be one finite number")
     return float(array.item())

@@ -13,8 +13,8 @@ from scipy.interpolate import RegularGridInterpolator
 
 import framework.store.layout
 from framework.errors import RunError, StudyError
-from framework.inverse.observed.field_observation import FieldObservation
-from framework.inverse.search.field_query import FieldAnswer, search_fields
+from framework.inverse.observed.fields import FieldObservation
+from framework.inverse.search.fields import FieldAnswer, search_fields
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study.sections import StoreConfig
@@ -121,7 +121,7 @@ def save(path: Path, arrays: dict[str, Any]) -> Path:
 
 
 def as_tuples(answer: FieldAnswer) -> list[tuple[int, int, float]]:
-    return [(match.simulation, match.step, match.distance) for match in answer.matches]
+    return [(match.simulation, match.position, match.distance) for match in answer.matches]
 
 
 @st.composite

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from framework.errors import StudyError
-from framework.inverse.observed.observation import (
-    Observation,
+from framework.inverse.observed.masks import (
+    MaskObservation,
     read_labels,
     read_masks,
     read_region,
     to_patient,
 )
 from framework.inverse.observed.space import to_grid
-from solvers.base import Convention, Field, Grid, Order, Parameter, ParameterSpace, Solver
+from solvers.base import Convention, Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace
 
 SIDE, SPACING = 32, 3.0
 # The middle of the grid lies in the middle of the scanner.
@@ -30,7 +30,7 @@ AFFINE[:3, 3] = -SPACING * (SIDE - 1) / 2
 Image = NDArray[Any]
 
 
-class Scanned(Solver):
+class Scanned(ImagedSolver):
     """A solver of nothing, whose grid lies in a scanner's space."""
 
     parameters = ParameterSpace(Parameter("rate", 0.0, 1.0))
@@ -53,6 +53,11 @@ class Scanned(Solver):
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros(1)
+
+    def observe(
+        self, fields: NDArray[np.float32], **settings: float
+    ) -> Mapping[str, NDArray[np.bool_]]:
+        return {name: fields[0] >= settings.get(name, 0.5) for name in self.masks}
 
     def solve(self, parameters: NDArray[np.float64], seed: int):  # type: ignore[no-untyped-def]
         yield np.zeros((1, *self.grid.shape), np.float32)
@@ -90,7 +95,7 @@ def save(folder: Path, values: Image, affine: Image | None = None, name: str = "
     return folder / name
 
 
-def labelled(folder: Path, values: Image | None = None, **others: Any) -> Observation:
+def labelled(folder: Path, values: Image | None = None, **others: Any) -> MaskObservation:
     path = save(folder, patient() if values is None else values)
     return read_labels(Scanned(), path, **{"labels": "plain", **others})
 

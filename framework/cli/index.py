@@ -1,0 +1,57 @@
+"""The command `index`."""
+
+from typing import Annotated
+
+import typer
+
+from framework.cli.arguments import texts_by_name
+from framework.cli.ending import AsJson, ending
+from framework.errors import StudyError, tell
+
+StorePath = Annotated[
+    str, typer.Argument(metavar="STORE", help="Of simulations, such as stores/NAME.zarr.")
+]
+
+
+def index_command(
+    store: StorePath,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MASK=VALUE,...",
+            help="Imaging thresholds to try of a mask, in place of the solver's own.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build the look-up index of a store, or extend it by what was simulated since."""
+    with ending(as_json, go_on="the same command goes on") as outcome:
+        tried = {
+            name: _numbers(text, name) for name, text in texts_by_name(thresholds or []).items()
+        }
+        from framework.inverse.index.building import build
+        from framework.inverse.posterior.calibration import calibrated
+
+        result = build(store, tried or None, _tell_progress)
+        result["calibration"] = calibrated(store).summary()
+        outcome.result = lambda: result
+        outcome.text = lambda: (
+            f"{result['index']}: {result['entries']} entries of "
+            f"{result['simulations']['indexed']} simulations, {result['simulations']['added']} of "
+            f"them new, {result['bytes'] / 1e6:.1f} MB, {result['seconds']:.0f} s"
+        )
+
+
+def _tell_progress(done: int, simulations: int) -> None:
+    if done == simulations or done % 100 == 0:
+        tell(f"indexed {done} of {simulations} simulations")
+
+
+def _numbers(text: str, name: str) -> list[float]:
+    """Read thresholds with commas between them. Raises StudyError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise StudyError(
+            f"{text} is given for {name}: it has to be numbers with commas, such as 0.5,0.6"
+        ) from None

@@ -1,0 +1,1 @@
+"""What an observation says of the parameters, and how far that can be trusted."""
