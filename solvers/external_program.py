@@ -63,9 +63,11 @@ class Guard:
         os.close(self._pipe)
 
     def watch(self, group: int, directory: Path) -> None:
+        """End this process group, and remove its directory, should this process be killed."""
         os.write(self._pipe, f"{group} {directory}\n".encode())
 
     def release(self) -> None:
+        """Watch nothing any more."""
         os.write(self._pipe, b"0\n")
 
 

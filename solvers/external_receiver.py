@@ -109,6 +109,7 @@ class Receiver:
             raise WireError(verdict)
 
     def close(self) -> None:
+        """Close the socket and all connections."""
         for connection in self._open:
             connection.peer.close()
         self._listener.close()

@@ -91,6 +91,7 @@ Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_conte
 
 
 def make_parameter(name: str, bounds: Bounds) -> Parameter:
+    """The parameter of this name. Raises ValueError if a program cannot be told it."""
     if not _NAME.fullmatch(name) or name == "seed":
         raise ValueError(
             f"a parameter cannot be called {name!r}: letters, digits and _ make a name, and seed "
@@ -100,6 +101,7 @@ def make_parameter(name: str, bounds: Bounds) -> Parameter:
 
 
 def checked_grid(grid: Grid) -> Grid:
+    """The grid with tuples. Raises ValueError unless it has one to three axes that agree."""
     shape, spacing = tuple(grid.shape), tuple(grid.spacing)
     if not 1 <= len(shape) <= 3 or min(shape) < 1:
         raise ValueError(
@@ -116,6 +118,7 @@ def checked_grid(grid: Grid) -> Grid:
 def stored_times(
     stored_steps: int | None, final_time: float | None, times: Sequence[float] | None
 ) -> NDArray[np.float64]:
+    """The stored times [T], from either way to give them. Raises ValueError."""
     if times is not None and stored_steps is None and final_time is None:
         stored = np.array(times, dtype=np.float64)
         if not np.isfinite(stored).all() or (np.diff(stored) <= 0).any():
@@ -155,6 +158,7 @@ def executable(name: str) -> str:
 
 
 def read_template(template: Path) -> str:
+    """The text of a template. Raises ValueError if it cannot be read."""
     try:
         return template.read_text(encoding="utf-8")
     except OSError as error:
@@ -199,6 +203,7 @@ def check_arguments(words: Sequence[str], template: Path) -> None:
 
 
 def check_environment(names: Iterable[str]) -> None:
+    """Raise ValueError if a variable cannot be given to a program."""
     for name in names:
         if not name or "=" in name or "\0" in name or name.startswith("MILLSTREAM_"):
             raise ValueError(f"env has {name!r}, which a program's environment cannot be given")

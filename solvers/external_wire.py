@@ -122,6 +122,7 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
+        """The size of the piece in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 

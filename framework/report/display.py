@@ -142,6 +142,7 @@ class _Course:
         self._each = 1
 
     def add(self, value: float) -> None:
+        """Take the next value."""
         self._pending.append(value)
         if len(self._pending) == self._each:
             self._means.append(sum(self._pending) / self._each)
@@ -152,6 +153,7 @@ class _Course:
             self._each *= 2
 
     def values(self) -> list[float]:
+        """The means so far, the last one perhaps over fewer values."""
         pending = [sum(self._pending) / len(self._pending)] if self._pending else []
         return self._means + pending
 

@@ -24,30 +24,27 @@ weights and the summary of what was done are written.
 """
 
 import csv
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from framework.errors import DivergedError, told
 from framework.files import replacing, writing
-from framework.pictures.run import draw_pictures
 from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
+from framework.run.keeping import data_identity, draw_run, keep_model
 from framework.run.measures import Measures
-from framework.run.outcome import design_points, held_out_comparison, summarised
+from framework.run.outcome import summarised
 from framework.run.parts import Parts
 from framework.run.rank import Rank
 from framework.run.rows import Rows
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.study.case import Case
-from framework.study.identity import identity, study_hash
 from framework.study.ids import held_out_id, is_held_out
 from framework.study.study import Study
 from framework.threads import Background
@@ -55,7 +52,6 @@ from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
 from framework.training.checkpoint import Checkpointed, Checkpoints
-from framework.training.model import save_model
 from framework.training.surrogate import make_surrogate
 from framework.training.validation import Validation
 
@@ -175,7 +171,7 @@ class Run:
             with writing(self.folder.path):
                 self.study.save(self.folder.study)
         study = self.study.model_dump(mode="json")
-        self._tracking.start(study, self._data())
+        self._tracking.start(study, data_identity(self._parts))
         self._tracking.artifact(self.folder.study)
         if breeding := self._parts.breeding:
             breeding.keep(self.folder.design, self.study.validation.simulations)
@@ -304,51 +300,22 @@ class Run:
             if self._parts.store:
                 self._parts.store.close()
             if self._parts.rank.trainer.optimiser_steps:
-                self._keep_model()
+                keep_model(self._parts, self.folder, self._tracking)
                 self._measures.count_cost()
             if self._parts.breeding:
                 self._tracking.artifact(self.folder.design)
-            for picture in self._draw():
-                self._tracking.artifact(picture, "pictures")
+            if self._pictures:
+                for picture in draw_run(self._parts, self.folder, self._history.rows):
+                    self._tracking.artifact(picture, "pictures")
         finally:
             self._tracking.finish(self._status)
             self._tracking.close(HURRY if self._status == "interrupted" else PATIENCE)
             self.folder.write_summary(self.summary())
 
-    def _keep_model(self) -> None:
-        latest, data = self._parts.validation.latest, self._data()
-        save_model(self.surrogate, self.study, self.folder.model, {"data": data})
-        tags = {"data": json.dumps(data)}
-        if latest:
-            tags["validation.relative_l2"] = str(latest.relative_l2.mean)
-        self._tracking.model(self.folder.model, self.study.name, tags)
-
-    def _data(self) -> dict[str, Any]:
-        """What is trained on: where it lies, if it is kept, and what it is a function of."""
-        if source := self._measures.source:
-            return source
-        if self._parts.store:
-            return self._parts.store.identity
-        return {
-            "path": None,
-            "simulations": self.study.design.simulations,
-            "hash": study_hash(identity(self.case)),
-        }
-
     def _display(self) -> Display:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
         title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
         return Display(title, self._rows.counts, self._history.rows)
-
-    def _draw(self) -> list[Path]:
-        """Draw the run's pictures; return where they are."""
-        if not self._pictures:
-            return []
-        latest = self._parts.validation.latest
-        comparison = held_out_comparison(self._parts, latest.median_simulation) if latest else None
-        trivial = latest.trivial if latest else {}
-        points = design_points(self._parts)
-        return draw_pictures(self.folder.pictures, self._history.rows, comparison, points, trivial)
 
 
 def _be_deterministic() -> None:

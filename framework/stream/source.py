@@ -53,30 +53,39 @@ class Source(Protocol):
         """Go on from what `state` returned."""
 
 
-class StreamSource:
+class StreamSource(Source):
     """A stream through a buffer, each of whose samples is entered in a ledger."""
-
-    identity = None
 
     def __init__(self, buffer: Buffer, ledger: Ledger, expected: int) -> None:
         """`expected`: how many different samples the stream will bring, over all ranks."""
-        self.sink = buffer
-        self.lock = buffer.lock
+        self._buffer = buffer
         self._ledger = ledger
         self._expected = expected
 
     @property
+    def sink(self) -> Buffer:
+        return self._buffer
+
+    @property
+    def identity(self) -> None:
+        return None
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        return self._buffer.lock
+
+    @property
     def received(self) -> int:
-        return self.sink.received
+        return self._buffer.received
 
     def __len__(self) -> int:
-        return len(self.sink)
+        return len(self._buffer)
 
     def get(self) -> Batch | None:
-        return self.sink.get()
+        return self._buffer.get()
 
     def close(self) -> None:
-        self.sink.close()
+        self._buffer.close()
 
     def statistics(self) -> Iterator[Samples]:
         return iter(())
@@ -88,7 +97,7 @@ class StreamSource:
         return self._ledger.count()
 
     def state(self) -> dict[str, Any]:
-        return self.sink.state()
+        return self._buffer.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.sink.load_state(state)
+        self._buffer.load_state(state)

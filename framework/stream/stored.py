@@ -132,7 +132,7 @@ class StoredSamples:
             self._position = end
             if end == self.samples:
                 self._epoch, self._position = self._epoch + 1, 0
-            return parts[0] if len(parts) == 1 else _joined(parts)
+            return parts[0] if len(parts) == 1 else _one_batch(parts)
 
     def close(self) -> None:
         """From now on get returns None; it stops reading if it is about it."""
@@ -265,7 +265,7 @@ class StoredSamples:
         )
 
 
-def _joined(parts: list[Batch]) -> Batch:
+def _one_batch(parts: list[Batch]) -> Batch:
     columns = [[getattr(part, name) for part in parts] for name in vars(parts[0])]
     return Batch(
         np.concatenate(columns[0]),

@@ -56,8 +56,8 @@ def settle(buffer: Buffer, *calls: Call) -> None:
     """Return once each of the calls has ended or waits in the buffer."""
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
-        with buffer._changed:  # who is notified is no longer counted by the condition
-            if len(buffer._changed._waiters) == sum(call.is_alive() for call in calls):  # type: ignore[attr-defined]
+        with buffer.lock:
+            if buffer.waiting == sum(call.is_alive() for call in calls):
                 return
         time.sleep(1e-5)
     pytest.fail("a call neither ends nor waits")
@@ -154,7 +154,7 @@ class Race:
             self.getting = Call(self.buffer.get)
 
     def discard(self, simulation: int) -> None:
-        with self.buffer._changed:  # or a put that waits would go on before the size is read
+        with self.buffer.lock:  # or a put that waits would go on before the size is read
             self.buffer.discard(simulation)
             self.rules.discard(simulation, len(self.buffer))
 

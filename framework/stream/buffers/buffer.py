@@ -62,6 +62,7 @@ class Buffer(ABC):
         self._limiter = type(self).limiter(capacity, batch_size, watermark, replay)
         self._storage = Storage(capacity, shape, device)
         self._changed = threading.Condition(self.lock)
+        self._waiting = 0
         self._in_turn = in_turn
         self._pending: Samples | None = None  # what a put under way has not placed yet
         self._over = False
@@ -91,6 +92,12 @@ class Buffer(ABC):
         return self.counts.drawn
 
     @property
+    def waiting(self) -> int:
+        """How many threads wait in put or get, and have seen all that has changed."""
+        with self.lock:
+            return self._waiting
+
+    @property
     def over(self) -> bool:
         """Whether reception is over, so that nothing more will be put."""
         return self._over
@@ -104,14 +111,14 @@ class Buffer(ABC):
         with self._changed:
             while len(samples):
                 self._pending = samples
-                self._changed.wait_for(lambda: self._closed or self._over or self._room() > 0)
+                self._wait(lambda: self._closed or self._over or self._room() > 0)
                 if self._closed or self._over:
                     raise Closed
                 n = min(self._room(), len(samples))
                 self._storage.write(self.place(n), samples.part(slice(n)))
                 samples = samples.part(slice(n, None))
                 self.counts.received += n
-                self._changed.notify_all()
+                self._wake()
             self._pending = None
 
     def get(self) -> Batch | None:
@@ -120,12 +127,12 @@ class Buffer(ABC):
         None once reception is over and every sample was drawn, and once the buffer is closed.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._over or self._may_get())
+            self._wait(lambda: self._closed or self._over or self._may_get())
             if self._closed or not self.counts.size:
                 return None
             batch = self._storage.read(self.pick(min(self._batch_size, self.counts.size)))
             self.counts.drawn += len(batch)
-            self._changed.notify_all()
+            self._wake()
             return batch
 
     def discard(self, simulation: int) -> None:
@@ -138,22 +145,22 @@ class Buffer(ABC):
             counts.size -= int(dropped.sum())
             counts.discarded += int(dropped[counts.seen :].sum())
             counts.seen -= int(dropped[: counts.seen].sum())
-            self._changed.notify_all()
+            self._wake()
 
     def end_reception(self) -> None:
         """Nothing more will be put: get draws what is left, then returns None."""
         with self._changed:
             if self._in_turn:
-                self._changed.wait_for(lambda: self._closed or not self._may_get())
+                self._wait(lambda: self._closed or not self._may_get())
             # Reception that ends because the buffer was closed is not over: a resume goes on.
             self._over = not self._closed
-            self._changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Wake whoever waits: from now on get returns None and put raises Closed."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._wake()
 
     def state(self) -> dict[str, Any]:
         """Everything that decides what is drawn next, as tensors and plain values.
@@ -189,6 +196,17 @@ class Buffer(ABC):
     def choose(self, n: int, count: int) -> Indices:
         """n of the positions 0 ... count - 1: different, and all with the same probability."""
         return self.random.choice(count, n, replace=False, shuffle=False)
+
+    def _wait(self, until: Callable[[], bool]) -> None:
+        """Wait, with the lock let go, until a condition holds."""
+        while not until():
+            self._waiting += 1
+            self._changed.wait()
+
+    def _wake(self) -> None:
+        """Have whoever waits look again."""
+        self._waiting = 0
+        self._changed.notify_all()
 
     def _room(self) -> int:
         """How many samples a put may place at once."""
