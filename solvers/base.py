@@ -156,15 +156,15 @@ class Solver(ABC):
     constructor raises is shown to the user as a mistake in the study.
     """
 
-    parameters: ParameterSpace
-    fields: tuple[Field, ...]
-    grid: Grid
-    order: Order
-    stored_steps: int
-    time_units: str = "1"
-    # Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
+    parameters: ParameterSpace  #: with bounds and priors
+    fields: tuple[Field, ...]  #: the C fields that are stored
+    grid: Grid  #: the same for all simulations
+    order: Order  #: of accuracy, as claimed
+    stored_steps: int  #: T
+    time_units: str = "1"  #: of the stored times
+    #: Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
     affine: NDArray[np.float64] | None = None
-    # Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
+    #: Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
     def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
@@ -247,13 +247,15 @@ class ImagedSolver(Solver):
     For comparing with images of patients or samples the grid needs an `affine`.
     """
 
-    # The masks that `observe` makes, and the values to try of each one's setting, which has its
-    # name; ascending. A mask at a higher value lies within the same mask at a lower one.
+    #: The masks that `observe` makes, and the values to try of each one's setting, which has its
+    #: name; ascending. A mask at a higher value lies within the same mask at a lower one.
     masks: Mapping[str, tuple[float, ...]]
-    # The regions of a segmentation that make up each mask, and what labels mean these regions.
+    #: The regions of a segmentation that make up each mask.
     regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    #: What labels mean these regions, by the name of a convention.
     conventions: Mapping[str, Convention] = MappingProxyType({})
-    # The spaces that images may lie in: name -> positions in mm there to those of `affine` [4, 4].
+    #: The spaces that images may lie in: name -> positions in mm there to those of `affine`
+    #: [4, 4].
     spaces: Mapping[str, NDArray[np.float64]] = MappingProxyType({})
 
     @abstractmethod
