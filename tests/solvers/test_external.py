@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import ROOT, SUPPORT
-from programs import STEPS, STUBBORN, WELL, descriptors, expected, noted, program, runs
+from programs import STEPS, STUBBORN, WELL, descriptors, expected, noted, pipes, program, runs
 from waiting import until
 
 from solvers import external_program
@@ -411,10 +411,11 @@ def test_a_guard_is_used_again_after_a_program_that_cannot_be_started(tmp_path: 
     solver = program(tmp_path, WELL, command=[str(tmp_path / "data"), "{a}"])
     with pytest.raises(ProgramError):
         list(solver.solve(A, seed=0))
-    before = descriptors()
+    before, of_guard = descriptors(), pipes()
     with pytest.raises(ProgramError):
         list(solver.solve(A, seed=0))
     assert descriptors() == before
+    assert pipes() == of_guard
 
 
 def test_no_more_open_files_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Programs for tests of the solver `external`, and what is left of them."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -93,3 +94,12 @@ def noted(path: Path) -> list[int]:
 
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+def pipes() -> set[str]:
+    """The pipes that this process has open, each by the number that no other has."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return {link for link in links if link.startswith("pipe:")}
