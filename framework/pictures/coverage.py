@@ -29,7 +29,7 @@ _PITCH = 1.08  # from one panel to the next
 _DOTS = 3000  # points; more of them are drawn as densities
 _PLACES = np.linspace(0.0, 1.0, 201)  # at which a parameter's values are looked up for its ticks
 # Inches at the left, at the right, below and above the panels.
-_LEFT, _RIGHT, _BOTTOM, _TOP = 1.0, 0.25, 0.85, 0.75
+_LEFT, _RIGHT, _BELOW_ALL, _ABOVE_ALL = 1.0, 0.25, 0.85, 0.75
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,11 @@ def _empty(count: int) -> tuple[Figure, Axes, float]:
     panel = min(max(8.0 / count, 1.2), 2.5)
     panels = (count - 1) * _PITCH + 1
     inner = (panels * panel if count > 1 else 2.2 * panel, panels * panel)
-    width, height = inner[0] + _LEFT + _RIGHT, inner[1] + _BOTTOM + _TOP
+    width, height = inner[0] + _LEFT + _RIGHT, inner[1] + _BELOW_ALL + _ABOVE_ALL
     figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((_LEFT / width, _BOTTOM / height, inner[0] / width, inner[1] / height))
+    axes = figure.add_axes(
+        (_LEFT / width, _BELOW_ALL / height, inner[0] / width, inner[1] / height)
+    )
     axes.set_xlim(-0.01, panels + 0.01)
     axes.set_ylim(-0.01, panels + 0.01)
     axes.spines[:].set_visible(False)

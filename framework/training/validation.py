@@ -66,7 +66,7 @@ class Validation:
 
     def trajectory(self, simulation: int) -> Trajectories:
         """One complete trajectory."""
-        return _joined([self._blocks[simulation]])
+        return _as_trajectories([self._blocks[simulation]])
 
     def _keep(self, simulation: int) -> None:
         if self._directory is None:
@@ -97,7 +97,7 @@ class Validation:
         if self._outstanding is not None or len(complete) < 2:
             return
         if self._put != completions:
-            self._held_out = ray.put(_joined(complete))
+            self._held_out = ray.put(_as_trajectories(complete))
             self._put = completions
         # As numpy arrays, which Ray moves without copying.
         weights = {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
@@ -140,7 +140,7 @@ def _score_task(
     return summarise(score(surrogate, held_out), held_out, step)
 
 
-def _joined(trajectories: list[list[Block]]) -> Trajectories:
+def _as_trajectories(trajectories: list[list[Block]]) -> Trajectories:
     return Trajectories(
         np.array([blocks[0].simulation for blocks in trajectories]),
         np.stack([blocks[0].parameters for blocks in trajectories]).astype(np.float32),
