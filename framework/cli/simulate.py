@@ -1,11 +1,12 @@
 """The command `simulate`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from framework.cli.arguments import Overrides, StudyFile, load_case
 from framework.cli.ending import AsJson, ending
+from framework.report.summary import StoreSummary
 
 
 def simulate_command(
@@ -22,19 +23,18 @@ def simulate_command(
         from framework.run.simulating import Simulating
 
         simulating = Simulating(case)
-        outcome.result = simulating.summary
+        outcome.result = lambda: simulating.summary().to_json()
         simulating.run()
         drawn = str(simulating.draw()) if picture else None
-        outcome.result = lambda: {**simulating.summary(), "picture": drawn}
+        outcome.result = lambda: {**simulating.summary().to_json(), "picture": drawn}
         outcome.text = lambda: _text(simulating.summary(), drawn)
 
 
-def _text(summary: dict[str, Any], drawn: str | None) -> str:
+def _text(summary: StoreSummary, drawn: str | None) -> str:
     """What was stored, in a line, and where it is drawn."""
-    counts = summary["simulations"]
+    counts = summary.simulations
     text = (
-        f"{summary['store']}: {counts['completed']} of {counts['requested']} simulations, "
-        f"{counts['quarantined']} quarantined, {summary['bytes'] / 1e6:.1f} MB, "
-        f"{summary['seconds']:.0f} s"
+        f"{summary.store}: {counts.completed} of {counts.requested} simulations, "
+        f"{counts.quarantined} quarantined, {summary.bytes / 1e6:.1f} MB, {summary.seconds:.0f} s"
     )
     return f"{text}\n{drawn}" if drawn else text

@@ -147,16 +147,16 @@ class Comparing:
         if not so_far[1]:  # or nobody would know how long what is there has taken
             shutil.rmtree(store, ignore_errors=True)
         simulating = Simulating(case)
-        before = simulating.summary()["simulations"]["completed"]
+        before = simulating.summary().simulations.completed
         started = time.monotonic()
         try:
             simulating.run()
         finally:
             so_far[0] += time.monotonic() - started
             summary = simulating.summary()
-            so_far[1] += summary["simulations"]["completed"] - before
+            so_far[1] += summary.simulations.completed - before
             self._write()
-        return int(summary["bytes"])
+        return summary.bytes
 
     def _run_arm(
         self, arm: Arm, seed: int, directory: Path, store_bytes: int, shared: Trajectories

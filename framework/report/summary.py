@@ -157,6 +157,22 @@ class Summary:
         return summary
 
 
+@dataclass(frozen=True)
+class StoreSummary:
+    """What came of simulating into a store; `bytes` is the store's size on disk."""
+
+    store: str
+    simulations: SimulationCounts
+    quarantined: tuple[FailedSimulation, ...]
+    bytes: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}

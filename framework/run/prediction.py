@@ -78,17 +78,28 @@ def predict(
 ) -> Prediction:
     """Predict the fields at every stored time for one value of each parameter.
 
-    An autoregressive surrogate starts from what the solver has at the first stored time.
-    `overrides`, such as `solver.grid_size=128`, ask for another grid. Raises StudyError if a
-    parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
-    the solver cannot start from the parameters; and as `load_surrogate`.
+    `overrides`, such as `solver.grid_size=128`, ask for another grid. Raises StudyError as
+    `load_surrogate` and `predicted` do, and RunError as `load_surrogate` does.
     """
     case, surrogate = load_surrogate(run_or_model, overrides)
+    return predicted(case, surrogate, parameters, bool(overrides))
+
+
+def predicted(
+    case: Case, surrogate: Surrogate, parameters: Mapping[str, float], overridden: bool
+) -> Prediction:
+    """Predict the fields of a case by its surrogate.
+
+    An autoregressive surrogate starts from what the solver has at the first stored time.
+    `overridden`: the case's solver may have other times than those trained on. Raises StudyError
+    if a parameter is missing, unknown, or outside the bounds that the surrogate was trained within,
+    if the solver cannot start from the parameters, or if the training had diverged.
+    """
     solver, problem = case.solver, surrogate.problem
     _check(parameters, problem)
     values = np.array([parameters[name] for name in problem.names], dtype=np.float64)
     t = solver.times(values)
-    if overrides:
+    if overridden:
         _check_times(t, surrogate)
     initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
     if surrogate.mode == "autoregressive":
@@ -101,7 +112,8 @@ def predict(
     field = np.stack([step[0].numpy() for step in steps]).astype(np.float32)
     if not np.isfinite(field).all():
         raise StudyError(
-            f"the surrogate of {run_or_model} predicts NaN or infinity: its training diverged"
+            f"the surrogate of the study {case.study.name} predicts NaN or infinity: its training "
+            "diverged"
         )
     ordered = {name: parameters[name] for name in problem.names}
     return Prediction(ordered, t, field, solver, case.space)

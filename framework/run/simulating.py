@@ -10,11 +10,11 @@ interruption.
 
 import time
 from pathlib import Path
-from typing import Any
 
 from framework.errors import StudyError
 from framework.pictures.fields import draw_store
 from framework.report.display import Display
+from framework.report.summary import FailedSimulation, SimulationCounts, StoreSummary
 from framework.run.assembly import make_ensemble, open_store
 from framework.run.interrupt import Interrupts
 from framework.simulation.cluster import check_gpus, ray_for
@@ -26,8 +26,8 @@ from framework.tracking.history import Record
 from framework.training.surrogate import make_surrogate
 
 
-def simulate(case: Case) -> dict[str, Any]:
-    """Run the study's simulations into its store; return the summary (see `Simulating.summary`).
+def simulate(case: Case) -> StoreSummary:
+    """Run the study's simulations into its store.
 
     Raises StudyError before Ray is started, and RunError when it cannot be finished.
     """
@@ -84,19 +84,22 @@ class Simulating:
         if self._interrupted:
             raise KeyboardInterrupt
 
-    def summary(self) -> dict[str, Any]:
-        """What is stored by now, as plain numbers for JSON; `bytes` is the store's size on disk."""
-        return {
-            "store": self._store.path,
-            "simulations": {
-                "requested": self._study.design.simulations,
-                "completed": self._completed(),
-                "quarantined": len(self._ensemble.quarantined),
-            },
-            "quarantined": [item.describe(self._names) for item in self._ensemble.quarantined],
-            "bytes": self._store.bytes(),
-            "seconds": self._seconds,
-        }
+    def summary(self) -> StoreSummary:
+        """What is stored by now."""
+        quarantined = self._ensemble.quarantined
+        return StoreSummary(
+            store=self._store.path,
+            simulations=SimulationCounts(
+                requested=self._study.design.simulations,
+                completed=self._completed(),
+                quarantined=len(quarantined),
+            ),
+            quarantined=tuple(
+                FailedSimulation(**item.describe(self._names)) for item in quarantined
+            ),
+            bytes=self._store.bytes(),
+            seconds=self._seconds,
+        )
 
     def draw(self) -> Path:
         """Draw some of what is stored, beside a local store; return where. Raises RunError."""

@@ -6,7 +6,7 @@ what only they can say is checked by `Case` (case.py) and by `training.surrogate
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -55,10 +55,16 @@ class Study(Section):
         values = _read_mapping(Path(path))
         for override in overrides:
             _override(values, override)
+        return cls.of(values, f"{path}: ")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
+        """Check a mapping with the sections of a study. Raises StudyError, which begins with
+        `prefix`."""
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise StudyError(f"{path}: {explain(error, cls)}") from None
+            raise StudyError(f"{prefix}{explain(error, cls)}") from None
 
     def save(self, path: Path) -> None:
         """Write the study with every default filled in. Raises WriteError."""

@@ -1,0 +1,121 @@
+"""Trained surrogates: loaded, and asked for predictions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+
+from framework.run.prediction import Prediction, load_surrogate, predicted
+from framework.study.case import Case
+from framework.study.study import Study
+from solvers.base import Solver
+from surrogates.base import Surrogate
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained surrogate, with the study and the solver that it was trained for.
+
+    Attributes:
+        case: The study with the parts that it names: see `study` and `solver`.
+        surrogate: The trained network, a `torch.nn.Module` in evaluation mode, on the CPU. Its
+            method `rollout` predicts many simulations at once, without gradients; `direct`, of a
+            surrogate in mode `direct`, predicts single times with gradients.
+        overrides: Settings of the solver that replace those trained with.
+
+    Example:
+        >>> model = millstream.load("runs/quickstart")
+        >>> model.solver.parameters.names
+        ('initial', 'left', 'right', 'bottom', 'top')
+        >>> prediction = model.predict(
+        ...     {"initial": 150, "left": 480, "right": 200, "bottom": 300, "top": 120}
+        ... )
+        >>> prediction.field.shape  # stored times, fields, grid
+        (50, 1, 64, 64)
+    """
+
+    case: Case
+    surrogate: Surrogate
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def study(self) -> Study:
+        """What was simulated and trained."""
+        return self.case.study
+
+    @property
+    def solver(self) -> Solver:
+        """The solver that the surrogate stands for: its parameters, fields, grid and times."""
+        return self.case.solver
+
+    def predict(self, parameters: Mapping[str, float]) -> Prediction:
+        """Predict the fields at every stored time.
+
+        An autoregressive surrogate starts from what the solver has at the first stored time.
+
+        Args:
+            parameters: One value of each of the solver's parameters, in their units.
+
+        Returns:
+            The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T].
+
+        Raises:
+            StudyError: A parameter is missing, unknown, or outside the bounds that the surrogate
+                was trained within; or the solver cannot start from the parameters.
+        """
+        return predicted(self.case, self.surrogate, parameters, bool(self.overrides))
+
+
+def load(run_or_model: str | PathLike[str], overrides: Sequence[str] = ()) -> Model:
+    """Load a trained surrogate.
+
+    Args:
+        run_or_model: The folder of a run, `runs/NAME`, the folder of a model, or a model that is
+            registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
+        overrides: Settings of the solver that replace those trained with, such as
+            `solver.grid_size=128`, for surrogates that are not bound to their grid.
+
+    Returns:
+        The surrogate, with its study and its solver.
+
+    Raises:
+        StudyError: There is no trained surrogate there, or it cannot be used with the overrides.
+        RunError: MLflow cannot be reached.
+
+    Example:
+        >>> model = millstream.load("runs/quickstart")
+        >>> model.study.surrogate.name
+        'fno'
+    """
+    case, surrogate = load_surrogate(fspath(run_or_model), overrides)
+    return Model(case, surrogate, tuple(overrides))
+
+
+def predict(
+    run_or_model: str | PathLike[str],
+    parameters: Mapping[str, float],
+    overrides: Sequence[str] = (),
+) -> Prediction:
+    """Predict the fields at every stored time for one value of each parameter.
+
+    For several predictions `load` the model once, and call its method `predict`.
+
+    Args:
+        run_or_model: As for `load`.
+        parameters: One value of each of the solver's parameters, in their units.
+        overrides: As for `load`.
+
+    Returns:
+        The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T]. Its method
+        `save` writes them as a numpy file.
+
+    Raises:
+        StudyError: As `load` and `Model.predict` raise it.
+        RunError: MLflow cannot be reached.
+
+    Example:
+        >>> point = {"initial": 150, "left": 480, "right": 200, "bottom": 300, "top": 120}
+        >>> prediction = millstream.predict("runs/quickstart", point)
+        >>> prediction.field.shape  # stored times, fields, grid
+        (50, 1, 64, 64)
+    """
+    return load(run_or_model, overrides).predict(parameters)

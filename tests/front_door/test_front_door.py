@@ -1,0 +1,145 @@
+"""Each function of `import millstream` on a small study."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+import zarr
+
+import millstream
+from solvers.heat import Heat
+
+pytestmark = pytest.mark.usefixtures("module_on_cluster")
+
+STUDY: dict[str, Any] = {
+    "name": "rod",
+    "solver": {"name": "heat", "dimensions": 1, "grid_size": 16, "stored_steps": 5},
+    "design": {"simulations": 8},
+    "buffer": {"capacity": 30, "watermark": 10},
+    "surrogate": {"name": "mlp", "hidden": [8]},
+    "validation": {"simulations": 2},
+    "tracking": {"uri": "none"},
+}
+POINT = {"initial": 150.0, "left": 480.0, "right": 200.0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def directory(module_on_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The current directory of all these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("front_door"))
+        yield Path.cwd()
+
+
+@pytest.fixture(scope="module")
+def summary(directory: Path) -> millstream.Summary:
+    """What training returned."""
+    return millstream.train(STUDY)
+
+
+@pytest.fixture(scope="module")
+def stored(directory: Path) -> millstream.StoreSummary:
+    """What simulating returned, of a study that was given as a file."""
+    path = directory / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "name": "simulated"}))
+    return millstream.simulate(path)
+
+
+def test_train_returns_what_came_of_it(summary: millstream.Summary) -> None:
+    assert (summary.status, summary.run_dir) == ("done", "runs/rod")
+    assert summary.simulations.completed == 8
+    assert summary.samples.unique_trained == 40
+    assert summary.validation is not None
+
+
+def test_resume_returns_the_same_of_a_run_that_is_done(summary: millstream.Summary) -> None:
+    assert millstream.resume(summary.run_dir) == summary
+
+
+def test_a_model_is_a_study_a_solver_and_a_trained_network(summary: millstream.Summary) -> None:
+    model = millstream.load(summary.run_dir)
+    assert model.study.name == "rod"
+    assert isinstance(model.solver, Heat)
+    assert isinstance(model.surrogate, torch.nn.Module)
+    assert not model.surrogate.training
+    prediction = model.predict(POINT)
+    assert prediction.field.shape == (5, 1, 16)
+    np.testing.assert_allclose(prediction.t, np.linspace(0, 0.1, 5))
+    again = millstream.predict(Path(summary.run_dir), POINT)
+    np.testing.assert_array_equal(again.field, prediction.field)
+    batch = model.surrogate.rollout(
+        torch.tensor([list(POINT.values())] * 2, dtype=torch.float64),
+        torch.tensor(np.stack([prediction.t] * 2)),
+        torch.zeros(2, 1, 16),
+    )
+    np.testing.assert_allclose(list(batch)[-1][1].numpy(), prediction.field[-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "overrides", "message"),
+    [
+        ({**POINT, "left": 501.0}, [], "left is 501: the surrogate was trained within"),
+        ({"initial": 150.0}, [], "the parameter left is missing"),
+        (POINT, ["solver.grid_size=32"], "the mlp is bound to its grid of"),
+        (POINT, ["solver.final_time=1.0"], "the time is in"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(
+    summary: millstream.Summary, parameters: dict[str, float], overrides: list[str], message: str
+) -> None:
+    with pytest.raises(millstream.StudyError, match=message):
+        millstream.predict(summary.run_dir, parameters, overrides)
+
+
+def test_simulate_returns_what_is_stored(stored: millstream.StoreSummary) -> None:
+    assert stored.simulations.completed == stored.simulations.requested == 8
+    assert stored.quarantined == ()
+    assert Path(stored.store) == Path("stores/simulated.zarr").absolute()
+    again = millstream.simulate(millstream.Study.load("study.yaml"))
+    assert (again.simulations, again.bytes) == (stored.simulations, stored.bytes)
+
+
+def test_a_store_opens_with_what_is_complete(stored: millstream.StoreSummary) -> None:
+    zarr.open_group(stored.store)["complete"][3] = False  # type: ignore[index]
+    store = millstream.open_store(stored.store)
+    assert store.sizes == {"simulation": 7, "time": 5, "axis_0": 16, "parameter": 3}
+    assert store.simulation.values.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert store.temperature.attrs["units"] == "K"
+    point = store.parameters.sel(simulation=4).values
+    solver = Heat(dimensions=1, grid_size=16, stored_steps=5)
+    expected = np.array(list(solver.solve(point, 0)))[:, 0]
+    np.testing.assert_allclose(store.temperature.sel(simulation=4), expected, rtol=1e-6)
+
+
+def test_what_is_no_store_is_refused(directory: Path) -> None:
+    for path in (directory, directory / "stores/none.zarr"):
+        with pytest.raises(millstream.StudyError, match="is not a store"):
+            millstream.open_store(path)
+
+
+@pytest.mark.parametrize(
+    ("study", "message"),
+    [
+        ({**STUDY, "trainning": {}}, "^trainning is not a setting"),
+        ("nowhere.yaml", "^nowhere.yaml cannot be read"),
+        ({**STUDY, "surrogate": {"name": "fno", "modes": 17}}, "modes is 17, but a grid of"),
+    ],
+)
+def test_a_study_that_cannot_work_is_refused_by_all(study: Any, message: str) -> None:
+    for function in (millstream.train, millstream.simulate, millstream.compare):
+        with pytest.raises(millstream.StudyError, match=message):
+            function(study)
+
+
+def test_compare_and_resume_return_what_a_comparison_found() -> None:
+    study = {**STUDY, "name": "compared", "design": {"simulations": 16}}
+    study["training"] = {"stop": {"steps": 16}}
+    found = millstream.compare(study, seeds=3, equal="steps")
+    assert found["status"] == "done"
+    assert len(found["arms"]) == 3 * 6
+    assert {"of", "against", "mean"} <= found["improvement"][0].keys()
+    assert millstream.resume(found["run_dir"]) == found
