@@ -17,7 +17,13 @@ project = "Millstream"
 copyright = "Millstream's authors"
 version = release = metadata.version("millstream")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",  # docstrings with Args, Returns and Raises
+    "sphinx.ext.viewcode",
+]
+napoleon_numpy_docstring = False
 exclude_patterns = ["reference/made/*_settings.md"]  # included in other pages
 
 # A heading can be linked to as in a forge's own view of the page: results.md#how-large-a-buffer
