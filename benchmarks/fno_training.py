@@ -32,8 +32,6 @@ from itertools import count
 
 import numpy as np
 import torch
-from buffers import make_buffer
-from framework.stream.buffer import Batches
 from neuralop.data.datasets.tensor_dataset import TensorDataset
 from neuralop.data.transforms.data_processors import DefaultDataProcessor
 from neuralop.data.transforms.normalizers import UnitGaussianNormalizer
@@ -44,11 +42,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training import OTHER_CORE, QUICKSTART, TRAINING_CORE, pin
 
+from framework.run.assembly import make_buffer, trainer_settings
 from framework.run.simulating import simulate
 from framework.simulation.cluster import ray_for
 from framework.store.reader import StoreReader
 from framework.stream.ledger import Ledger
-from framework.stream.samples import Batch
+from framework.stream.samples import Batch, SampleShape
+from framework.stream.source import Source
 from framework.stream.statistics import FieldStatistics
 from framework.stream.stored import StoredSamples
 from framework.study.case import Case
@@ -77,12 +77,12 @@ class Ways:
         self._study = study
         self._epochs = epochs
         self._reader = StoreReader(study.store.location(study.name))
-        whole = self._stored(batch_size=study.buffer.capacity).get()
+        whole = self._stored(Ledger(50, 1), study.buffer.capacity).get()
         assert whole
         self._whole = whole
         self._steps = epochs * len(whole) // study.training.batch_size
         rows = {key: row for row, key in enumerate(_keys(whole))}
-        stored = self._stored()
+        stored = self._stored(Ledger(50, 1))
         self._order = [[rows[key] for key in _keys(batch)] for batch in iter(stored.get, None)]
 
     def neuraloperator(self, surrogate: Fno) -> float:
@@ -92,7 +92,7 @@ class Ways:
         x = (2 * (raw - surrogate.low) / (surrogate.high - surrogate.low) - 1).float()
         x = x.view(*x.shape, *[1] * len(grid)).expand(*x.shape, *grid).contiguous()
         fields = self._whole.fields[:, 0]
-        statistics = self._statistics(self._stored()).freeze()
+        statistics = self._statistics(self._stored(Ledger(50, 1))).freeze()
         surrogate.normalise_fields(*statistics)
         mean, std = (value.view(1, -1, *[1] * len(grid)) for value in statistics[:2])
         optimiser = torch.optim.Adam(surrogate.network.parameters(), lr=rate)
@@ -112,20 +112,18 @@ class Ways:
 
     def memory(self, surrogate: Fno) -> float:
         """Steps a second of our loop, from a store that was read."""
-        stored = self._stored()
-        return self._train(surrogate, stored, self._statistics(stored), Ledger(50, 1))
+        ledger = Ledger(50, 1)
+        stored = self._stored(ledger)
+        return self._train(surrogate, stored, self._statistics(stored), ledger)
 
     def stream(self, surrogate: Fno) -> float:
         """Steps a second of our loop, while a solver fills the buffer."""
-        study, problem = self._study, surrogate.problem
-        shape = (problem.channels, *problem.grid)
-        buffer = make_buffer(
-            study.buffer, study.training.batch_size, 1, len(problem.names), shape, study.seed
-        )
+        study, case = self._study, Case(self._study)
+        buffer = make_buffer(case, SampleShape(len(case.space), 1, case.field_shape))
         # Others than those of the store, which are the first of the design.
-        simulations = map(Case(study).design.training, count(study.design.simulations))
-        stream = Stream(Case(study).make_solver, study.ensemble, simulations, 10**6, buffer, 1)
-        rate = self._train(surrogate, buffer, stream.statistics, stream.ledger)
+        simulations = map(case.design.training, count(study.design.simulations))
+        stream = Stream(case.make_solver, study.ensemble, simulations, 10**6, buffer, 1)
+        rate = self._train(surrogate, stream.source, stream.statistics, stream.ledger)
         stream.close()
         return rate
 
@@ -141,10 +139,11 @@ class Ways:
             total += float(surrogate.losses(*(tensor.to(DEVICE) for tensor in tensors)).sum())
         return total * float(surrogate.field_scale) ** 2 / len(batch) / float(fields.var())
 
-    def _stored(self, batch_size: int = 0) -> StoredSamples:
+    def _stored(self, ledger: Ledger, batch_size: int = 0) -> StoredSamples:
         config, epochs = self._study.training, self._epochs
         size = batch_size or config.batch_size
-        return StoredSamples(self._reader, self._study.buffer, size, 1, epochs, self._study.seed)
+        capacity, seed = self._study.buffer.capacity, self._study.seed
+        return StoredSamples(self._reader, ledger, capacity, size, epochs, seed)
 
     def _statistics(self, stored: StoredSamples) -> FieldStatistics:
         """Reads all of a store."""
@@ -154,14 +153,14 @@ class Ways:
         return statistics
 
     def _train(
-        self, surrogate: Fno, batches: Batches, statistics: FieldStatistics, ledger: Ledger
+        self, surrogate: Fno, source: Source, statistics: FieldStatistics, ledger: Ledger
     ) -> float:
         config = self._study.training.model_copy(update={"stop": Stop(steps=self._steps)})
-        trainer = Trainer(surrogate, config, DEVICE, batches, ledger, 10**9)
+        trainer = Trainer(surrogate, trainer_settings(config), DEVICE, source, ledger)
         trainer.train(statistics, lambda: None)
         float(trainer.loss)  # on a GPU, waits for the last step
-        assert trainer.step == self._steps
-        return trainer.step / trainer.seconds
+        assert trainer.optimiser_steps == self._steps
+        return trainer.optimiser_steps / trainer.seconds
 
 
 def _keys(batch: Batch) -> list[tuple[int, int]]:

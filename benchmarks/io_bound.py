@@ -44,23 +44,23 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from buffers import make_buffer
-from framework.stream.buffer import Batches
 from numpy.typing import NDArray
 from page_cache import drop, files_in, read_all
 from stream import Stream
 from table import print_table, spread
 from torch.utils.data import DataLoader, Dataset
 
+from framework.run.assembly import make_buffer, trainer_settings
 from framework.run.simulating import simulate
 from framework.simulation.cluster import ray_for
 from framework.store.reader import StoreReader
-from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
-from framework.stream.samples import Batch, Samples
+from framework.stream.samples import Batch, Samples, SampleShape
+from framework.stream.source import StreamSource
 from framework.stream.statistics import FieldStatistics
 from framework.stream.stored import StoredSamples
 from framework.study.case import Case
@@ -132,7 +132,7 @@ class Fields(Dataset[tuple[int, int, NDArray[np.float32], NDArray[np.float32], t
 
 
 class Offline:
-    """What a buffer is to the training loop: blank batches, then those of one epoch.
+    """A source as far as training needs one: blank batches, then those of one epoch.
 
     The first request for one of the epoch starts the reading.
     """
@@ -157,7 +157,9 @@ def _after_blanks(epoch: Callable[[], Iterator[Batch]]) -> Iterator[Batch]:
 
 def read_stored(study: Study, reader: StoreReader) -> Callable[[], Iterator[Batch]]:
     """Has read one epoch as `training.source` does; returns what begins another."""
-    stored = StoredSamples(reader, study.buffer, BATCH, 1, 10**6, study.seed)
+    stored = StoredSamples(
+        reader, Ledger(STEPS, 1), study.buffer.capacity, BATCH, 10**6, study.seed
+    )
     for _ in range(COUNTED):
         stored.get()
     return lambda: islice(iter(stored.get, None), COUNTED)
@@ -182,21 +184,22 @@ def make_loader(reader: StoreReader, folder: Path | None) -> Callable[[], Iterat
 @contextmanager
 def online(
     study: Study, make_solver: Callable[[], Solver], replay: int
-) -> Iterator[tuple[Buffer, Stream]]:
+) -> Iterator[tuple[StreamSource, Stream]]:
     """A reservoir and the stream into it, of which every sample is drawn so often."""
     config = study.buffer.model_copy(update={"replay": (replay, replay)})
-    buffer = make_buffer(config, BATCH, 1, 5, (1, SIDE, SIDE), study.seed)
-    simulations = map(Case(study).design.training, count())
+    case = Case(study.model_copy(update={"buffer": config}))
+    buffer = make_buffer(case, SampleShape(len(case.space), 1, case.field_shape))
+    simulations = map(case.design.training, count())
     stream = Stream(make_solver, study.ensemble, simulations, 10**6, buffer, 1)
     try:
-        yield buffer, stream
+        yield stream.source, stream
     finally:
         stream.close()
 
 
 def take_turn(
     study: Study,
-    batches: Batches,
+    batches: StreamSource | Offline,
     statistics: FieldStatistics,
     ledger: Ledger,
     trained: bool,
@@ -206,7 +209,9 @@ def take_turn(
     torch.manual_seed(study.seed)
     cpu = torch.device("cpu")
     surrogate = make_surrogate(Case(study))
-    trainer = Trainer(surrogate, study.training, cpu, batches, ledger, 10**9)
+    settings = trainer_settings(study.training)
+    source: Any = batches
+    trainer = Trainer(surrogate, settings, cpu, source, ledger)
     marks: list[tuple[float, float, int]] = []
     steps = 0
 
@@ -296,9 +301,9 @@ class Comparison:
         trained: bool,
         counted: int = COUNTED,
     ) -> None:
-        with online(self._study, make_solver, replay) as (buffer, stream):
+        with online(self._study, make_solver, replay) as (source, stream):
             turn = take_turn(
-                self._study, buffer, stream.statistics, stream.ledger, trained, counted
+                self._study, source, stream.statistics, stream.ledger, trained, counted
             )
         self._note(name, turn, trained)
 

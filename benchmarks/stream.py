@@ -14,6 +14,7 @@ from framework.simulation.ensemble import MESSAGE_BYTES, Ensemble, steps_per_blo
 from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import Reception
+from framework.stream.source import StreamSource
 from framework.stream.statistics import FieldStatistics
 from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
@@ -44,17 +45,21 @@ class Stream:
             solver.stored_steps,
             steps_per_block(config.group_size, solver.stored_steps, step_bytes),
         )
-        self._buffer = buffer
+        self.source = StreamSource(buffer, self.ledger, 10**9)
         self._reception = Reception(
-            self.ensemble, self.ledger, buffer, self.statistics, lambda block: None
+            self.ensemble,
+            self.ledger,
+            self.source,
+            self.statistics,
+            lambda block, last: None,
         )
         self._reception.start()
 
     def close(self) -> None:
         """End them; raises what has ended the thread early."""
         self.ensemble.stop()
-        self._buffer.close()
-        self._reception.join()
+        self.source.close()
+        self._reception.wait()
         self.ensemble.close()
         if self._reception.error:
             raise self._reception.error

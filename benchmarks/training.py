@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from buffers import make_buffer
 from stream import Stream
 from table import print_table, spread
 
+from framework.run.assembly import make_buffer, trainer_settings
 from framework.simulation.cluster import ray_for
+from framework.stream.samples import SampleShape
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.surrogate import make_surrogate
@@ -104,23 +105,20 @@ def samples(study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 def train_online(study: Study, steps: int) -> tuple[float, float]:
     """Steps a second, and the share of the time that training waited."""
-    case, batch_size = Case(study), 10
-    solver, design = case.solver, case.design
-    shape = (len(solver.fields), *solver.grid.shape)
-    buffer = make_buffer(study.buffer, batch_size, 1, len(solver.parameters), shape, study.seed)
-    simulations = map(design.training, count())
+    case = Case(study)
+    buffer = make_buffer(case, SampleShape(len(case.space), 1, case.field_shape))
+    simulations = map(case.design.training, count())
     stream = Stream(
         case.make_solver, study.ensemble, simulations, study.design.simulations, buffer, 1
     )
-    config = study.training.model_copy(update={"batch_size": batch_size})
-    surrogate, device = make_surrogate(Case(study)), torch.device("cpu")
-    trainer = Trainer(surrogate, config, device, buffer, stream.ledger, 10**9)
+    surrogate, settings = make_surrogate(case), trainer_settings(study.training)
+    trainer = Trainer(surrogate, settings, torch.device("cpu"), stream.source, stream.ledger)
     marks: list[tuple[float, float]] = []
 
     def after_step() -> None:
-        if trainer.step in (UNCOUNTED, UNCOUNTED + steps):
+        if trainer.optimiser_steps in (UNCOUNTED, UNCOUNTED + steps):
             marks.append((time.perf_counter(), trainer.waited))
-        if trainer.step == UNCOUNTED + steps:
+        if trainer.optimiser_steps == UNCOUNTED + steps:
             buffer.close()
 
     trainer.train(stream.statistics, after_step)
@@ -135,12 +133,12 @@ def train_from_memory(study: Study, steps: int, memory: tuple[torch.Tensor, ...]
     fields = memory[2]
     surrogate.normalise_fields(fields.mean()[None], fields.std()[None], torch.ones(1))
     optimiser = torch.optim.Adam(surrogate.parameters(), lr=config.learning_rate)
-    random = np.random.default_rng(0)
+    random, batch_size = np.random.default_rng(0), config.batch_size
     began = 0.0
     for step in range(UNCOUNTED + steps):
         if step == UNCOUNTED:
             began = time.perf_counter()
-        index = torch.from_numpy(random.choice(len(fields), 10, replace=False))
+        index = torch.from_numpy(random.choice(len(fields), batch_size, replace=False))
         batch = [tensor.index_select(0, index) for tensor in memory]
         optimiser.zero_grad()
         loss = surrogate.losses(*batch).mean()

@@ -42,11 +42,12 @@ from stream import Repeater, SameField, Stream
 from table import print_table, spread
 
 from framework.simulation.cluster import ray_for
-from framework.simulation.ensemble import CREDIT, MESSAGE_BYTES
+from framework.simulation.ensemble import MESSAGE_BYTES
+from framework.simulation.pool import CREDIT
 from framework.stream.buffers.fifo import Fifo
-from framework.stream.samples import Batch
+from framework.stream.samples import SampleShape
 from framework.study.design import Simulation
-from framework.study.sections import BufferConfig, EnsembleConfig
+from framework.study.sections import EnsembleConfig
 
 FRAME_BYTES = (4 * 2**10, 16 * 2**10, 256 * 2**10, 4 * 2**20)
 BUFFER_BYTES = 64 * 2**20
@@ -66,8 +67,8 @@ class Millstream(Way):
         super().__init__(held)
         side, places = math.isqrt(self.size), len(held)
         self._batch = max(places // 16, 1)
-        config = BufferConfig(kind="fifo", capacity=places)
-        self._buffer = _Drained(config, self._batch, 1, 1, (1, side, side), 0)
+        shape = SampleShape(1, 1, (1, side, side))
+        self._buffer = _Drained(shape, np.random.default_rng(0), places, self._batch)
         self._stream = Stream(
             partial(SameField, side, steps or SIMULATION_BYTES // (4 * self.size)),
             # As many as the machine has to spare for them: the other actors only wait.
@@ -90,8 +91,8 @@ class Millstream(Way):
 class _Drained(Fifo):
     """A fifo of which the batches hold nothing."""
 
-    def _read(self, places: NDArray[np.int64]) -> Batch:
-        return super()._read(places[:0])
+    def pick(self, n: int) -> NDArray[np.int64]:
+        return super().pick(n)[:0]
 
 
 class RayAlone(Way):

@@ -15,6 +15,8 @@ from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
 from framework.run.run import Run
 from framework.store.reader import StoreReader
+from framework.stream.ledger import Ledger
+from framework.stream.reception import receive_all
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.tracking.history import Record
@@ -47,14 +49,15 @@ def hold_out(case: Case, directory: Path) -> None:
 
     Raises RunError, and KeyboardInterrupt.
     """
-    stored_steps, config = case.solver.stored_steps, case.study.validation
-    validation = Validation(case.make_surrogate, stored_steps, config.cpus, directory)
+    config, ledger = case.study.validation, Ledger(case.solver.stored_steps, window=1)
+    validation = Validation(case.make_surrogate, config.cpus, directory)
     ensemble = make_ensemble(case, config.simulations, 0, None)
-    ensemble.skip(validation.load())
+    for block in validation.load():
+        ledger.receive(block)
+    ensemble.skip(ledger.completed())
     with Interrupts(ensemble.stop) as interrupts:
         try:
-            for block in ensemble.blocks():
-                validation.add(block)
+            receive_all(ensemble, ledger, validation.add)
         finally:
             ensemble.close()
     if interrupts.received:

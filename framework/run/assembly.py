@@ -126,12 +126,13 @@ def open_store(case: Case, breeding: BredDesign | None = None) -> Store | None:
         return None
     place = study.store.location(study.name)
     store = Store.open(place, study.store, identity(case), case.solver, study.design.simulations)
-    if breeding:
-        try:
-            breeding.check(store.path, *store.parameters())
-        except StudyError:
-            store.close()
-            raise
+    stranger = breeding.stranger(*store.parameters()) if breeding else None
+    if stranger is not None:
+        store.close()
+        raise StudyError(
+            f"store.path is {store.path}, where simulation {stranger} is one that another run has "
+            "bred: set store.path to another place, or store.keep to none"
+        )
     return store
 
 

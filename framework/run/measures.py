@@ -112,7 +112,7 @@ class Measures:
 
     def completed(self) -> int:
         """How many training simulations have arrived whole."""
-        return sum(not is_held_out(id) for id in self.parts.ensemble.completed.copy())
+        return sum(not is_held_out(id) for id in self.parts.rank.ledger.completed())
 
     def stored(self) -> int:
         """How many simulations of this study are complete in the store."""

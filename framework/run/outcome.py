@@ -94,7 +94,7 @@ def _breeding(measures: Measures) -> BreedingFigures | None:
 
 def design_points(parts: Parts) -> DesignPoints:
     """The parameters of the simulations, by what became of them."""
-    design, ended = parts.design, sorted(parts.ensemble.completed.copy())
+    design, ended = parts.design, sorted(parts.rank.ledger.completed())
 
     def parameters(ids: list[int]) -> NDArray[np.float64]:
         values = [design.simulation(id).parameters for id in ids]

@@ -48,7 +48,7 @@ class Rank:
     def receive_from(
         self,
         ensemble: Blocks,
-        hold_out: Callable[[Block], None],
+        hold_out: Callable[[Block, bool], None],
         complete: Callable[[Block], None],
     ) -> None:
         """Say where blocks come from, and where held-out and last blocks go; before `train`."""

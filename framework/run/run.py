@@ -23,14 +23,13 @@ loop then ends between two steps, and what is left is kept in a checkpoint. Howe
 weights and the summary of what was done are written.
 """
 
-import csv
 import os
 from pathlib import Path
 
 import torch
 
 from framework.errors import DivergedError, told
-from framework.files import replacing, writing
+from framework.files import writing
 from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
@@ -45,7 +44,8 @@ from framework.run.rows import Rows
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.study.case import Case
-from framework.study.ids import held_out_id, is_held_out
+from framework.study.design_file import DesignFile
+from framework.study.ids import held_out_id
 from framework.study.study import Study
 from framework.threads import Background
 from framework.tracking.history import History
@@ -114,14 +114,14 @@ class Run:
         breeding = make_breeding(case)
         rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
         if breeding and folder:
-            breeding.load(folder.design)
+            breeding.decisions.load(folder.design, breeding.space.names)
         store = None if study.training.source else open_store(case, breeding)
         self.folder = folder or RunFolder.create(study.name)
         simulations = 0 if study.training.source else study.design.simulations
         held_out, design = study.validation.simulations, breeding or case.design
         ensemble = make_ensemble(case, held_out, simulations, store, design)
-        stored_steps, directory = case.solver.stored_steps, self.folder.held_out
-        validation = Validation(case.make_surrogate, stored_steps, study.validation.cpus, directory)
+        cpus, directory = study.validation.cpus, self.folder.held_out
+        validation = Validation(case.make_surrogate, cpus, directory)
         checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
         self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
         rank.receive_from(ensemble, validation.add, self._commit)
@@ -185,16 +185,12 @@ class Run:
             return
         design = self._parts.design
         training = 0 if self._measures.source else self.study.design.simulations
-        with (
-            told(),
-            replacing(self.folder.design) as temporary,
-            temporary.open("w", newline="") as file,
-        ):
-            rows = csv.writer(file)
-            rows.writerow(["simulation", "seed", *design.space.names])
-            for id in range(-self.study.validation.simulations, training):
-                simulation = design.simulation(id)
-                rows.writerow([id, simulation.seed, *simulation.parameters.tolist()])
+        held_out = reversed(range(self.study.validation.simulations))
+        ids = [*map(held_out_id, held_out), *range(training)]
+        with told():
+            file = DesignFile(self.folder.design, design.space.names)
+            file.write((design.simulation(id), ()) for id in ids)
+            file.close()
         self._tracking.artifact(self.folder.design)
 
     def _stream_and_train(self) -> None:
@@ -264,18 +260,15 @@ class Run:
 
     def _restore(self) -> None:
         """Go on from the last checkpoint; from the beginning if there is none."""
-        found = self._parts.checkpoints.load(self._checkpointed())
-        held_out = self._parts.validation.load()
+        self._parts.checkpoints.load(self._checkpointed())
         self._history.resume(self._measures.resumed_at)
-        received: set[int] = set()
-        if found:
-            ledger = self._parts.rank.ledger
-            received = {id for id in ledger.completed() if not is_held_out(id)}
-            # Held-out trajectories are kept in files: what is not there has to run again.
-            for id in map(held_out_id, range(self.study.validation.simulations)):
-                if id not in held_out:
-                    ledger.forget(id)
-        self._parts.ensemble.skip(received | held_out)
+        ledger = self._parts.rank.ledger
+        # Held-out trajectories are kept in files: what is not there has to run again.
+        for id in map(held_out_id, range(self.study.validation.simulations)):
+            ledger.forget(id)
+        for block in self._parts.validation.load():
+            ledger.receive(block)
+        self._parts.ensemble.skip(ledger.completed())
 
     def _check_loss(self) -> None:
         trainer = self._parts.rank.trainer

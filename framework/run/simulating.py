@@ -17,10 +17,12 @@ from framework.report.display import Display
 from framework.report.summary import FailedSimulation, SimulationCounts, StoreSummary
 from framework.run.assembly import make_ensemble, open_store
 from framework.run.interrupt import Interrupts
+from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.simulation.ensemble import Ensemble
 from framework.store.owner import Store
-from framework.stream.ledger import Ledger, ReplayMismatchError
+from framework.stream.ledger import Ledger
+from framework.stream.reception import receive_all
 from framework.study.case import Case
 from framework.tracking.history import Record
 from framework.training.surrogate import make_surrogate
@@ -129,14 +131,10 @@ def store_all(ensemble: Ensemble, store: Store, stored_steps: int) -> None:
 
     Returns once that is on disk. Raises RunError.
     """
-    ledger = Ledger(stored_steps, window=1)
-    for block in ensemble.blocks():
-        try:
-            ledger.receive(block)
-        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
-            ledger.forget(block.simulation)
-            ensemble.restart(block.simulation)
-            continue
-        if ledger.complete(block.simulation):
+
+    def commit(block: Block, last: bool) -> None:
+        if last:
             store.commit(block.simulation, block.parameters)
+
+    receive_all(ensemble, Ledger(stored_steps, window=1), commit)
     store.flush()

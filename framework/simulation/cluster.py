@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-import torch
 
-from framework.errors import RunError, StudyError
+from framework.errors import ClusterError, StudyError
 from framework.study.sections import EnsembleConfig
 
 
@@ -22,7 +21,11 @@ def check_gpus(config: EnsembleConfig) -> None:
     Ray would wait for one for ever. A cluster may add machines that have some.
     """
     here = _address(config) == "local" and not ray.is_initialized()
-    if here and config.gpus_per_actor and not torch.cuda.is_available():
+    if not here or not config.gpus_per_actor:
+        return
+    import torch  # takes seconds, and few studies need it here
+
+    if not torch.cuda.is_available():
         raise StudyError(
             f"ensemble.gpus_per_actor is {config.gpus_per_actor:g}, but there is no GPU here: set "
             "it to 0, or join a cluster that has GPUs (ensemble.address)"
@@ -31,10 +34,10 @@ def check_gpus(config: EnsembleConfig) -> None:
 
 @contextmanager
 def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
-    """Ray as the study or RAY_ADDRESS says; a local one gets the CPUs of the solvers and
-    `other_cpus`.
+    """Join the Ray cluster that the study or RAY_ADDRESS names, or start a local Ray.
 
-    A Ray that this process had started before is used and left as it is. Raises RunError.
+    A local Ray gets the CPUs of the solvers and `other_cpus`. A Ray that this process had started
+    before is used and left as it is. Raises ClusterError.
     """
     if ray.is_initialized():
         yield
@@ -55,7 +58,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
     try:
         ray.init(address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RunError(
+        raise ClusterError(
             f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS): "
             f"{' '.join(str(error).split())}"
         ) from None

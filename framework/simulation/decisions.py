@@ -4,11 +4,17 @@ A simulation that runs again has the parameters that it had. p: parameters.
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from framework.errors import StudyError
+from framework.study.design_file import read_design
+from framework.study.ids import is_held_out
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,11 @@ class Decision:
     parameters: NDArray[np.float64]  # [p]
     parent: int | None  # the simulation that it was bred from, if it was bred
     weight: float = 1.0  # of the losses of its samples
+
+    @property
+    def cells(self) -> tuple[object, ...]:
+        """The values in the columns `parent` and `weight` of design.csv."""
+        return ("" if self.parent is None else self.parent, self.weight)
 
 
 class Decisions:
@@ -34,7 +45,7 @@ class Decisions:
                 raise ValueError(f"simulation {simulation} was decided before")
             self._decisions[simulation] = decision
 
-    def decisions(self) -> dict[int, Decision]:
+    def all(self) -> dict[int, Decision]:
         """What was decided so far, by simulation."""
         with self._lock:
             return dict(self._decisions)
@@ -49,22 +60,44 @@ class Decisions:
         with self._lock:
             return self._decisions.get(simulation)
 
-    def state(self) -> list[dict[str, Any]]:
-        """What was decided so far, for `load_state`."""
-        return [
-            {
-                "simulation": id,
-                "parameters": decision.parameters,
-                "parent": decision.parent,
-                "weight": decision.weight,
-            }
-            for id, decision in self.decisions().items()
-        ]
+    def load(self, path: Path, names: Sequence[str]) -> None:
+        """Take up what an earlier process has decided, from its design.csv.
 
-    def load_state(self, state: list[dict[str, Any]]) -> None:
+        `names` of the parameters. Raises StudyError if the file is damaged.
+        """
+        if not path.exists():  # killed before anything was decided
+            return
+        for row in read_design(path):
+            try:
+                id, parent = int(row["simulation"]), row["parent"]
+                parameters = np.array([float(row[name]) for name in names])
+                if not is_held_out(id):
+                    parent_id = int(parent) if parent else None
+                    self.decide(id, Decision(parameters, parent_id, float(row["weight"])))
+            except (KeyError, TypeError, ValueError):
+                raise StudyError(
+                    f"{path} is damaged where it says what simulation {row.get('simulation')} is: "
+                    "start the study anew with millstream train"
+                ) from None
+
+    def state(self) -> dict[str, Any]:
+        """What was decided so far, for `load_state`."""
+        return {
+            "decided": [
+                {
+                    "simulation": id,
+                    "parameters": decision.parameters,
+                    "parent": decision.parent,
+                    "weight": decision.weight,
+                }
+                for id, decision in self.all().items()
+            ]
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned; what was decided since then stays entered."""
         with self._lock:
-            for item in state:
+            for item in state["decided"]:
                 self._decisions[item["simulation"]] = Decision(
                     np.array(item["parameters"]), item["parent"], item["weight"]
                 )

@@ -4,7 +4,6 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 """
 
 import math
-import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,7 +32,7 @@ class Writer(Protocol):
 
 
 class SolverActor:
-    """Runs one group after the other. `ensemble.py` makes it a Ray actor and calls it.
+    """Runs one group after the other. `pool.py` makes it a Ray actor and calls it.
 
     A solver with `solve_batch` computes on the `device`: cuda, where Ray gave the process a GPU.
     """
@@ -49,7 +48,6 @@ class SolverActor:
         self._device = device
         self._time_limit = time_limit
         self._writer = writer
-        self._rooms = _Rooms()
 
     def ping(self) -> None:
         """Answers once the process is up and the solver is loaded."""
@@ -71,7 +69,7 @@ class SolverActor:
     def _blocks(
         self, group: Sequence[Simulation], steps_per_block: int, store: Collection[int]
     ) -> Iterator[list[Block]]:
-        pending = _Pending(group, self._solver, steps_per_block, self._rooms, self._writer, store)
+        pending = _Unsent(group, self._solver, steps_per_block, self._writer, store)
         spent, source = 0.0, self._fields(pending)
         while pending.alive:
             started = time.perf_counter()
@@ -100,7 +98,7 @@ class SolverActor:
                 if failed := pending.append(fields):
                     yield failed
 
-    def _fields(self, pending: "_Pending") -> Iterator[NDArray[np.float32]]:
+    def _fields(self, pending: "_Unsent") -> Iterator[NDArray[np.float32]]:
         """The group's fields [B, C, *grid] at every stored time; before them, sets its times."""
         solver, group = self._solver, pending.group
         pending.times = np.stack([solver.times(simulation.parameters) for simulation in group])
@@ -119,7 +117,7 @@ class SolverActor:
                 yield _as_float32(fields)[None]
 
 
-class _Pending:
+class _Unsent:
     """The steps of a group that are not sent yet, and which of its simulations still run."""
 
     def __init__(
@@ -127,7 +125,6 @@ class _Pending:
         group: Sequence[Simulation],
         solver: Solver,
         steps_per_block: int,
-        rooms: "_Rooms",
         writer: Writer | None,
         store: Collection[int],
     ) -> None:
@@ -141,7 +138,6 @@ class _Pending:
         self._capacity = steps_per_block
         self._shape = (len(group), len(solver.fields), *solver.grid.shape)
         self._stored_steps = solver.stored_steps
-        self._rooms = rooms
         self._fields: NDArray[np.float32] | None = None  # [B, capacity, C, *grid]
 
     def full(self) -> bool:
@@ -155,7 +151,8 @@ class _Pending:
             )
         if self._fields is None:
             b, *shape = self._shape
-            self._fields = self._rooms.take((b, self._capacity, *shape))
+            # An array for each message: none is used again, as its reader may still have it.
+            self._fields = np.empty((b, self._capacity, *shape), dtype=np.float32)
         self._fields[:, self.step - self._first] = fields
         broken = [] if _finite(fields) else [i for i in self.alive if not _finite(fields[i])]
         ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
@@ -226,26 +223,8 @@ class _Pending:
         )
 
 
-class _Rooms:
-    """Arrays to gather steps in. One is used again once nobody refers to it or to parts of it:
-    the pages of a new one are cleared as they are first written, which takes longer than the copy.
-    """
-
-    def __init__(self) -> None:
-        self._rooms: list[NDArray[np.float32]] = []
-
-    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """An array of this shape, of any content."""
-        for room in self._rooms:
-            # Who refers to it: the list, this loop, and the call that counts.
-            if room.shape == shape and sys.getrefcount(room) == 3:
-                return room
-        self._rooms = [*self._rooms[-1:], np.empty(shape, dtype=np.float32)]
-        return self._rooms[-1]
-
-
 def checksum(fields: NDArray[np.float32]) -> int:
-    """Of one time step's fields [C, *grid]."""
+    """The checksum of one time step's fields [C, *grid]."""
     return int(google_crc32c.value(np.ascontiguousarray(fields)))
 
 

@@ -5,8 +5,9 @@ ledger keeps the checksum of every step received, so that a repeated step is dro
 came out different is noticed. It is used by the receive thread and the training thread.
 
 In a run the ledger is the authority on whether a simulation is complete: it is once every stored
-step was received. The store's mark and the trajectories of the validation follow from that; the
-ensemble only remembers which simulations need not run again.
+step was received. Reception asks it and tells the store to mark the simulation, or the validation
+to keep the trajectory. What is left of an earlier process (a checkpoint, files of held-out
+trajectories) is entered here first; the ensemble then skips what the ledger calls complete.
 """
 
 import threading
@@ -34,7 +35,7 @@ class _Entry:
 
 
 class Ledger:
-    """The entries of all simulations; held-out ones (negative ids) are never trained on."""
+    """The entries of all simulations; held-out ones are never trained on."""
 
     def __init__(self, stored_steps: int, window: int) -> None:
         """`stored_steps` of a simulation, of which every `window` consecutive ones are a sample."""
@@ -42,7 +43,7 @@ class Ledger:
         self.window = window
         self.samples_per_simulation = stored_steps - window + 1
         self.unique_trained = 0
-        self._entrys: dict[int, _Entry] = {}
+        self._entries: dict[int, _Entry] = {}
         self._lock = threading.Lock()
 
     def receive(self, block: Block) -> Block | None:
@@ -82,7 +83,9 @@ class Ledger:
     def completed(self) -> set[int]:
         """The simulations of which every step was received, held-out ones too."""
         with self._lock:
-            return {id for id, entry in self._entrys.items() if entry.received == self.stored_steps}
+            return {
+                id for id, entry in self._entries.items() if entry.received == self.stored_steps
+            }
 
     def train(self, simulation: NDArray[np.int64], first_step: NDArray[np.int64]) -> None:
         """Enter samples [n] that an optimiser step has used."""
@@ -96,7 +99,7 @@ class Ledger:
         """How many different samples for training arrived, and how many of them are untrained."""
         with self._lock:
             received = untrained = 0
-            for id, entry in self._entrys.items():
+            for id, entry in self._entries.items():
                 samples = 0 if is_held_out(id) else max(entry.received - self.window + 1, 0)
                 received += samples
                 untrained += samples - int(entry.trained[:samples].sum())
@@ -105,14 +108,14 @@ class Ledger:
     def state(self) -> dict[str, Any]:
         """The entries as arrays, one row a simulation, for `load_state`."""
         with self._lock:
-            entrys = list(self._entrys.values())
-            rows, steps = len(entrys), self.stored_steps
+            entries = list(self._entries.values())
+            rows, steps = len(entries), self.stored_steps
             return {
-                "simulations": np.fromiter(self._entrys, dtype=np.int64, count=rows),
-                "received": np.array([entry.received for entry in entrys], dtype=np.int64),
-                "checksums": _stack([entry.checksums for entry in entrys], steps, np.uint32),
+                "simulations": np.fromiter(self._entries, dtype=np.int64, count=rows),
+                "received": np.array([entry.received for entry in entries], dtype=np.int64),
+                "checksums": _stack([entry.checksums for entry in entries], steps, np.uint32),
                 "trained": _stack(
-                    [entry.trained for entry in entrys], self.samples_per_simulation, np.bool_
+                    [entry.trained for entry in entries], self.samples_per_simulation, np.bool_
                 ),
             }
 
@@ -121,19 +124,19 @@ class Ledger:
         keys = ("simulations", "trained", "checksums", "received")
         columns = (np.array(state[key]) for key in keys)
         with self._lock:
-            self._entrys = {
+            self._entries = {
                 int(id): _Entry(trained, checksums, int(received))
                 for id, trained, checksums, received in zip(*columns, strict=True)
             }
-            self.unique_trained = sum(int(item.trained.sum()) for item in self._entrys.values())
+            self.unique_trained = sum(int(item.trained.sum()) for item in self._entries.values())
 
     def _entry(self, simulation: int) -> _Entry:
-        if simulation not in self._entrys:
-            self._entrys[simulation] = _Entry(
+        if simulation not in self._entries:
+            self._entries[simulation] = _Entry(
                 np.zeros(self.samples_per_simulation, dtype=bool),
                 np.zeros(self.stored_steps, dtype=np.uint32),
             )
-        return self._entrys[simulation]
+        return self._entries[simulation]
 
 
 def _stack(rows: list[NDArray[Any]], width: int, dtype: type[np.generic]) -> NDArray[np.generic]:

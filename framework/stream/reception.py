@@ -40,10 +40,12 @@ class Reception:
         ledger: Ledger,
         source: Source,
         statistics: FieldStatistics,
-        hold_out: Callable[[Block], None],
+        hold_out: Callable[[Block, bool], None],
         complete: Callable[[Block], None] = lambda block: None,
     ) -> None:
-        """`complete` is called with the last block of every simulation that is trained on."""
+        """`hold_out` is called with each new block of a held-out simulation, and whether it is the
+        last one; `complete` with the last block of every other simulation.
+        """
         self.over = threading.Event()
         self._ensemble = ensemble
         self._ledger = ledger
@@ -78,29 +80,31 @@ class Reception:
 
     def _receive(self) -> None:
         try:
-            if self._source.sink is not None:
-                self._fill(self._source.sink)
-            else:
-                for block in self._ensemble.blocks():
-                    self._hold_out(block)
+            self._fill(self._source.sink)
         except Closed:  # by the training loop, which has reached its stop
             pass
         finally:
             self.over.set()
 
-    def _fill(self, buffer: Buffer) -> None:
-        if pending := buffer.take_pending():
+    def _fill(self, buffer: Buffer | None) -> None:
+        """Receive to the end; without a buffer all simulations are held out."""
+        if buffer is not None and (pending := buffer.take_pending()):
             buffer.put(pending)
         for block in self._ensemble.blocks():
+            if block.held_out:
+                new = self._enter(block, buffer)
+                if new is not None:
+                    self._hold_out(new, self._ledger.complete(new.simulation))
+                continue
+            assert buffer is not None
             with buffer.lock:
                 new = self._enter(block, buffer)
-                if new is not None and not new.held_out:
+                if new is not None:
                     self._put(new, buffer)
-            if new is not None and new.held_out:
-                self._hold_out(new)
-        buffer.end_reception()
+        if buffer is not None:
+            buffer.end_reception()
 
-    def _enter(self, block: Block, buffer: Buffer) -> Block | None:
+    def _enter(self, block: Block, buffer: Buffer | None) -> Block | None:
         """The part of a block that was not received before, if any."""
         try:
             return self._ledger.receive(block)
@@ -109,7 +113,8 @@ class Reception:
             # be mixed from two, so it starts anew.
             self._ledger.forget(block.simulation)
             self._cutter.forget(block.simulation)
-            buffer.discard(block.simulation)
+            if buffer is not None:
+                buffer.discard(block.simulation)
             self._ensemble.restart(block.simulation)
             return None
 
@@ -120,3 +125,19 @@ class Reception:
             self._complete(new)
         self._statistics.add(samples)
         buffer.put(samples)
+
+
+def receive_all(ensemble: Blocks, ledger: Ledger, take: Callable[[Block, bool], None]) -> None:
+    """Receive an ensemble to its end, without training.
+
+    `take` is called with each new block, and whether it is the last of its simulation.
+    """
+    for block in ensemble.blocks():
+        try:
+            new = ledger.receive(block)
+        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
+            ledger.forget(block.simulation)
+            ensemble.restart(block.simulation)
+            continue
+        if new is not None:
+            take(new, ledger.complete(new.simulation))

@@ -26,47 +26,49 @@ class Validation:
     def __init__(
         self,
         make_surrogate: Callable[[], Surrogate],
-        stored_steps: int,
         cpus: float,
         directory: Path | None = None,
     ) -> None:
         """`directory`: where complete trajectories are kept, for a run that is resumed."""
         self.latest: Scores | None = None
         self._make_surrogate = make_surrogate
-        self._stored_steps = stored_steps
         self._directory = directory
         self._score = ray.remote(_score_task).options(num_cpus=cpus)
-        self._blocks: dict[int, list[Block]] = {}
+        self._under_way: dict[int, list[Block]] = {}  # simulation -> its first blocks
+        self._complete: dict[int, list[Block]] = {}  # simulation -> all of its blocks
         self._held_out: Any = None  # reference to the trajectories that were complete
         self._completions = 0  # how often a trajectory became complete
         self._put = 0  # that number when the trajectories were last put
         self._outstanding: Any = None
 
-    def add(self, block: Block) -> None:
-        """Keep a block of a held-out simulation; a block with its first step begins it anew."""
+    def add(self, block: Block, last: bool) -> None:
+        """Keep a block of a held-out simulation; `last` says that the simulation ends with it.
+
+        A block with the first step begins the simulation anew.
+        """
         if block.first_step == 0:
-            self._blocks[block.simulation] = []
-        blocks = self._blocks[block.simulation]
-        blocks.append(block)
-        if sum(map(len, blocks)) == self._stored_steps:
+            self._under_way[block.simulation] = []
+        self._under_way[block.simulation].append(block)
+        if last:
+            self._complete[block.simulation] = self._under_way.pop(block.simulation)
             self._completions += 1
             self._keep(block.simulation)
 
-    def load(self) -> set[int]:
-        """Take up the trajectories that an earlier process has kept; return their ids."""
+    def load(self) -> list[Block]:
+        """Take up the trajectories that an earlier process has kept; return each as a block."""
         assert self._directory is not None
         for path in sorted(self._directory.glob("*.npz")):
             with np.load(path) as kept:
                 id, steps = held_out_id(int(path.stem)), len(kept["times"])
                 unused = np.zeros(steps, dtype=np.uint32)
                 block = Block(id, 0, kept["fields"], kept["parameters"], kept["times"], unused)
-            self._blocks[id] = [block]
+            self._complete[id] = [block]
             self._completions += 1
-        return set(self._blocks)
+        return [block for blocks in self._complete.values() for block in blocks]
 
     def trajectory(self, simulation: int) -> Trajectories:
         """One complete trajectory."""
-        return _as_trajectories([self._blocks[simulation]])
+        return _as_trajectories([self._complete[simulation]])
 
     def _keep(self, simulation: int) -> None:
         if self._directory is None:
@@ -80,8 +82,8 @@ class Validation:
         ):
             np.savez(
                 file,
-                parameters=self._blocks[simulation][0].parameters,
-                times=np.concatenate([block.times for block in self._blocks[simulation]]),
+                parameters=self._complete[simulation][0].parameters,
+                times=np.concatenate([block.times for block in self._complete[simulation]]),
                 fields=joined.fields[0],
             )
 
@@ -89,11 +91,7 @@ class Validation:
         """Start scoring the surrogate as it is now, unless the last scoring is still under way."""
         self.poll()
         completions = self._completions  # read before the blocks, to miss none
-        complete = [
-            blocks
-            for blocks in list(self._blocks.values())
-            if sum(map(len, blocks)) == self._stored_steps
-        ]
+        complete = list(self._complete.values())
         if self._outstanding is not None or len(complete) < 2:
             return
         if self._put != completions:

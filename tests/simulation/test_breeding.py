@@ -20,8 +20,10 @@ from trainers import make as surrogate_of_seed_0
 from waiting import until
 
 from framework.errors import StudyError
-from framework.simulation.breeding import BredDesign, RecentLosses, mutate, mutation_density
+from framework.simulation.breeding import BredDesign
 from framework.simulation.decisions import Decision, Decisions
+from framework.simulation.losses import RecentLosses
+from framework.simulation.mutation import mutate, mutation_density
 from framework.stream.ledger import Ledger
 from framework.stream.source import StreamSource
 from framework.study.sections import DesignConfig
@@ -57,7 +59,7 @@ def tell(design: BredDesign, losses: dict[int, float]) -> None:
 
 
 def parents(design: BredDesign, ids: range) -> list[int | None]:
-    return [design._decisions.decisions()[id].parent for id in ids]
+    return [design.decisions.all()[id].parent for id in ids]
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -195,7 +197,7 @@ def test_simulations_gather_where_the_loss_is_high() -> None:
 
 def test_weights_take_back_what_breeding_has_favoured() -> None:
     design = bred_by_a_corner(3000, correct=True, uniform=(0.4, 0.3), sigma=0.1)
-    decisions = [design._decisions.decisions()[id] for id in range(3000)]
+    decisions = [design.decisions.all()[id] for id in range(3000)]
     weights = np.array([decision.weight for decision in decisions])
     assert weights.max() <= 1 / 0.3
     assert weights.min() < 0.2
@@ -210,12 +212,12 @@ def test_weights_take_back_what_breeding_has_favoured() -> None:
 def test_losses_are_weighted_only_if_that_is_set() -> None:
     for correct in (False, True):
         design = bred_by_a_corner(400, correct=correct)
-        weights = [decision.weight for decision in design._decisions.decisions().values()]
+        weights = [decision.weight for decision in design.decisions.all().values()]
         ids = np.array([5, np.argmin(weights), 5, np.argmax(weights)])
         losses = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
         weighted = design.weigh(ids, losses)
         weighted.sum().backward()
-        expected = [design._decisions.decisions()[id].weight for id in ids.tolist()]
+        expected = [design.decisions.all()[id].weight for id in ids.tolist()]
         assert (np.min(expected) < 1) == correct
         assert losses.grad is not None
         np.testing.assert_allclose(losses.grad, expected, rtol=1e-6)
@@ -235,7 +237,7 @@ def test_the_training_loop_uses_the_weights_and_tells_the_losses() -> None:
         after = surrogate.tensors()
         names = [name for name, _ in surrogate.named_parameters()]
         moved[correct] = torch.cat([(after[name] - before[name]).flatten() for name in names])
-        simulations, scores = design._losses.scores()
+        simulations, scores = design.losses.scores()
         assert simulations.tolist() == [0]
         assert scores[0] > 0
     assert moved[False].abs().max() > 0
@@ -279,10 +281,10 @@ def test_the_latest_losses_are_remembered() -> None:
 
 def test_what_was_decided_is_kept() -> None:
     design = bred_by_a_corner(100, correct=True)
-    decisions, again = design._decisions, Decisions()
+    decisions, again = design.decisions, Decisions()
     again.load_state(decisions.state())
-    assert again.decisions().keys() == set(range(100))
-    for id, decision in decisions.decisions().items():
+    assert again.all().keys() == set(range(100))
+    for id, decision in decisions.all().items():
         found = again.decision(id)
         assert found is not None
         np.testing.assert_array_equal(found.parameters, decision.parameters)
@@ -304,19 +306,19 @@ def test_what_was_decided_is_read_back_from_its_file(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("40,12345,3")  # killed over it
     again = make(SPACE, correct=True)
-    again.load(path)
+    again.decisions.load(path, SPACE.names)
     again.keep(path, held_out=2)
     again.start(40)
     assert [int(row["simulation"]) for row in rows(path)] == list(range(-2, 41))
-    for id, decision in design._decisions.decisions().items():
-        found = again._decisions.decisions()[id]
+    for id, decision in design.decisions.all().items():
+        found = again.decisions.all()[id]
         np.testing.assert_array_equal(found.parameters, decision.parameters)
         assert (found.parent, found.weight) == (decision.parent, decision.weight)
         assert int(rows(path)[id + 2]["seed"]) == design.training(id).seed
     assert {row["parent"] for row in rows(path)[22:]} > {""}
     path.write_text(path.read_text().replace("\n5,", "\nfive,"))
     with pytest.raises(StudyError, match=r"design\.csv is damaged where .* simulation five"):
-        make(SPACE).load(path)
+        Decisions().load(path, SPACE.names)
 
 
 def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: None) -> None:

@@ -413,7 +413,9 @@ def receive(
     ensemble: Any = script
     ledger = Ledger(10, window)
     source = StreamSource(buffer, ledger, 1)
-    reception = Reception(ensemble, ledger, source, statistics, held_out.append)
+    reception = Reception(
+        ensemble, ledger, source, statistics, lambda block, last: held_out.append(block)
+    )
     received: list[tuple[int, list[float]]] = []
 
     def run() -> None:
@@ -463,7 +465,7 @@ def test_an_error_of_the_ensemble_ends_training_and_is_handed_over() -> None:
     statistics = FieldStatistics(2)
     ledger = Ledger(STEPS, 1)
     source = StreamSource(buffer, ledger, 1)
-    reception = Reception(ensemble, ledger, source, statistics, lambda block: None)
+    reception = Reception(ensemble, ledger, source, statistics, lambda block, last: None)
     reception.start()
     in_time(lambda: make_trainer(make(), buffer).train(statistics, lambda: None))
     reception.wait()
@@ -477,7 +479,7 @@ def test_a_closed_buffer_ends_reception_without_an_error() -> None:
     ensemble: Any = Script(make_block(0, 0, 5))
     ledger = Ledger(10, 1)
     source = StreamSource(buffer, ledger, 1)
-    reception = Reception(ensemble, ledger, source, FieldStatistics(2), lambda block: None)
+    reception = Reception(ensemble, ledger, source, FieldStatistics(2), lambda block, last: None)
     reception.start()
     reception.wait()
     assert reception.error is None

@@ -266,16 +266,16 @@ def some(data: Trajectories, *indices: int) -> Trajectories:
 
 @with_ray
 def test_trajectories_in_pieces_are_scored_once_complete() -> None:
-    validation = Validation(partial(Mlp, PROBLEM), STEPS, cpus=1)
+    validation = Validation(partial(Mlp, PROBLEM), cpus=1)
     surrogate = Mlp(PROBLEM)
     for index, first, stop in ((0, 0, 1), (1, 0, 3), (0, 1, 4), (2, 0, 2)):
-        validation.add(make_block(index, first, stop))
+        validation.add(make_block(index, first, stop), stop == STEPS)
     assert validation.final(surrogate, 1) is None  # one is complete
-    validation.add(make_block(1, 3, 4))
+    validation.add(make_block(1, 3, 4), last=True)
     data = some(DATA, 0, 1)
     expected = summarise(score(surrogate, data), data, 2)
     assert validation.final(surrogate, 2) == expected
-    validation.add(make_block(2, 2, 4))
+    validation.add(make_block(2, 2, 4), last=True)
     expected = summarise(score(surrogate, DATA), DATA, 3)
     assert validation.final(surrogate, 3) == expected
     assert validation.latest == expected
@@ -283,15 +283,15 @@ def test_trajectories_in_pieces_are_scored_once_complete() -> None:
 
 @with_ray
 def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it() -> None:
-    validation = Validation(partial(Mlp, PROBLEM), STEPS, cpus=1)
+    validation = Validation(partial(Mlp, PROBLEM), cpus=1)
     surrogate = Mlp(PROBLEM)
-    validation.add(make_block(0, 0, 4))
-    validation.add(make_block(1, 0, 2))
-    validation.add(make_block(1, 0, 3, OTHER))  # before it was complete
-    validation.add(make_block(1, 3, 4, OTHER))
+    validation.add(make_block(0, 0, 4), last=True)
+    validation.add(make_block(1, 0, 2), last=False)
+    validation.add(make_block(1, 0, 3, OTHER), last=False)  # before it was complete
+    validation.add(make_block(1, 3, 4, OTHER), last=True)
     validation.final(surrogate, 1)
-    validation.add(make_block(0, 0, 3, OTHER))  # and after
-    validation.add(make_block(0, 3, 4, OTHER))
+    validation.add(make_block(0, 0, 3, OTHER), last=False)  # and after
+    validation.add(make_block(0, 3, 4, OTHER), last=True)
     data = some(OTHER, 0, 1)
     expected = summarise(score(surrogate, data), data, 2)
     assert validation.final(surrogate, 2) == expected
@@ -301,9 +301,9 @@ def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it() -> None:
 @pytest.mark.parametrize("mode", ["direct", "autoregressive"])
 def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
     make = partial(Fno, PROBLEM, mode, modes=4, hidden_channels=4, layers=1)
-    validation = Validation(make, STEPS, cpus=1)
+    validation = Validation(make, cpus=1)
     for index in range(3):
-        validation.add(make_block(index, 0, STEPS))
+        validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = make()
     surrogate.normalise_fields(torch.tensor([2.0, 1.0]), torch.tensor([3.0, 2.0]), torch.ones(2))
     expected = summarise(score(surrogate, DATA), DATA, 7)
@@ -345,9 +345,9 @@ def behind_gate(directory: Path) -> Callable[[], Surrogate]:
 
 @with_ray
 def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) -> None:
-    validation = Validation(behind_gate(tmp_path), STEPS, cpus=1)
+    validation = Validation(behind_gate(tmp_path), cpus=1)
     for index in range(3):
-        validation.add(make_block(index, 0, STEPS))
+        validation.add(make_block(index, 0, STEPS), last=True)
     validation.submit(Mlp(PROBLEM), 1)
     validation.submit(Mlp(PROBLEM), 2)
     validation.poll()
@@ -361,9 +361,9 @@ def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) 
 
 @with_ray
 def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
-    validation = Validation(behind_gate(tmp_path), STEPS, cpus=1)
+    validation = Validation(behind_gate(tmp_path), cpus=1)
     for index in range(3):
-        validation.add(make_block(index, 0, STEPS))
+        validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = Mlp(PROBLEM)
     validation.submit(surrogate, 5)
     until((tmp_path / "0.pid").exists)

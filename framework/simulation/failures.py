@@ -1,0 +1,91 @@
+"""Which simulations have failed, how often, and which of them are given up."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from framework.errors import SolverError
+from framework.study.design import Simulation
+
+# A simulation is quarantined after this many failures at the same step, or in all.
+FAILURES_AT_STEP, FAILURES = 3, 5
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A simulation that was given up, and why."""
+
+    simulation: Simulation
+    step: int
+    error: str
+
+    def describe(self, names: Sequence[str]) -> dict[str, Any]:
+        """As plain values, with the parameters by their names."""
+        parameters = dict(zip(names, self.simulation.parameters.tolist(), strict=True))
+        return {
+            "simulation": self.simulation.id,
+            "parameters": parameters,
+            "step": self.step,
+            "error": self.error,
+        }
+
+
+class Failures:
+    """Counts failures, and quarantines the simulations that fail too often.
+
+    `quarantined` may be read from any thread.
+    """
+
+    def __init__(self, simulations: int, share: float) -> None:
+        """No more than this share of so many simulations may be quarantined."""
+        self.quarantined: list[Quarantined] = []
+        self._simulations = simulations
+        self._share = share
+        self._counts: Counter[tuple[int, int]] = Counter()  # (simulation, step)
+
+    def count(self, simulation: Simulation, step: int, error: str) -> bool:
+        """Count a failure; return whether the simulation may run again, or else quarantine it.
+
+        Raises SolverError when too many are quarantined.
+        """
+        self._counts[simulation.id, step] += 1
+        in_all = sum(n for (id, _), n in self._counts.items() if id == simulation.id)
+        if self._counts[simulation.id, step] < FAILURES_AT_STEP and in_all < FAILURES:
+            return True
+        self.quarantined.append(Quarantined(simulation, step, error))
+        if len(self.quarantined) > self._share * self._simulations:
+            raise SolverError(
+                f"{len(self.quarantined)} of {self._simulations} simulations are quarantined, more "
+                f"than the share of {self._share:g} that ensemble.max_quarantined allows; the last "
+                f"one at step {step}: {error}"
+            )
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """The quarantined simulations, for `load_state`."""
+        return {
+            "quarantined": [
+                {
+                    "id": item.simulation.id,
+                    "parameters": item.simulation.parameters,
+                    "seed": str(item.simulation.seed),  # may be beyond a signed 64-bit number
+                    "step": item.step,
+                    "error": item.error,
+                }
+                for item in self.quarantined
+            ]
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; failures before it count no more."""
+        self.quarantined = [
+            Quarantined(
+                Simulation(item["id"], np.array(item["parameters"]), int(item["seed"])),
+                item["step"],
+                item["error"],
+            )
+            for item in state["quarantined"]
+        ]
