@@ -17,6 +17,7 @@ import noted_solver
 import numpy as np
 import pytest
 import ray
+import waiting
 from noted_solver import STEPS, Log, Mishap, NotedRamp, expected_fields, simulation
 from numpy.typing import NDArray
 from waiting import LIMIT, until
@@ -44,7 +45,7 @@ def _ray() -> Iterator[None]:
         logging_level=logging.ERROR,
     )
     # The workers cannot import the tests' modules, so what is in them is sent by value.
-    modules = noted_solver, sys.modules[__name__]
+    modules = noted_solver, waiting, sys.modules[__name__]
     for module in modules:
         ray.cloudpickle.register_pickle_by_value(module)
     yield
