@@ -27,7 +27,7 @@ from framework.inverse.index.index import Index
 from framework.inverse.index.observer import Observer
 from framework.inverse.index.writer import IndexWriter
 from framework.inverse.posterior.particles import Particles
-from framework.inverse.posterior.posterior import Floats
+from framework.inverse.posterior.posterior import Numbers
 from framework.inverse.search.masks import search_masks
 from framework.pictures.style import BLUE, ORANGE, STYLE, matplotlib
 from framework.store.attributes import solver_of
@@ -43,7 +43,7 @@ TEMPERATURE = 0.1
 
 def errors(
     index: Index, reader: StoreReader, solver: Solver, patient: Patient
-) -> tuple[float, Floats, Floats]:
+) -> tuple[float, Numbers, Numbers]:
     """The best score, and the errors of the best match and of the posterior's mean: of every
     quantity that is positive as a ratio, and of the place as a distance."""
     particles = Particles(index, reader, solver, patient.masks)
@@ -54,7 +54,7 @@ def errors(
     match = solver.identifiable(reader.parameters[simulation][None], t)
     positive = particles.positive
 
-    def error(values: Floats) -> Floats:
+    def error(values: Numbers) -> Numbers:
         sizes = np.abs(np.log(np.maximum(values[positive], 1e-9) / patient.truth[positive]))
         place = np.linalg.norm((values - patient.truth)[~positive])
         return np.append(np.expm1(sizes), place)
@@ -66,7 +66,7 @@ def errors(
 
 def study(
     path: str, sizes: list[int], count: int
-) -> tuple[list[str], list[tuple[int, float, Floats, Floats]]]:
+) -> tuple[list[str], list[tuple[int, float, Numbers, Numbers]]]:
     """Names of the errors; and for each number of entries the medians."""
     reader = StoreReader(path)
     solver = solver_of(reader)
@@ -95,7 +95,7 @@ def study(
     return [*names, "place"], found
 
 
-def draw(path: Path, names: list[str], found: list[tuple[int, float, Floats, Floats]]) -> None:
+def draw(path: Path, names: list[str], found: list[tuple[int, float, Numbers, Numbers]]) -> None:
     """The score and the errors against the number of entries."""
     entries = [line[0] for line in found]
     with matplotlib.rc_context(STYLE):

@@ -24,12 +24,12 @@ from table import print_table
 from framework.inverse.index.index import Index
 from framework.inverse.posterior.calibration import Calibration
 from framework.inverse.posterior.particles import Particles
-from framework.inverse.posterior.posterior import SIDES, Floats, quantiles
+from framework.inverse.posterior.posterior import SIDES, Numbers, quantiles
 from framework.store.attributes import solver_of
 from framework.store.reader import StoreReader
 
 
-def rank(particles: Particles, patient: Patient, calibration: Calibration) -> Floats:
+def rank(particles: Particles, patient: Patient, calibration: Calibration) -> Numbers:
     """The weight [q] of what is below the truth."""
     _, values, weights = particles.values(calibration.temperature)
     middle = quantiles(values, weights, (0.5,))[0]

@@ -127,7 +127,7 @@ class Fields(Dataset[tuple[int, int, NDArray[np.float32], NDArray[np.float32], t
         if self._folder:
             field = np.load(self._folder / f"{index}.npy")
         else:
-            field = self._reader.step(simulation, step)
+            field = self._reader.fields_at(simulation, step)
         return simulation, step, parameters, t, torch.from_numpy(field)[None]
 
 
@@ -251,7 +251,7 @@ class Comparison:
         reader = StoreReader(str(stored))
         loose.mkdir()
         for index in range(SIMULATIONS * STEPS):
-            np.save(loose / f"{index}.npy", reader.step(*divmod(index, STEPS)))
+            np.save(loose / f"{index}.npy", reader.fields_at(*divmod(index, STEPS)))
         os.sync()
         self.files = {"store": files_in(stored), "npy": files_in(loose)}
         self.disk: dict[str, list[float]] = {name: [] for name in self.files}

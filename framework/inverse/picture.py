@@ -18,11 +18,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from framework.files import writing
+from framework.inverse.observed.masks import Mask
 from framework.pictures.planes import aspect, crop, empty, ground, others, outline, plane
 from framework.pictures.style import STYLE
 from solvers.base import ImagedSolver
-
-Mask = NDArray[np.bool_]
 
 # Colours of the masks, in the solver's order; those of Okabe and Ito that show on a dark ground.
 _MASK_COLOURS = ("#F0E442", "#56B4E9", "#CC79A7", "#E69F00")

@@ -1,4 +1,4 @@
-"""What a store says of itself: its attributes, and the solver that its simulations were made by."""
+"""What a store says of itself: its attributes, and the solver that made its simulations."""
 
 import sys
 from collections.abc import Callable
@@ -17,15 +17,18 @@ from solvers.base import Solver
 
 
 def solver_factory(reader: StoreReader) -> Callable[[], Solver]:
-    """Makes the solver of a store; can be sent to another process. Raises ValueError."""
+    """Find what makes the solver of a store; it can be sent to another process.
+
+    Raises ValueError if the solver is not found or its settings are wrong.
+    """
     component = Component.model_validate(reader.study["solver"])
     return factory(component, SOLVER)
 
 
 def solver_of(reader: StoreReader) -> Solver:
-    """The solver that a store's simulations were made by, made anew.
+    """Make the solver of a store's simulations anew.
 
-    Raises StudyError if it cannot be, or is another one now.
+    Raises StudyError if it cannot be made, or is another one now.
     """
     try:
         solver = solver_factory(reader)()
@@ -41,11 +44,11 @@ def solver_of(reader: StoreReader) -> Solver:
 
 
 def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) -> dict[str, Any]:
-    """What a reader has to know, `hash` among it."""
+    """The attributes of a new store, by which readers know it; `hash` is among them."""
     kind, ours = type(solver), metadata.version("millstream")
     package = kind.__module__.partition(".")[0]
     version = ours if package == "solvers" else getattr(sys.modules[package], "__version__", None)
-    affine = getattr(solver, "affine", None)
+    affine = solver.affine
     settings = {key: value for key, value in identity["solver"].items() if key != "name"}
     return {
         "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates

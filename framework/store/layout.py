@@ -1,7 +1,7 @@
 """How a store is laid out on disk: makes and resizes its arrays, and finds and opens it.
 
-What everyone who has to do with a store shares; `store.py` says what the arrays hold. A solver's
-process imports this file, so it is quickly imported.
+Shared by all who write or read a store; owner.py says what the arrays hold. A solver's process
+imports this file, so it is quickly imported.
 
 Shapes: S simulations, K kept steps, `*grid` the grid's axes.
 """
@@ -29,7 +29,7 @@ CHUNK_BYTES = 4 * 2**20
 _ROWS_BYTES, _ROWS = 2**18, 8192
 # All chunks of an array in one directory: else every simulation makes several.
 _CHUNK_KEYS: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
-# What the owner writes of every simulation; the last one says that the others are there.
+# The arrays that the owner writes for every simulation; the last one marks the others as written.
 OF_SIMULATIONS = ("parameters", "t", "resolved", "complete")
 _OWN_ARRAYS = (*OF_SIMULATIONS, "parameter", "time", "simulation")
 
@@ -43,9 +43,9 @@ def create(
     compression: str,
     overwrite: bool,
 ) -> zarr.Group:
-    """Make the arrays of a store, still without the attributes; `steps` [K]: those to keep.
+    """Make the arrays of a store, without its attributes; `steps` [K] are the steps to keep.
 
-    Raises StudyError if a field has a name that no field of a store can have.
+    Raises StudyError if a field has a name that a store needs for itself.
     """
     group = zarr.create_group(
         store, overwrite=overwrite, attributes={"millstream_format": versions.STORE}, zarr_format=3
@@ -57,7 +57,7 @@ def create(
     rows = ("simulation", "parameter"), (simulations, len(names))
     _create_array(group, "parameters", *rows, attributes={"units": units})
     rows = ("simulation", "time"), (simulations, len(steps))
-    _create_array(group, "t", *rows, attributes={"units": getattr(solver, "time_units", "1")})
+    _create_array(group, "t", *rows, attributes={"units": solver.time_units})
     for name in ("resolved", "complete"):
         _create_array(group, name, ("simulation",), (simulations,), "bool", False)
     _create_array(group, "time", ("time",), (len(steps),), "int64", 0)[:] = steps
@@ -68,7 +68,7 @@ def create(
 def _create_fields(
     group: zarr.Group, solver: Solver, shape: tuple[int, ...], dtype: str, compression: str
 ) -> None:
-    """The arrays of the fields, each of shape [S, K, *grid]."""
+    """Make the arrays of the fields, each of `shape` [S, K, *grid]."""
     step_bytes = np.dtype(dtype).itemsize * math.prod(shape[2:])
     # As many chunks as needed, all about as long.
     chunks = math.ceil(shape[1] / max(CHUNK_BYTES // step_bytes, 1))
@@ -100,7 +100,7 @@ def _create_array(
     fill: float | str = math.nan,
     attributes: dict[str, Any] | None = None,
 ) -> "zarr.Array[Any]":
-    """One of the arrays that the owner writes."""
+    """Make one of the arrays that the owner writes."""
     rows = min(_ROWS_BYTES // (8 * math.prod(shape[1:])), _ROWS)
     if dimensions[0] != "simulation":
         rows = shape[0]
@@ -118,7 +118,7 @@ def _create_array(
 
 
 def resize(group: zarr.Group, simulations: int) -> None:
-    """Make room for this many simulations; nothing shrinks."""
+    """Make room for this many simulations; never shrinks."""
     for name in (*attributes_of(group)["fields"], *OF_SIMULATIONS):
         array = array_of(group, name)
         if array.shape[0] < simulations:
@@ -126,7 +126,7 @@ def resize(group: zarr.Group, simulations: int) -> None:
 
 
 def _codecs(name: str, size: int) -> list[Any]:
-    """Codecs for numbers of `size` bytes, with a checksum as the last.
+    """Make the codecs for numbers of `size` bytes; the last one is a checksum.
 
     Of heat fields lz4 at level 1 makes 63 % of the bytes at hardly a cost, zstd at level 3 makes
     54 % and is three times slower.
@@ -139,7 +139,7 @@ def _codecs(name: str, size: int) -> list[Any]:
 
 
 def zarr_store(path: str, read_only: bool = False) -> zarr.abc.store.Store:
-    """What zarr reads and writes by at an absolute path or a URL. Raises StudyError."""
+    """Make zarr's store for an absolute path or a URL. Raises StudyError."""
     if "://" not in path:
         return zarr.storage.LocalStore(path, read_only=read_only)
     try:
@@ -149,16 +149,16 @@ def zarr_store(path: str, read_only: bool = False) -> zarr.abc.store.Store:
 
 
 def is_empty(store: zarr.abc.store.Store) -> bool:
-    """Whether there is nothing in the way of a new group; a killed run may have left a rest."""
+    """Whether a new group can be made here; what a killed run has left does not count."""
     if isinstance(store, zarr.storage.LocalStore):
         return all(item.suffix == ".partial" for item in store.root.iterdir())
     return sync(store.is_empty(""))
 
 
 def remove_rests(store: zarr.abc.store.Store) -> None:
-    """Remove what writers left that were killed."""
+    """Remove what killed writers have left."""
     if isinstance(store, zarr.storage.LocalStore):
-        # In arrays and, of their metadata, in the group.
+        # Chunks lie in the arrays, metadata in the group.
         for rest in chain(store.root.glob("*.partial"), store.root.glob("*/*.partial")):
             rest.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
-    """Its attributes, as they are now."""
+    """The attributes of the group, as they are now."""
     return dict(group.attrs)
 
 
@@ -180,14 +180,14 @@ def read(group: zarr.Group, name: str) -> NDArray[Any]:
     return np.asarray(array_of(group, name)[:])
 
 
-def cannot_write(path: str, error: Exception) -> str:
-    """What to tell of an error in writing, as part of a sentence."""
+def cannot_write(path: str, error: BaseException) -> str:
+    """What to say of an error in writing, as part of a sentence."""
     return (
         f"the store {path} cannot be written: {what_zarr_says(error)}; make room or mend that and "
         "go on with the study: what is complete in it stays"
     )
 
 
-def what_zarr_says(error: Exception) -> str:
+def what_zarr_says(error: BaseException) -> str:
     """What an error of the system or of zarr says, on one line."""
     return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())

@@ -4,20 +4,19 @@
     FIELD      [simulation, time, *grid]   one array a field; NaN where nothing was written
     time       [time]                      the stored steps that are kept
     t          [simulation, time]          their times
-    resolved   [simulation]                whether grid and step resolve what its parameters ask for
-    complete   [simulation]                whether the simulation is all there, to the last bit
+    resolved   [simulation]                whether grid and step are fine enough for its parameters
+    complete   [simulation]                whether all of the simulation is there
 
 Two kinds of process write, and no chunk is written by both or by two of one kind:
 
-- Each solver actor has a `StoreWriter` (store_writer.py). It writes the fields of its simulations;
-  a chunk is of one simulation. A simulation is reported only once all of it is written.
+- Each solver actor has a `StoreWriter` (writer.py). It writes the fields of its simulations; a
+  chunk belongs to one simulation. A simulation is reported only once all of it is written.
 - The training process has the `Store`, the one owner: it creates and resizes the arrays, and writes
   parameters, times, `resolved` and then `complete` of what was reported.
 
-So whatever is killed, what is marked complete was written before. Readers (store_reader.py) go by
-that mark, never by the length of an array. A chunk is replaced by renaming a whole new one into
-its place, and has a checksum, so that what a disk or a power cut has damaged is noticed when it is
-read.
+So whatever is killed, what is marked complete was written before. Readers (reader.py) go by that
+mark, never by the length of an array. A chunk is replaced by renaming a whole new one into its
+place. It has a checksum: damage by a disk or a power cut is noticed when the chunk is read.
 
 Shapes: S simulations, T stored steps, K of them kept, C fields, p parameters, `*grid` the grid's
 axes.
@@ -36,7 +35,7 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
 
-from framework.errors import RunError, StudyError
+from framework.errors import StudyError, WriteError
 from framework.files import absolute, locked
 from framework.store.attributes import attributes
 from framework.store.layout import (
@@ -54,6 +53,7 @@ from framework.store.layout import (
 from framework.store.writer import StoreWriter
 from framework.study.identity import first_difference, streams_version
 from framework.study.sections import StoreConfig, kept_steps
+from framework.threads import Background
 from solvers.base import Solver
 
 
@@ -63,7 +63,7 @@ class Store:
     def __init__(
         self, path: str, group: zarr.Group, solver: Solver, lock: ExitStack | None = None
     ) -> None:
-        """Use `Store.open`. `lock` is released by `close`."""
+        """Own an open store; use `Store.open`. `close` releases the `lock`."""
         self.path = path
         self._hash = attributes_of(group)["hash"]
         self._solver = solver
@@ -73,9 +73,8 @@ class Store:
         self._complete: NDArray[np.bool_] = read(group, "complete")  # [S], as on disk
         self._changed = threading.Condition()
         self._waiting: dict[int, NDArray[np.float64]] = {}  # simulation -> its parameters
-        self._error: Exception | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._write_commits, name="store", daemon=True)
+        self._thread = Background("store", self._write_commits, self._wake)
         self._thread.start()
 
     @classmethod
@@ -87,10 +86,11 @@ class Store:
         solver: Solver,
         simulations: int,
     ) -> Self:
-        """Create a store for this many simulations, or continue one, resizing it if they are more.
+        """Create a store with room for `simulations`, or go on with one, with room for as many.
 
         `config` may not keep none. Raises StudyError if there is something else at `path`, or the
-        store of a study with another identity, and RunError if another run is writing it.
+        store of a study with another identity or version of random streams, and BusyError if
+        another run is writing it.
         """
         path = absolute(path)
         remedy = "wait for its end, or set store.path to another place"
@@ -128,33 +128,36 @@ class Store:
         return complete, np.asarray(self._arrays["parameters"][:])[complete]
 
     def writer(self) -> StoreWriter:
-        """For a solver actor; it leaves alone what is complete by now."""
+        """Make the writer for a solver actor; it leaves alone what is complete by now."""
         with self._changed:
             return StoreWriter(self.path, self._steps, self._complete.copy())
 
     def commit(self, simulation: int, parameters: NDArray[np.float64]) -> None:
-        """Have a simulation that its `StoreWriter` has finished marked complete; does not wait.
+        """Mark a simulation complete that its `StoreWriter` has finished; does not wait for it.
 
-        Raises RunError if commits before it could not be written.
+        Raises WriteError if earlier commits could not be written.
         """
         with self._changed:
-            self._raise_error()
+            self._check_written()
             if not self._complete[simulation]:
                 self._waiting[simulation] = parameters
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Return once everything committed is on disk. Raises RunError if it cannot be written."""
+        """Return once all commits are on disk. Raises WriteError if they cannot be written."""
         with self._changed:
-            self._changed.wait_for(lambda: self._error or not self._waiting)
-            self._raise_error()
+            self._changed.wait_for(lambda: self._thread.error or not self._waiting)
+            self._check_written()
 
     def close(self) -> None:
-        """Write what is committed, if that is possible, and let another run have the store."""
+        """Write what is committed, if that is possible, and let another run have the store.
+
+        Raises nothing: `commit` and `flush` say that writing has failed.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.wait()
         self._lock.close()
 
     def bytes(self) -> int:
@@ -167,29 +170,28 @@ class Store:
             for name in names
         )
 
-    def _raise_error(self) -> None:
-        if self._error:
-            raise RunError(
-                f"{cannot_write(self.path, self._error)}; of those that were computed "
+    def _check_written(self) -> None:
+        """Raise WriteError if commits could not be written."""
+        error = self._thread.error
+        if error is not None:
+            raise WriteError(
+                f"{cannot_write(self.path, error)}; of those that were computed "
                 f"{len(self._waiting)} are not marked complete"
-            ) from self._error
+            ) from error
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _write_commits(self) -> None:
-        """Write what is committed, all that waits at once, until the store is closed."""
+        """Write commits, all that wait at once, until the store is closed."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 commits = dict(self._waiting)
             if not commits:
                 return
-            try:
-                self._write(commits)
-            # Handed over to whoever commits or flushes next, which raises it.
-            except Exception as error:
-                with self._changed:
-                    self._error = error
-                    self._changed.notify_all()
-                return
+            self._write(commits)
             with self._changed:
                 self._complete[list(commits)] = True
                 for simulation in commits:
@@ -197,6 +199,7 @@ class Store:
                 self._changed.notify_all()
 
     def _write(self, commits: dict[int, NDArray[np.float64]]) -> None:
+        """Write the rows of simulations, given their parameters."""
         rows = np.array(sorted(commits))
         parameters = np.stack([commits[row] for row in rows.tolist()])
         t = np.stack([self._solver.times(values)[self._steps] for values in parameters])
@@ -204,7 +207,7 @@ class Store:
         self._arrays["t"].set_orthogonal_selection((rows, slice(None)), t)
         resolved = np.array([self._solver.resolved(values) for values in parameters])
         self._arrays["resolved"].set_orthogonal_selection((rows,), resolved)
-        # Only now: a reader takes what is complete for whole.
+        # Last: a reader relies on this mark.
         self._arrays["complete"].set_orthogonal_selection((rows,), np.ones(len(rows), dtype=bool))
 
 
@@ -216,7 +219,7 @@ def _prepare(
     solver: Solver,
     simulations: int,
 ) -> None:
-    """See that there is a store of this identity with room for the simulations."""
+    """Make a store of this identity, or give the one there room for the simulations."""
     remedy = "set store.path to another place, or store.keep to none"
     try:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
@@ -247,6 +250,6 @@ def _prepare(
     else:
         resize(group, simulations)
         remove_rests(store)
-    # One file then has the shapes of all arrays: who opens the store never sees some resized.
+    # One file then has the shapes of all arrays: nobody who opens the store sees only some resized.
     with warnings.catch_warnings(action="ignore"):
         zarr.consolidate_metadata(store)

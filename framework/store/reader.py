@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from framework.errors import RunError, StudyError
+from framework.errors import DamagedError, StudyError
 from framework.files import absolute
 from framework.store.layout import (
     array_of,
@@ -24,10 +24,10 @@ from framework.study import versions
 
 
 class StoreReader:
-    """Reads what was complete when it was made."""
+    """Reads the simulations that were complete when it was made."""
 
     def __init__(self, path: str) -> None:
-        """Raises StudyError if there is no store at `path`, and RunError if it is damaged."""
+        """Open the store at `path`. Raises StudyError if there is none, DamagedError if damaged."""
         self.path = absolute(path)
         try:
             group = zarr.open_group(zarr_store(self.path, read_only=True), mode="r")
@@ -39,7 +39,7 @@ class StoreReader:
         written = self._attributes.get("millstream_format")
         if written != versions.STORE or "hash" not in self._attributes:
             raise StudyError(f"{self.path} is not a store of millstream's format {versions.STORE}")
-        self.study: dict[str, Any] = self._attributes["study"]  # see `store_identity.identity`
+        self.study: dict[str, Any] = self._attributes["study"]  # see study/identity.py
         self.field_names = tuple(self._attributes["fields"])
         with self._reading("it"):
             self.complete: NDArray[np.int64] = np.flatnonzero(read(group, "complete"))
@@ -56,15 +56,17 @@ class StoreReader:
         return {"path": self.path, "simulations": len(self.complete), "hash": hash}
 
     def fields(self, simulation: int) -> NDArray[np.float32]:
-        """The fields [K, C, *grid] of a complete simulation. Raises RunError if damaged."""
+        """Read the fields [K, C, *grid] of a complete simulation. Raises DamagedError."""
         fields = np.empty((len(self.steps), *self.field_shape), dtype=np.float32)
         for channel in range(len(self._arrays)):
             fields[:, channel] = self.values(simulation, channel)
         return fields
 
-    def step(self, simulation: int, position: int) -> NDArray[np.float32]:
-        """The fields [C, *grid] of a complete simulation at one of the kept steps, by its position.
-        Raises RunError if damaged."""
+    def fields_at(self, simulation: int, position: int) -> NDArray[np.float32]:
+        """Read the fields [C, *grid] of a complete simulation at one position. Raises DamagedError.
+
+        A position is a step's place among the kept steps.
+        """
         at = slice(position, position + 1)
         channels = range(len(self._arrays))
         return np.concatenate(
@@ -72,17 +74,19 @@ class StoreReader:
         )
 
     def chunks(self) -> list[slice]:
-        """Which of the kept steps lie in one chunk, and so are read together."""
+        """The positions that lie in one chunk each, and so are read together."""
         count, length = len(self.steps), self._arrays[0].chunks[1]
         return [slice(first, min(first + length, count)) for first in range(0, count, length)]
 
     def values(
-        self, simulation: int, channel: int, steps: slice = slice(None)
+        self, simulation: int, channel: int, positions: slice = slice(None)
     ) -> NDArray[np.floating]:
-        """One field [k, *grid] of a complete simulation at `steps` of those kept, in the store's
-        type. May be called from any thread. Raises RunError if damaged."""
+        """Read one field [k, *grid] of a complete simulation at `positions`, in the store's type.
+
+        May be called from any thread. Raises DamagedError.
+        """
         with self._reading(f"{self.field_names[channel]} of simulation {simulation}"):
-            values: NDArray[np.floating] = np.asarray(self._arrays[channel][simulation, steps])
+            values: NDArray[np.floating] = np.asarray(self._arrays[channel][simulation, positions])
             if not np.isfinite(values).all():
                 raise ValueError("a chunk is missing")
         return values
@@ -92,7 +96,7 @@ class StoreReader:
         try:
             yield
         except (OSError, ValueError) as error:
-            raise RunError(
+            raise DamagedError(
                 f"the store {self.path} is damaged, {what} cannot be read: "
                 f"{what_zarr_says(error)}; restore it from a copy, or remove it and simulate again"
             ) from error

@@ -1,4 +1,4 @@
-"""What a solver's process does with a store: it writes the fields of its simulations.
+"""Writes the fields of simulations to a store, in a solver's process.
 
 It imports neither torch nor the rest of the store.
 
@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from framework.errors import RunError
+from framework.errors import WriteError
 from framework.store.layout import array_of, attributes_of, cannot_write, zarr_store
 from framework.study.ids import is_held_out
 
@@ -26,45 +26,45 @@ class StoreWriter:
     """
 
     def __init__(self, path: str, steps: NDArray[np.int64], complete: NDArray[np.bool_]) -> None:
-        """`steps` [K]: those that are kept; `complete` [S]."""
+        """`steps` [K] are the steps to keep; `complete` [S] says which simulations are complete."""
         self._path = path
-        self._index = {step: index for index, step in enumerate(steps.tolist())}
+        self._kept = frozenset(steps.tolist())
         self._complete = complete
         self._arrays: list[zarr.Array[Any]] = []  # one a field; opened when they are needed
-        self._pending: dict[int, _Pending] = {}
+        self._unwritten: dict[int, UnwrittenSteps] = {}
 
     def append(self, simulation: int, step: int, fields: NDArray[np.float32]) -> None:
         """Take one stored step's fields [C, *grid]; a simulation's steps come in order, from 0.
 
         Raises ValueError if a number is beyond what the store's dtype can hold, which is the
-        simulation's failure, and RunError if the store cannot be written.
+        simulation's failure, and WriteError if the store cannot be written.
         """
         if not self._wanted(simulation):
             return
         if step == 0:
             self.forget(simulation)
-        if step not in self._index:
+        if step not in self._kept:
             return
         with self._writing():
-            if simulation not in self._pending:
-                self._pending[simulation] = _Pending(self._open())
-            pending = self._pending[simulation]
-            pending.add(fields)
-            if pending.full():
-                pending.write(simulation, self._arrays)
+            if simulation not in self._unwritten:
+                self._unwritten[simulation] = UnwrittenSteps(self._open())
+            unwritten = self._unwritten[simulation]
+            unwritten.add(fields)
+            if unwritten.full():
+                unwritten.write(simulation, self._arrays)
 
     def finish(self, simulation: int) -> None:
-        """Return once all of the simulation is written. Raises RunError if it cannot be."""
+        """Return once all of the simulation is written. Raises WriteError."""
         if not self._wanted(simulation):
             return
-        pending = self._pending.pop(simulation)
-        assert pending.first + pending.count == len(self._index), "a step is missing"
+        unwritten = self._unwritten.pop(simulation)
+        assert unwritten.first + unwritten.count == len(self._kept), "a step is missing"
         with self._writing():
-            pending.write(simulation, self._arrays)
+            unwritten.write(simulation, self._arrays)
 
     def forget(self, simulation: int) -> None:
         """Drop what is held of a simulation that failed or starts anew."""
-        self._pending.pop(simulation, None)
+        self._unwritten.pop(simulation, None)
 
     def _wanted(self, simulation: int) -> bool:
         return not (is_held_out(simulation) or self._complete.item(simulation))
@@ -84,11 +84,11 @@ class StoreWriter:
         try:
             yield
         except OSError as error:
-            raise RunError(cannot_write(self._path, error)) from error
+            raise WriteError(cannot_write(self._path, error)) from error
 
 
-class _Pending:
-    """The steps of one simulation that are not written yet: `count` of them, from `first` on."""
+class UnwrittenSteps:
+    """Kept steps of one simulation that are not written yet: `count`, from position `first` on."""
 
     def __init__(self, arrays: list["zarr.Array[Any]"]) -> None:
         _, *chunk = arrays[0].chunks
@@ -97,9 +97,11 @@ class _Pending:
         self._fields = np.empty((len(arrays), *chunk), dtype=arrays[0].dtype)
 
     def full(self) -> bool:
+        """Whether a chunk is full."""
         return self.count == self._capacity
 
     def add(self, fields: NDArray[np.float32]) -> None:
+        """Take the fields [C, *grid] of the next kept step. Raises ValueError, see `append`."""
         try:
             with np.errstate(over="raise"):
                 self._fields[:, self.count] = (
@@ -114,16 +116,17 @@ class _Pending:
         self.count += 1
 
     def write(self, simulation: int, arrays: list["zarr.Array[Any]"]) -> None:
+        """Write the steps to the arrays of the fields."""
         if not self.count:
             return
-        steps = slice(self.first, self.first + self.count)
+        positions = slice(self.first, self.first + self.count)
         for array, fields in zip(arrays, self._fields, strict=True):
-            array[simulation, steps] = fields[: self.count]
-        self.first, self.count = steps.stop, 0
+            array[simulation, positions] = fields[: self.count]
+        self.first, self.count = positions.stop, 0
 
 
 def _without_tails(fields: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What becomes the same float16, but with small numbers already rounded as there.
+    """Round small numbers as float16 does, and leave the others.
 
     numpy rounds them itself, but one by one: ten times slower where a field has long tails.
     """

@@ -24,7 +24,7 @@ from framework.inverse.index.building import build
 from framework.inverse.index.index import Index
 from framework.inverse.index.layout import FORMAT, manifest_checksum
 from framework.inverse.index.observer import Observer
-from framework.inverse.index.records import checksum, moments, pack
+from framework.inverse.index.records import moments, pack, record_checksum
 from framework.inverse.index.writer import IndexWriter
 from framework.inverse.search.masks import MaskAnswer, search_masks
 from framework.store.owner import Store
@@ -411,7 +411,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 _FORKS = multiprocessing.get_context("forkserver")
 pack(np.zeros((1, 1, 1), bool), (1, 1, 1), 1)  # compiled before the others are forked
-checksum(np.zeros(4, np.uint64))
+record_checksum(np.zeros(4, np.uint64))
 
 
 @pytest.fixture(scope="module")

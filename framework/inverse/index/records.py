@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
-# The length of a record in words is a multiple of this: `checksum` takes four words at a time.
+# The length of a record in words is a multiple of this: `record_checksum` takes four at a time.
 STRIDE = 4
 # The lower half of a word, and its first bit.
 LOW, ONE = np.uint64(0xFFFFFFFF), np.uint64(1)
@@ -81,7 +81,7 @@ def record_of(
 
 
 @compiled
-def checksum(words: NDArray[np.uint64]) -> np.uint64:
+def record_checksum(words: NDArray[np.uint64]) -> np.uint64:
     """The checksum of a record: any change of one of its words changes one of four sums.
 
     It is part of the format of an index.

@@ -31,7 +31,7 @@ from framework.inverse.index.layout import (
     manifest_checksum,
     table_arrays,
 )
-from framework.inverse.index.records import checksum, pack, record_of
+from framework.inverse.index.records import pack, record_checksum, record_of
 
 # A table with so many entries is full. Its counts are read by rows of 16 KiB.
 TABLE_ENTRIES = 8192
@@ -111,7 +111,7 @@ class IndexWriter:
                 row[ids], bits = pack(mask, self._cubes.sides, self._cubes.words)
                 record = record_of(ids, row[ids], self._cubes.volumes[ids], bits)
                 self._voxels.write(record.data)
-                checksums.append(int(checksum(record)))
+                checksums.append(int(record_checksum(record)))
                 ends.append(ends[-1] + len(record))
         self._end = ends[-1]
         self._rows.append((simulation, position), ends, checksums, counts)
@@ -234,6 +234,7 @@ class _Rows:
         checksums: list[int],
         counts: NDArray[np.uint16],
     ) -> None:
+        """Hold an entry: its key, where its records end, their checksums, and counts [T, c]."""
         self.keys.append(key)
         self.ends.append(ends)
         self.checksums.append(checksums)

@@ -107,7 +107,7 @@ class FieldInversion(Inversion[FieldMatch, Solver]):
         mean, deviation = mean_and_deviation(self.reader, self.posterior)
         np.savez_compressed(
             out / "fields.npz",
-            matched=reader.step(match.simulation, match.position),
+            matched=reader.fields_at(match.simulation, match.position),
             mean=mean.astype(np.float32),
             sd=deviation.astype(np.float32),
         )

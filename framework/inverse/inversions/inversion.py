@@ -27,10 +27,10 @@ from framework.files import write_text, writing
 from framework.inverse.inversions.telling import (
     Match,
     match_line,
-    named,
     plain_growth,
     plain_match,
     plain_refinement,
+    point_by_name,
     posterior_lines,
     refinement_line,
 )
@@ -113,7 +113,7 @@ class Inversion(ABC, Generic[M, S]):
     def simulate_next(self) -> list[dict[str, float]]:
         """Parameters of a few simulations that would tell more."""
         points = self.around(_NEXT)
-        return [named(self.solver.parameters.names, point) for point in points]
+        return [point_by_name(self.solver.parameters.names, point) for point in points]
 
     def around(self, simulations: int) -> NDArray[np.float64]:
         """Parameters [simulations, p] where the posterior is; other ones after each growth."""

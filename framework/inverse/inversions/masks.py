@@ -144,7 +144,7 @@ class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
     def write(self, out: Path) -> None:
         observation, observed = self.observation, self.observation.masks
         reader, match = self.matches[0]
-        matched = reader.step(match.simulation, match.position)
+        matched = reader.fields_at(match.simulation, match.position)
         mean, deviation = mean_and_deviation(self.reader, self.posterior)
         images: dict[str, NDArray[Any]] = {}
         for channel, field in enumerate(self.solver.fields):

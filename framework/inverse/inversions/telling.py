@@ -24,7 +24,7 @@ class Match(Protocol):
     def position(self) -> int: ...
 
 
-def named(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
+def point_by_name(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
     """Parameters [p] by name."""
     return dict(zip(names, values.tolist(), strict=True))
 
@@ -38,7 +38,7 @@ def plain_match(
         "step": int(reader.steps[match.position]),
         "time": float(reader.t[match.simulation, match.position]),
         **told,
-        "parameters": named(names, reader.parameters[match.simulation]),
+        "parameters": point_by_name(names, reader.parameters[match.simulation]),
     }
 
 
@@ -58,7 +58,7 @@ def plain_refinement(refinement: Refinement, names: tuple[str, ...]) -> dict[str
     return {
         "score_before": refinement.start.rating.score,
         "score": best.rating.score,
-        "parameters": named(names, best.parameters),
+        "parameters": point_by_name(names, best.parameters),
         "step": best.step,
         "time": best.time,
         "thresholds": dict(best.rating.thresholds),
@@ -93,7 +93,7 @@ def posterior_lines(posterior: Posterior) -> list[str]:
 def refinement_line(refinement: Refinement, names: tuple[str, ...]) -> str:
     """A line about what a search found."""
     before, best = refinement.start.rating.score, refinement.best
-    point = _point(named(names, best.parameters))
+    point = _point(point_by_name(names, best.parameters))
     return (
         f"refined by {refinement.evaluations} simulations: "
         f"{before:.4g} -> {best.rating.score:.4g}; {point}"

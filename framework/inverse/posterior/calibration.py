@@ -28,7 +28,7 @@ from framework.inverse.index.index import Index
 from framework.inverse.index.layout import index_folder, manifest_checksum
 from framework.inverse.posterior.particles import Particles
 from framework.inverse.posterior.patients import patients
-from framework.inverse.posterior.posterior import SIDES, Floats, quantiles, quantities_of
+from framework.inverse.posterior.posterior import SIDES, Numbers, quantiles, quantities_of
 from framework.store.reader import StoreReader
 from framework.study.streams import Stream, generator
 from solvers.base import Solver
@@ -157,8 +157,8 @@ class _Trial:
     """What all other simulations say of one patient. Values that are positive are logarithms."""
 
     score: float  # the best
-    true: Floats  # the true values [q]
-    found: Floats  # the median and the ends of the intervals, at every temperature [t, 3, q]
+    true: Numbers  # the true values [q]
+    found: Numbers  # the median and the ends of the intervals, at every temperature [t, 3, q]
 
     @classmethod
     def of(
@@ -179,14 +179,14 @@ class _Trial:
         ]
         return cls(particles.best, true, np.array(found))
 
-    def needed(self) -> Floats:
+    def needed(self) -> Numbers:
         """The least factors [t, q] by which intervals have to be stretched to hold the truth."""
         middle, ends = self.found[:, 0], self.found[:, 1:]
         away = self.true - middle
         reach = np.where(away < 0, middle - ends[:, 0], ends[:, 1] - middle)
         return np.asarray(np.abs(away) / np.maximum(reach, 1e-9))
 
-    def widths(self, t: int, factors: Floats, positive: NDArray[np.bool_]) -> Floats:
+    def widths(self, t: int, factors: Numbers, positive: NDArray[np.bool_]) -> Numbers:
         """The widths [q], in natural units, of intervals at a temperature stretched by factors."""
         middle, *ends = self.found[t]
         low, high = (middle + factors * (end - middle) for end in ends)
@@ -230,6 +230,6 @@ def _fitted(
     )
 
 
-def _factors(needed: Floats) -> Floats:
+def _factors(needed: Numbers) -> Numbers:
     """The factors [q] that are enough for as many patients as an interval promises."""
     return np.asarray(np.quantile(needed, _SHARE, axis=0))

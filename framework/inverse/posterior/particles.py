@@ -27,7 +27,7 @@ from framework.inverse.index.index import Index
 from framework.inverse.index.records import moments
 from framework.inverse.posterior.posterior import (
     LEAST_WEIGHT,
-    Floats,
+    Numbers,
     Posterior,
     estimates,
     quantiles,
@@ -100,7 +100,7 @@ class Particles:
             estimates(np.where(self.positive, np.exp(values), values), weights, self.units),
         )
 
-    def values(self, temperature: float) -> tuple[Floats, Floats, Floats]:
+    def values(self, temperature: float) -> tuple[Numbers, Numbers, Numbers]:
         """Weights of the entries [n], and values [m, q] and weights [m] of the particles.
 
         Values of quantities that are positive are logarithms. Raises StudyError if nothing has
@@ -120,14 +120,14 @@ class Particles:
         moved = regressed(values[chosen[0]], self._at(chosen), weights[chosen])
         return weights.reshape(len(weights), -1).sum(1), moved, weights[chosen]
 
-    def _at(self, chosen: tuple[NDArray[np.intp], ...]) -> Floats:
+    def _at(self, chosen: tuple[NDArray[np.intp], ...]) -> Numbers:
         """The differences of particles from what was observed [m, (2 + axes) M]."""
         entries, *thresholds = chosen
         parts = zip(self._differences, thresholds, strict=True)
         return np.concatenate([of_mask[entries, t] for of_mask, t in parts], 1)
 
 
-def regressed(values: Floats, differences: Floats, weights: Floats) -> Floats:
+def regressed(values: Numbers, differences: Numbers, weights: Numbers) -> Numbers:
     """Values [m, q] less what a weighted regression on the differences [m, d] explains.
 
     With a ridge, lest few particles are fitted to their chance. A patient whom no entry is like
@@ -146,7 +146,7 @@ def regressed(values: Floats, differences: Floats, weights: Floats) -> Floats:
     return np.asarray(values - (differences - beyond) @ slopes)
 
 
-def _shares(thresholds: tuple[float, ...]) -> Floats:
+def _shares(thresholds: tuple[float, ...]) -> Numbers:
     """The part of a uniform distribution between the ends that is nearest to each threshold."""
     if len(thresholds) == 1:
         return np.ones(1)
@@ -158,7 +158,7 @@ def _shares(thresholds: tuple[float, ...]) -> Floats:
 
 def _differences(
     index: Index, solver: Solver, observed: Observed, entries: NDArray[np.int64]
-) -> list[Floats]:
+) -> list[Numbers]:
     """The differences of entries' masks from those observed: [n, thresholds, 2 + axes] a mask.
 
     They are those of `_shape`, with centroids in units of the radius of what was observed. The
@@ -182,7 +182,7 @@ def _differences(
     return differences
 
 
-def _shape(sums: NDArray[np.int64], spacing: Floats) -> Floats:
+def _shape(sums: NDArray[np.int64], spacing: Numbers) -> Numbers:
     """The logarithms of volume and extent, and the centroid [..., 2 + axes], of masks.
 
     `sums` [..., 1 + 2 axes]: the number of voxels, the sums of their indices, and of these squared.

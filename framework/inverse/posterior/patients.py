@@ -19,7 +19,7 @@ from solvers.base import Solver
 # Five automatic raters of a glioma differed from their fusion by 0.1-1.4 mm in the mean.
 NOISE, CORRELATION = 1.0, 10.0
 # How many entries are tried for one patient.
-_TRIES = 20
+_TRIES_EACH = 20
 # Voxels that every mask of a patient has at least: of less nothing would be segmented.
 _VISIBLE = 27
 
@@ -37,9 +37,9 @@ def patients(
     # A posterior leaves out seeds that have not grown, however large they are.
     for quantity in quantities_of(reader, solver, index.keys).values():
         possible &= (quantity.values > 0) | (not quantity.positive)
-    for entry in random.permutation(np.flatnonzero(possible))[: _TRIES * count].tolist():
+    for entry in random.permutation(np.flatnonzero(possible))[: _TRIES_EACH * count].tolist():
         simulation, position = index.keys[entry].tolist()
-        observed = segment(solver, reader.step(simulation, position), index.masks, random)
+        observed = segment(solver, reader.fields_at(simulation, position), index.masks, random)
         if observed is not None:
             yield simulation, position, observed
             count -= 1

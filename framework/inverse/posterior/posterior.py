@@ -19,7 +19,7 @@ from framework.store.reader import StoreReader
 from framework.study.streams import Stream, generator
 from solvers.base import Quantity, Solver
 
-Floats = NDArray[np.float64]
+Numbers = NDArray[np.float64]
 
 # No weight below this part of the largest counts.
 LEAST_WEIGHT = 1e-5
@@ -42,7 +42,7 @@ class Posterior:
     """Entries and their weights, and estimates of what identifies them."""
 
     keys: NDArray[np.int64]  # the entries [n, 2]: simulation, position among the kept steps
-    weights: Floats  # [n], with a sum of 1
+    weights: Numbers  # [n], with a sum of 1
     quantities: Mapping[str, Estimate]
 
     @property
@@ -83,7 +83,7 @@ def posterior_of_fields(reader: StoreReader, solver: Solver, answer: FieldAnswer
     return Posterior(keys, weights / weights.sum(), estimates(values, weights, units))
 
 
-def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Floats, Floats]:
+def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Numbers, Numbers]:
     """The mean and the standard deviation of the fields [C, *grid] over the entries.
 
     Raises DamagedError if the store is damaged.
@@ -92,7 +92,7 @@ def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Float
     square = np.zeros(reader.field_shape)
     for key, weight in zip(posterior.keys.tolist(), posterior.weights, strict=True):
         simulation, position = key
-        values = reader.step(simulation, position).astype(np.float64)
+        values = reader.fields_at(simulation, position).astype(np.float64)
         mean += weight * values
         square += weight * values**2
     return mean, np.sqrt(np.maximum(square - mean**2, 0))
@@ -100,7 +100,7 @@ def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Float
 
 def points_around(
     posterior: Posterior, reader: StoreReader, solver: Solver, count: int, there: int = 0
-) -> Floats:
+) -> Numbers:
     """Draw parameters [count, p] of new simulations where the posterior is.
 
     They come from a kernel density estimate in the prior's unit cube, with a bandwidth by Scott's
@@ -118,7 +118,7 @@ def points_around(
     return np.asarray(space.from_unit(moved.clip(0, 1)))
 
 
-def quantiles(values: Floats, weights: Floats, shares: tuple[float, ...]) -> Floats:
+def quantiles(values: Numbers, weights: Numbers, shares: tuple[float, ...]) -> Numbers:
     """The quantiles [shares, q] of the columns of values [n, q] with weights [n]."""
     found = np.empty((len(shares), values.shape[1]))
     for q, column in enumerate(values.T):
@@ -128,7 +128,7 @@ def quantiles(values: Floats, weights: Floats, shares: tuple[float, ...]) -> Flo
     return found
 
 
-def estimates(values: Floats, weights: Floats, units: Mapping[str, str]) -> dict[str, Estimate]:
+def estimates(values: Numbers, weights: Numbers, units: Mapping[str, str]) -> dict[str, Estimate]:
     """Estimates of quantities, from their values [n, q] with weights [n]; `units` names them."""
     means = np.average(values, 0, weights)
     deviations = np.sqrt(np.average((values - means) ** 2, 0, weights))

@@ -81,7 +81,7 @@ def descend(
             for row, step in zip(parameters.detach().numpy(), steps, strict=True)
         ]
         fields = surrogate.direct(parameters, torch.tensor(np.array(times)))
-        distances = _distances(observation, fields)
+        distances = _surrogate_distances(observation, fields)
         better = distances < least
         least = torch.where(better, distances, least).detach()
         best = torch.where(better[:, None], parameters, best).detach()
@@ -94,7 +94,7 @@ def descend(
     return best
 
 
-def _distances(observation: FieldObservation, fields: Tensor) -> Tensor:
+def _surrogate_distances(observation: FieldObservation, fields: Tensor) -> Tensor:
     """`FieldObservation.distance` of fields [n, C, *grid]: distances [n] with gradients."""
     total = fields.new_zeros(len(fields), dtype=torch.float64)
     for channel, seen in observation.fields.items():

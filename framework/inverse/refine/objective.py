@@ -39,7 +39,7 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
-class MaskObjective:
+class MaskObjective(Objective):
     """The weighted mean of Dice coefficients, as in `search_masks`."""
 
     observed: Mapping[str, NDArray[np.bool_]]  # masks [*grid]
@@ -67,7 +67,7 @@ class MaskObjective:
 
 
 @dataclass(frozen=True)
-class FieldObjective:
+class FieldObjective(Objective):
     """Minus the distance of fields from an observation."""
 
     observation: FieldObservation

@@ -1,7 +1,7 @@
 """The loops of the search over entries, compiled by numba. They release the GIL.
 
 numba looks only at the file of a kernel to see whether its cache is up to date: after a change in
-records.py, whose `checksum` is used here, remove the cache (`__pycache__`).
+records.py, whose `record_checksum` is used here, remove the cache (`__pycache__`).
 
 Shapes: M masks, T thresholds of all of them, t those asked for, c cubes, w words of 64 bits for a
 cube, N entries, n those of a table or those asked for.
@@ -16,10 +16,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from framework.inverse.index.records import LOW, ONE, checksum, compiled
+from framework.inverse.index.records import LOW, ONE, compiled, record_checksum
 
 Result = TypeVar("Result")
-_TWO, _FOUR, _TOP = np.uint64(2), np.uint64(4), np.uint64(56)
+_TWO, _FOUR, _TOP_BYTE = np.uint64(2), np.uint64(4), np.uint64(56)
 _PAIRS, _QUARTERS = np.uint64(0x5555555555555555), np.uint64(0x3333333333333333)
 _NIBBLES, _BYTES = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 
@@ -90,7 +90,7 @@ def _ones(x: np.uint64) -> np.uint64:
     x = x - ((x >> ONE) & _PAIRS)
     x = (x & _QUARTERS) + ((x >> _TWO) & _QUARTERS)
     x = (x + (x >> _FOUR)) & _NIBBLES
-    count: np.uint64 = (x * _BYTES) >> _TOP
+    count: np.uint64 = (x * _BYTES) >> _TOP_BYTE
     return count
 
 
@@ -126,7 +126,7 @@ def _whole(
 ) -> bool:
     """Whether the record is what was written; only the first call for it looks."""
     if not checked[threshold, entry]:
-        if checksum(record) != checksums[threshold, entry]:
+        if record_checksum(record) != checksums[threshold, entry]:
             return False
         checked[threshold, entry] = True
     return True
@@ -164,7 +164,7 @@ def overlaps(
 
 
 @compiled
-def refine(
+def exact_scores(
     voxels: NDArray[np.uint64],
     ends: NDArray[np.int64],
     checksums: NDArray[np.uint64],

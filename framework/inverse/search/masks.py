@@ -238,7 +238,7 @@ class _Search:
         arguments = (
             (*records, *asked, entries[p], *known, scores[p]) for p in _parts(len(entries))
         )
-        _raise_if_damaged(index, kernels.in_threads(kernels.refine, arguments))
+        _raise_if_damaged(index, kernels.in_threads(kernels.exact_scores, arguments))
         # Where the bounds allow no overlap, no voxel was looked at.
         self._refined[entries] = self._upper[:, entries].any(axis=0)
         return scores
