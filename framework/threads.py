@@ -20,10 +20,11 @@ class Background:
         """Start the thread."""
         self._thread.start()
 
-    def wait(self) -> None:
-        """Wait for the end, if it was started."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end, if it was started, at most so long; return whether it has ended."""
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def join(self) -> None:
         """Wait for the end, and raise what the work has raised."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from framework.cli.check import check_command
 from framework.cli.compare import compare_command
 from framework.cli.index import index_command
 from framework.cli.invert import invert_command
@@ -48,6 +49,7 @@ app.command(
     epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
     "--convention brats2021 --out patient",
 )(invert_command)
+app.command("check", epilog="Example: millstream check my_solver:Wave points=32")(check_command)
 app.command("list", epilog="Example: millstream list solvers")(list_command)
 
 

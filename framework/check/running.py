@@ -1,0 +1,76 @@
+"""Runs checks one after the other, each for a limited time, whatever they call does."""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+
+from framework.check.clock import Clock, TooSlow
+from framework.check.findings import Check, Finding, failed, skipped
+from framework.threads import Background
+
+# A check that looks at its clock ends soon after the limit. One that does not is given up after so
+# many times the limit.
+_PATIENCE = 2.0
+
+
+def run_checks(checks: Sequence[Check], limit: float) -> list[Finding]:
+    """Run the checks in order, each for at most `limit` seconds; return what they have found.
+
+    The first check that is too slow is the last one that runs, as those after it would be, too.
+    """
+    findings: list[Finding] = []
+    for number, check in enumerate(checks):
+        found, too_slow = _run(check, limit)
+        findings += [replace(finding, check=check.name) for finding in found]
+        if too_slow:
+            why = skipped(f"not run, as the check before was too slow: {check.name}")
+            return findings + [replace(why, check=later.name) for later in checks[number + 1 :]]
+    return findings
+
+
+def _run(check: Check, limit: float) -> tuple[list[Finding], bool]:
+    """What a check has found, and whether it was too slow.
+
+    A thread runs it, so that a call that never returns cannot keep the others waiting.
+    """
+    found: list[Finding] = []
+    clock = Clock(limit)
+
+    def run() -> None:
+        for finding in check.run(clock):
+            found.append(finding)  # one by one: an error later on leaves the earlier ones
+
+    thread = Background(f"check {check.name}", run)
+    thread.start()
+    if not thread.wait(_PATIENCE * limit):
+        return [*found, _never_ended(limit)], True
+    if thread.error is None:
+        return found, False
+    if isinstance(thread.error, TooSlow):
+        return [*found, _slow(str(thread.error))], True
+    if not isinstance(thread.error, Exception | SystemExit):
+        raise thread.error
+    return [*found, _raised(thread.error)], False
+
+
+def _never_ended(limit: float) -> Finding:
+    return failed(
+        f"still running after {_PATIENCE * limit:g} s",
+        "Find the call that never returns or takes so long: a lock that nobody releases, a loop "
+        "without an end, or a grid that is too fine for a check. Then give smaller settings or a "
+        "longer --limit.",
+    )
+
+
+def _slow(message: str) -> Finding:
+    return failed(message, "Give smaller settings, such as a coarser grid, or a longer --limit.")
+
+
+def _raised(error: BaseException) -> Finding:
+    """The finding that the code that was checked has raised an error."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split())
+    return failed(
+        f"raised {type(error).__name__}: {message} ({place.filename}:{place.lineno})",
+        "Mend what raised it; the line is given.",
+    )
