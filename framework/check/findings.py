@@ -31,6 +31,7 @@ class Check:
 
     name: str
     run: Callable[[Clock], Iterator[Finding]]
+    needed: bool = False  # where it fails, the checks after it would say nothing
 
 
 def passed(measured: str) -> Finding:
@@ -76,9 +77,7 @@ class Checked:
             f"{sum(finding.outcome == outcome for finding in self.findings)} {word}"
             for outcome, word in OUTCOMES.items()
         ]
-        return "\n".join(
-            [f"{self.kind} {self.name}: {', '.join(counts)}", *_rows(self.findings)]
-        )
+        return "\n".join([f"{self.kind} {self.name}: {', '.join(counts)}", *_rows(self.findings)])
 
 
 def _rows(findings: Sequence[Finding]) -> list[str]:

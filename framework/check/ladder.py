@@ -17,6 +17,8 @@ from solvers.base import Solver
 # How many levels a solver may refuse before the first that it accepts, and how often the time step
 # is halved for a finer grid.
 _MOST_REFUSED, _MOST_HALVINGS = 10, 8
+# How many levels are run in all.
+_MOST_LEVELS = 10
 # A run of the next level takes so many times as long for each axis and for time.
 _GROWTH = 2.0
 # Initial or static fields that differ by more between two grids do not pose one problem.
@@ -106,6 +108,9 @@ class Ladder:
             self.end = "there is no coarser level"
             return False
         finest = bool(self._runs) and level > self.first
+        if len(self._runs) == _MOST_LEVELS:
+            self.end = f"the order has not settled on {_MOST_LEVELS} levels"
+            return False
         if finest:
             expected = _GROWTH**self._axes * self._runs[-1].seconds
             if expected > self._clock.left:

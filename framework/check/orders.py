@@ -105,7 +105,9 @@ def _obstacle(ladder: Ladder) -> str:
 
 def _at_rounding(differences: list[float]) -> bool:
     """Whether finer levels would only differ by rounding."""
-    return bool(differences) and differences[-1] < _ROUNDING
+    stagnant = len(differences) > 1 and differences[-1] > differences[-2] / 2
+    least = _NEAR_ROUNDING if stagnant else _ROUNDING
+    return bool(differences) and differences[-1] < least
 
 
 def _orders(differences: list[float], spectral: bool) -> list[float]:

@@ -146,9 +146,7 @@ def fewer_stored_steps(subject: Simulated) -> Iterator[Mapping[str, Any]]:
     yield {}
     solver = subject.solver
     intervals, end = solver.stored_steps - 1, solver.times(middle(solver))[-1]
-    names = [
-        name for name, value in subject.maker.settings.items() if value == solver.stored_steps
-    ]
+    names = [name for name, value in subject.maker.settings.items() if value == solver.stored_steps]
     while names and intervals > 1:
         intervals = max(intervals // _COARSER, 1)
         changes = {names[0]: intervals + 1}

@@ -16,15 +16,18 @@ _PATIENCE = 2.0
 def run_checks(checks: Sequence[Check], limit: float) -> list[Finding]:
     """Run the checks in order, each for at most `limit` seconds; return what they have found.
 
-    The first check that is too slow is the last one that runs, as those after it would be, too.
+    Those after a needed one that fails are skipped, and those after the first that is too slow, as
+    they would be, too.
     """
     findings: list[Finding] = []
-    for number, check in enumerate(checks):
-        found, too_slow = _run(check, limit)
+    why = ""
+    for check in checks:
+        found, too_slow = ([skipped(f"not run, as {why}")], False) if why else _run(check, limit)
         findings += [replace(finding, check=check.name) for finding in found]
         if too_slow:
-            why = skipped(f"not run, as the check before was too slow: {check.name}")
-            return findings + [replace(why, check=later.name) for later in checks[number + 1 :]]
+            why = f"this was too slow: {check.name}"
+        elif check.needed and any(finding.outcome == "failed" for finding in found):
+            why = f"this failed: {check.name}"
     return findings
 
 

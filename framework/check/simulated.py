@@ -3,8 +3,8 @@
 Shapes: p parameters, C fields, T stored steps, `*grid` the grid's axes.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ class Simulated:
         """Parameters [p] at the corners of the space: all of them, or 16 if there are more."""
         p = len(self.solver.parameters)
         if 2**p <= MOST_CORNERS:
-            units: Iterable[tuple[float, ...]] = itertools.product((0.0, 1.0), repeat=p)
+            units: Iterable[tuple[float, ...]] = product((0.0, 1.0), repeat=p)
         else:
             drawn = np.random.default_rng(0).integers(0, 2, (MOST_CORNERS - 2, p))
             units = [(0.0,) * p, (1.0,) * p, *map(tuple, drawn.astype(float))]
@@ -62,7 +62,7 @@ def stepwise(
     """Yield copies of the fields [C, *grid] of one simulation. Raises TooSlow."""
     given = parameters.copy()
     given.setflags(write=False)  # as those are that come out of Ray's object store
-    for step, fields in enumerate(solver.solve(given, seed)):
+    for step, fields in enumerate(islice(solver.solve(given, seed), solver.stored_steps)):
         with np.errstate(over="ignore"):  # becomes infinity, which is found
             yield np.array(fields, dtype=np.float32)
         require_time(solver, clock, step + 1)

@@ -40,7 +40,11 @@ def solver_checks(subject: Simulated) -> list[Check]:
         "order in time": check_time_order,
         "order in space": check_space_order,
     }
-    return [Check(name, partial(check, subject)) for name, check in checks.items()]
+    needed = (check_declarations, check_times, check_fields)
+    return [
+        Check(name, partial(check, subject), needed=check in needed)
+        for name, check in checks.items()
+    ]
 
 
 def check_declarations(subject: Simulated, clock: Clock) -> Iterator[Finding]:
@@ -144,7 +148,7 @@ def check_sending(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     )
     try:
         again = pickle.loads(pickle.dumps(subject.maker.factory()))()
-    except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+    except Exception as error:  # whatever the user's class raises
         message = " ".join(str(error).split())
         yield failed(f"its factory cannot be pickled: {message}", advice)
         return
