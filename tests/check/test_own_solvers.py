@@ -43,7 +43,7 @@ CASES: list[tuple[Callable[..., Solver], dict[str, Any], set[str]]] = [
     (Darcy, {"grid_size": 33}, {TIME}),
     (Lorenz, {"stored_steps": 3, "final_time": 2.0, "substeps": 64}, {SPACE}),
     (FisherKolmogorov, {"grid_size": 24, "stored_steps": 3}, {SPACE}),
-    (TwoSpecies, {"grid_size": 16, "stored_steps": 3}, {SPACE}),
+    (TwoSpecies, {"grid_size": 24, "stored_steps": 3}, {SPACE}),
 ]
 
 

@@ -20,39 +20,6 @@ from solvers.navier_stokes import NavierStokes
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("solver", SMALL, ids=name)
-def test_fields_are_finite_and_laid_out_as_declared_over_the_prior(solver: BatchSolver) -> None:
-    parameters = corners(solver)
-    fields = batch(solver, parameters)
-    assert fields.dtype == np.float32
-    shape = (len(solver.fields), *solver.grid.shape)
-    assert fields.shape == (solver.stored_steps, len(parameters), *shape)
-    assert np.isfinite(fields).all()
-    times = solver.times(parameters[0])
-    assert times.shape == (solver.stored_steps,)
-    assert (np.diff(times) > 0).all()
-    assert len(solver.grid.spacing) == len(solver.grid.shape)
-
-
-@pytest.mark.parametrize("solver", SMALL, ids=name)
-def test_a_batch_equals_its_simulations_one_by_one(solver: BatchSolver) -> None:
-    parameters = solver.parameters.from_unit(
-        np.random.default_rng(0).random((3, len(solver.parameters)))
-    )
-    together = batch(solver, parameters)
-    alone = np.stack([run(solver, row, seed) for seed, row in enumerate(parameters)], 1)
-    # To rounding: which instructions a transform uses depends on how many there are.
-    np.testing.assert_allclose(together, alone, rtol=0, atol=2e-5 * np.abs(alone).max())
-
-
-@pytest.mark.parametrize("solver", SMALL, ids=name)
-def test_the_same_seed_gives_the_same_bits(solver: BatchSolver) -> None:
-    parameters = solver.parameters.from_unit(np.full(len(solver.parameters), 0.5))
-    parameters.setflags(write=False)  # as those are that come out of Ray's object store
-    first, second = (run(solver, parameters, seed=2**64 - 1) for _ in range(2))
-    assert first.tobytes() == second.tobytes()
-
-
 @pytest.mark.parametrize("solver", RANDOM, ids=name)
 def test_another_seed_gives_another_initial_state(solver: BatchSolver) -> None:
     parameters = solver.parameters.from_unit(np.full(len(solver.parameters), 0.5))
