@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framework.check.clock import Clock
 from framework.check.findings import Finding, failed, passed
@@ -55,18 +56,19 @@ def _wrong_masks(
 ) -> Iterator[Finding]:
     """What is wrong with the masks of an imaged solver."""
     for name, values in masks.items():
-        before = None
+        before: NDArray[np.bool_] | None = None
         if list(values) != sorted(set(values)):
             yield failed(f"the values {values} of the mask {name} do not ascend", "Sort them.")
         for value in sorted(values):
-            mask = subject.solver.observe(fields, **{name: value}).get(name)
-            if mask is None or mask.dtype != np.bool_:
+            image = subject.solver.observe(fields, **{name: value}).get(name)
+            if image is None or image.dtype != np.bool_:
                 yield failed(
                     f"{name} is in `masks`, but observe returns "
-                    + ("no such image" if mask is None else f"it as {mask.dtype}"),
+                    + ("no such image" if image is None else f"it as {image.dtype}"),
                     "Return it as an array of bool.",
                 )
                 break
+            mask = image.astype(np.bool_)
             if before is not None and (mask & ~before).any():
                 yield failed(
                     f"the mask {name} at {value:g} is not a part of the mask at the value before",

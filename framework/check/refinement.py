@@ -175,7 +175,7 @@ def shared_points(coarse: Fields, fine: Fields, cells: bool) -> Fields | None:
         m = fine.shape[axis]
         first, second = (np.take(shared, np.arange(start, m, 2), axis) for start in (0, 1))
         if m == 2 * n:
-            shared = (first + second) / 2 if cells else first
+            shared = np.asarray((first + second) / 2, dtype=fine.dtype) if cells else first
         elif m == 2 * n - 1 > n:
             shared = first
         elif m == 2 * n + 1:

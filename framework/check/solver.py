@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framework.check.clock import Clock
 from framework.check.findings import Check, Finding, failed, passed, skipped
@@ -298,7 +299,7 @@ def check_batch(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     )
 
 
-def _numbers(values: np.ndarray) -> str:  # type: ignore[type-arg]
+def _numbers(values: NDArray[np.float64]) -> str:
     """A few numbers, short."""
     text = [f"{value:.4g}" for value in values[:12]]
     return f"[{', '.join(text)}{', ...' if len(values) > 12 else ''}]"
