@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from framework.report.summary import Summary as Summary
     from framework.run.prediction import Prediction as Prediction
     from framework.study.study import Study as Study
+    from millstream.inverse import invert as invert
     from millstream.models import Model as Model
     from millstream.models import load as load
     from millstream.models import predict as predict
@@ -45,6 +46,7 @@ _HOMES = {
     "StudyError": "framework.errors",
     "Summary": "framework.report.summary",
     "compare": "millstream.runs",
+    "invert": "millstream.inverse",
     "load": "millstream.models",
     "open_store": "millstream.stores",
     "predict": "millstream.models",
@@ -62,6 +64,7 @@ __all__ = [
     "Summary",
     "__version__",
     "compare",
+    "invert",
     "load",
     "open_store",
     "predict",

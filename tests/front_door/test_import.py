@@ -40,7 +40,16 @@ def test_what_it_does_not_export_is_named() -> None:
 
 
 def test_what_is_exported_is_documented_with_an_example() -> None:
-    for name in ("train", "resume", "simulate", "compare", "load", "predict", "open_store"):
+    for name in (
+        "train",
+        "resume",
+        "simulate",
+        "compare",
+        "load",
+        "predict",
+        "open_store",
+        "invert",
+    ):
         text = getattr(millstream, name).__doc__
         for part in ("Args:", "Returns:", "Raises:", "Example:"):
             assert f"\n    {part}\n" in text, name
