@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from places import CONFIGS
 from waiting import LIMIT, until
 
+import millstream
 from framework.inverse.index.index import Index
 from framework.inverse.observed.masks import read_labels
 from framework.store.attributes import solver_of
@@ -128,6 +129,16 @@ def test_a_patient_made_of_an_entry_is_that_entry(
     assert found["coverage"]["score"] == 1.0
     assert [tuple(point) for point in found["coverage"]["simulate_next"]] == 5 * [names]
     assert found["provenance"]["study"]["solver"]["name"] == "fisher_kolmogorov"
+
+
+def test_python_gets_what_the_command_prints(folder: Path, patient: Path) -> None:
+    printed = invert(folder, "--labels", patient, *REGIONS, "--weights", "t1c=3,flair=1")
+    regions = {"core": (1,), "oedema": (2,)}
+    weights = {"t1c": 3.0, "flair": 1.0}
+    store = folder / "gliomas.zarr"
+    found = millstream.invert(store, labels=patient, regions=regions, weights=weights)
+    assert found["matches"] == printed["matches"]
+    assert found["posterior"] == printed["posterior"]
 
 
 def test_the_matches_are_those_of_comparing_every_volume(
@@ -320,8 +331,8 @@ GIVEN = ("--labels", "patient.nii.gz", *REGIONS)
         (("--mask", "pet=patient.nii.gz"), "compared with t1c, flair"),
         (("--labels", "patient.nii.gz", "--region", "necrosis=1"), "knows: core, oedema"),
         ((*GIVEN, "--space", "moon"), "sri24"),
-        ((*GIVEN, "--recurrence", "patient.nii.gz"), "--out"),
-        ((*GIVEN, "--surrogate", "runs/none"), "--field only"),
+        ((*GIVEN, "--recurrence", "patient.nii.gz"), "say where to (out)"),
+        ((*GIVEN, "--surrogate", "runs/none"), "for a field only"),
         (("--field", "patient.nii.gz"), "patient.nii.gz"),
         (("--field", "seen.npz", "--weights", "t1c=1"), "not for --field"),
         (("--field", "seen.npz", "--space", "sri24"), "not for --field"),

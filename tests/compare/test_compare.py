@@ -28,6 +28,7 @@ from framework.study.case import Case
 from framework.study.streams import Stream, derived_seed
 from framework.study.study import Study
 from framework.training.model import load_model
+from millstream import resume
 from surrogates.mlp import Mlp
 
 N, W, B = 32, 10, 10  # simulations, samples of each, in a batch
@@ -281,10 +282,14 @@ def test_mlflow_has_a_run_with_a_child_for_every_arm(compared: Path) -> None:
     }
 
 
-def test_a_comparison_that_is_done_is_told_again(compared: Path) -> None:
+def test_a_comparison_that_is_done_is_told_again(
+    compared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = in_process(compared, "resume", "runs/small-comparison", "--json")
     assert result.returncode == 0
     assert result.stdout == (compared / "output.json").read_text()
+    monkeypatch.chdir(compared)
+    assert resume("runs/small-comparison") == the_object(result.stdout)
 
 
 def test_a_changed_or_damaged_comparison_is_refused(compared: Path, tmp_path: Path) -> None:

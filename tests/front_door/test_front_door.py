@@ -135,11 +135,36 @@ def test_a_study_that_cannot_work_is_refused_by_all(study: Any, message: str) ->
             function(study)
 
 
-def test_compare_and_resume_return_what_a_comparison_found() -> None:
-    study = {**STUDY, "name": "compared", "design": {"simulations": 16}}
-    study["training"] = {"stop": {"steps": 16}}
-    found = millstream.compare(study, seeds=3, equal="steps")
-    assert found["status"] == "done"
-    assert len(found["arms"]) == 3 * 6
-    assert {"of", "against", "mean"} <= found["improvement"][0].keys()
-    assert millstream.resume(found["run_dir"]) == found
+def test_too_few_seeds_are_refused() -> None:
+    with pytest.raises(millstream.StudyError, match="seeds is 2"):
+        millstream.compare({**STUDY, "training": {"stop": {"steps": 16}}}, seeds=2)
+
+
+def test_invert_finds_the_simulation_that_was_observed(
+    stored: millstream.StoreSummary, directory: Path
+) -> None:
+    solver = Heat(dimensions=1, grid_size=16, stored_steps=5)
+    point = millstream.open_store(stored.store).parameters.sel(simulation=5).values
+    *_, last = solver.solve(point, 0)
+    np.savez(directory / "seen.npz", **{"temperature": last[0], "temperature.noise": 1.0})
+    found = millstream.invert(stored.store, field="seen.npz", top=2)
+    best = found["matches"][0]
+    assert (best["simulation"], best["step"]) == (5, 4)
+    assert list(best["parameters"].values()) == point.tolist()
+    assert len(found["matches"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({}, "has to be given once"),
+        ({"labels": "a.nii.gz", "field": "b.npz"}, "has to be given once"),
+        ({"labels": "a.nii.gz"}, "never guessed"),
+        ({"field": "b.npz", "weights": {"t1c": 1.0}}, "are for segmentations"),
+    ],
+)
+def test_a_question_that_contradicts_itself_is_refused(
+    question: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(millstream.StudyError, match=message):
+        millstream.invert("stores/none.zarr", **question)
