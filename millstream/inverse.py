@@ -65,6 +65,7 @@ def invert(
         ... )
         >>> best = found["matches"][0]["parameters"]
     """
+    # Long because every argument is told of, as the reference is made of it.
     question = Question(
         masks={name: Path(file) for name, file in (masks or {}).items()},
         labels=_path(labels),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from framework.check.clock import Clock, TooSlow
-from framework.check.refinement import Refinement, TimeStep, shared_points
+from framework.check.refinement import Refiner, TimeStep, shared_points
 from framework.check.simulated import Fields, Simulated, middle, stepwise
 from solvers.base import Solver
 
@@ -42,7 +42,7 @@ class Ladder:
         self,
         subject: Simulated,
         clock: Clock,
-        refine: Refinement,
+        refine: Refiner,
         always: Mapping[str, Any],
         axes: int,
         step: TimeStep | None = None,

@@ -28,9 +28,9 @@ _SETTLED = 0.15
 # The order that a solver of infinite order has to show at least once.
 _SPECTRAL = 6.0
 # Relative differences: above, they say nothing about the order.
-_LARGE = 0.05
+_SMALL_DIFFERENCE = 0.05
 # Below this they are rounding, and below that they may be: an order that falls there is rounding's.
-_ROUNDING, _NEAR_ROUNDING = 1e-6, 1e-5
+_AT_ROUNDING, _NEAR_ROUNDING = 1e-6, 1e-5
 
 
 def check_time_order(subject: Simulated, clock: Clock) -> Iterator[Finding]:
@@ -80,7 +80,7 @@ def _finding(ladder: Ladder, claimed: float, what: str) -> Finding:
             return skipped(f"not measured, as {why}")
         differences = ladder.differences()
         orders = _orders(differences, math.isinf(claimed))
-        small = bool(differences) and differences[-1] < _LARGE
+        small = bool(differences) and differences[-1] < _SMALL_DIFFERENCE
         if _settled(orders, math.isinf(claimed)) and small:
             break
         if not (ladder.coarser() if _at_rounding(differences) else ladder.finer()):
@@ -106,7 +106,7 @@ def _obstacle(ladder: Ladder) -> str:
 def _at_rounding(differences: list[float]) -> bool:
     """Whether finer levels would only differ by rounding."""
     stagnant = len(differences) > 1 and differences[-1] > differences[-2] / 2
-    least = _NEAR_ROUNDING if stagnant else _ROUNDING
+    least = _NEAR_ROUNDING if stagnant else _AT_ROUNDING
     return bool(differences) and differences[-1] < least
 
 
@@ -117,7 +117,7 @@ def _orders(differences: list[float], spectral: bool) -> list[float]:
     """
     orders: list[float] = []
     for coarse, fine in pairwise(differences):
-        if (coarse if spectral else fine) < (_NEAR_ROUNDING if spectral else _ROUNDING):
+        if (coarse if spectral else fine) < (_NEAR_ROUNDING if spectral else _AT_ROUNDING):
             break
         order = math.log2(coarse / fine) if fine > 0 else math.inf
         if not spectral and fine < _NEAR_ROUNDING and orders and order < orders[-1] - 1:

@@ -15,10 +15,10 @@ from solvers.base import Grid, Solver
 
 # Settings -> the values at a level of refinement; level 0 is the coarsest that is tried at first.
 # None: there is no such level, as half a point would be needed.
-Refinement = Callable[[int], Mapping[str, Any] | None]
+Refiner = Callable[[int], Mapping[str, Any] | None]
 
 # The setting that computes in double precision, so that rounding hides nothing.
-_EXACT = ("precision", "float64")
+_DOUBLE_PRECISION = ("precision", "float64")
 # How much coarser than the settings that are given the first grid is.
 _COARSER = 4
 
@@ -32,13 +32,14 @@ class _Axis:
     offset: int
 
     def value(self, level: int) -> int | None:
+        """The setting at a level of refinement; None if that is no whole number."""
         value = self.intervals * 2.0**level
         return int(value) - self.offset if value == int(value) else None
 
 
 def exact_settings(subject: Simulated) -> Mapping[str, Any]:
     """The settings that make a solver compute in double precision, if it has them."""
-    name, value = _EXACT
+    name, value = _DOUBLE_PRECISION
     return {name: value} if name in subject.maker.settings and made(subject, {name: value}) else {}
 
 
@@ -52,7 +53,7 @@ def made(subject: Simulated, changes: Mapping[str, Any]) -> Solver | None:
     return solver
 
 
-def grid_refinement(subject: Simulated) -> Refinement | None:
+def grid_refinement(subject: Simulated) -> Refiner | None:
     """How to halve the spacing along every axis; None if no setting does."""
     axes = [
         axis

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from framework.check.clock import Clock, TooSlow
 from framework.check.maker import Maker
+from framework.study.streams import Stream, generator
 from solvers.base import Solver
 
 Fields = NDArray[np.float32]
@@ -40,7 +41,7 @@ class Simulated:
         if 2**p <= MOST_CORNERS:
             units: Iterable[tuple[float, ...]] = product((0.0, 1.0), repeat=p)
         else:
-            drawn = np.random.default_rng(0).integers(0, 2, (MOST_CORNERS - 2, p))
+            drawn = generator(SEED, Stream.CHECK).integers(0, 2, (MOST_CORNERS - 2, p))
             units = [(0.0,) * p, (1.0,) * p, *map(tuple, drawn.astype(float))]
         for unit in units:
             yield self.solver.parameters.from_unit(np.array(unit))

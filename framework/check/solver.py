@@ -101,7 +101,7 @@ def check_times(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     ends = []
     for parameters in (subject.middle, *subject.corners()):
         times = np.asarray(solver.times(parameters))
-        at = f"for the parameters {_numbers(parameters)}"
+        at = f"for the parameters {_few(parameters)}"
         if times.shape != (solver.stored_steps,):
             yield failed(
                 f"{at} there are times of shape {times.shape}, but stored_steps is "
@@ -111,7 +111,7 @@ def check_times(subject: Simulated, clock: Clock) -> Iterator[Finding]:
             return
         if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             yield failed(
-                f"{at} the times are {_numbers(times)}",
+                f"{at} the times are {_few(times)}",
                 "Return finite times in ascending order, no two of them equal.",
             )
             return
@@ -247,7 +247,7 @@ def check_corners(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     if wrong:
         parameters, step = wrong[0]
         yield failed(
-            f"NaN or infinity at {len(wrong)} of {where}; first at {_numbers(parameters)}, stored "
+            f"NaN or infinity at {len(wrong)} of {where}; first at {_few(parameters)}, stored "
             f"step {step}",
             "Shorten the time step there, narrow the bounds, or refuse them in `check`.",
         )
@@ -299,7 +299,7 @@ def check_batch(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     )
 
 
-def _numbers(values: NDArray[np.float64]) -> str:
+def _few(values: NDArray[np.float64]) -> str:
     """A few numbers, short."""
     text = [f"{value:.4g}" for value in values[:12]]
     return f"[{', '.join(text)}{', ...' if len(values) > 12 else ''}]"

@@ -141,6 +141,7 @@ class _Unsent:
         self._fields: NDArray[np.float32] | None = None  # [B, capacity, C, *grid]
 
     def full(self) -> bool:
+        """Whether as many steps are pending as make a block."""
         return self.step - self._first == self._capacity
 
     def append(self, fields: NDArray[np.float32]) -> list[Block]:
