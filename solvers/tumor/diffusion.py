@@ -20,7 +20,7 @@ def conductances(
     mask: NDArray[np.bool_],
     spacing: tuple[float, float, float],
 ) -> NDArray[np.float32]:
-    """Of the faces between each voxel and the next along every axis [3, *grid], 1/mm2.
+    """Conductances of the faces between each voxel and the next on every axis [3, *grid], 1/mm2.
 
     The mean of the two voxels' mobility over the spacing squared; 0 unless both are tissue.
     """
@@ -83,7 +83,7 @@ class Diffusion:
         u.add_(new)
 
     def _add_neighbours(self, target: torch.Tensor, u: torch.Tensor, factor: float) -> None:
-        """Add `factor` times what flows in from the neighbours; the diagonal is what flows out."""
+        """Add `factor` times the flow from the neighbours; the diagonal has the flow to them."""
         for face, d in zip(self._faces, self._strides, strict=True):
             between = face[:, :-d]
             target[:, :-d].addcmul_(between, u[:, d:], value=factor)

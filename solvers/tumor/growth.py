@@ -57,7 +57,7 @@ class TumorGrowth(BatchSolver, ImagedSolver):
     cells: tuple[int, ...] = (0,)
     # Which fields diffuse; cells come first.
     diffusing: tuple[int, ...] = (0,)
-    # Which fields fill the tissue where there is no tumour: computed is what is missing of them.
+    # Which fields fill the tissue where there is no tumour: what is missing of them is computed.
     filling: tuple[int, ...] = ()
     # The type to compute in.
     precision = torch.float32
@@ -105,14 +105,17 @@ class TumorGrowth(BatchSolver, ImagedSolver):
 
     @abstractmethod
     def mobilities(self) -> Sequence[NDArray[np.float32]]:
-        """Of each field that diffuses [*grid], as a part of the diffusivity in `spreads`."""
+        """The mobility of each field that diffuses [*grid], as a part of its diffusivity."""
 
     @abstractmethod
     def react(
         self, fields: Sequence[torch.Tensor], parameters: NDArray[np.float64], step: float
     ) -> None:
-        """Advance the reaction in place: fields [B, n], or what is missing of them, all 0 where
-        there is no tumour and outside tissue, where they have to stay 0."""
+        """Advance the reaction of fields [B, n] in place.
+
+        Of fields in `filling`, the array has what is missing. All are 0 where there is no tumour
+        and outside tissue, and have to stay 0 there.
+        """
 
     @abstractmethod
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,7 +127,7 @@ class TumorGrowth(BatchSolver, ImagedSolver):
         fields: NDArray[np.float32],
         affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
-        """See `radiotherapy.plans`; of all cells."""
+        """Make the plans of `radiotherapy.plans`, from all cells."""
         cells = np.asarray(fields[list(self.cells)].sum(0))
         return plans(self.tissue.mask, observed, cells, affine)
 

@@ -1,4 +1,4 @@
-"""What a scan would show of a tumour, masks of the cell density and a PET image, and would tell.
+"""Images that a scan would take of a tumour, and the quantities that they can tell.
 
 n: tumours.
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from solvers.base import Quantity
 from solvers.tumor.atlas import Tissue
 
-# Threshold -> its default, and between which values it may lie.
+# Threshold -> its default, its least and its largest value.
 Thresholds = Mapping[str, tuple[float, float, float]]
 
 
@@ -21,15 +21,16 @@ def images(
     thresholds: Thresholds,
     settings: Mapping[str, float],
 ) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
-    """Images of the densities of cells [*grid], as shares of the most that tissue can hold.
+    """Take images of the densities of cells [*grid], as shares of the most that tissue can hold.
 
-    `thresholds` has the three of the masks, `settings` those that differ from their defaults:
+    `thresholds` are those of three masks; `settings` replace their defaults. Returns:
+
     - `necrosis`: dead cells above `necrosis`;
     - `t1c`, the core, which takes up contrast agent or is dead: living cells of at least `t1c`, and
       necrosis;
     - `flair`: the core and its oedema, living cells of at least `flair`;
     - `pet`: uptake, proportional to living cells within `flair` but not in `necrosis`, else 0.
-    Raises ValueError on a threshold that there is not, or out of its range.
+    Raises ValueError on an unknown threshold, or one out of its range.
     """
     limit = _limits(thresholds, settings)
     necrosis = dead > limit["necrosis"]
@@ -46,13 +47,14 @@ def identifiable(
     grown: NDArray[np.float64],
     seeds: NDArray[np.float64],
 ) -> dict[str, Quantity]:
-    """What one scan can tell of diffusivity, growth rate, time and seed.
+    """The quantities that one scan can tell of diffusivity, growth rate, time and seed.
 
-    `spread` Dw T in mm2 and `growth` rho T [n] over the whole duration, of which the part `grown`
-    [n] is over, and `seeds` [n, 3] as shares of the grid's sides. A growing tumour looks the same
-    at half the rates after twice the time, so what shows is sqrt(Dw t), rho t and the infiltration
-    length sqrt(Dw / rho), which does not depend on the time. The seed is in the scanner's axes:
-    x, y, z in mm, to the right, to the front and up where these are RAS, as in NIfTI.
+    `spread` is Dw T in mm2 and `growth` rho T [n], over the whole duration, of which the part
+    `grown` [n] is over; `seeds` [n, 3] are shares of the grid's sides. A growing tumour looks the
+    same at half the rates after twice the time, so a scan shows sqrt(Dw t), rho t and the
+    infiltration length sqrt(Dw / rho), which does not depend on the time. The
+    seed is in the scanner's axes: x, y, z in mm, to the right, to the front and up where these are
+    RAS, as in NIfTI.
     """
     voxels = seeds * tissue.white.shape - 0.5
     positions = voxels @ tissue.affine[:3, :3].T + tissue.affine[:3, 3]
@@ -65,7 +67,7 @@ def identifiable(
 
 
 def _limits(thresholds: Thresholds, settings: Mapping[str, float]) -> dict[str, np.float32]:
-    """In the type of the fields, as a density that is just the threshold has to reach it."""
+    """The thresholds, in the type of the fields: a density of just the threshold reaches it."""
     limits = {name: np.float32(default) for name, (default, _, _) in thresholds.items()}
     for name, value in settings.items():
         if name not in thresholds:

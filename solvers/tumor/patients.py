@@ -1,4 +1,4 @@
-"""Patients' segmentations: how they name a tumour's regions, and in which space they lie."""
+"""How segmentations of patients name a tumour's regions, and the spaces that they lie in."""
 
 from collections.abc import Mapping
 

@@ -87,7 +87,7 @@ class SeededSpace(ParameterSpace):
         return by_x
 
     def _weights_along(self, axis: int, voxels: NDArray[np.intp]) -> Floats:
-        """Of the voxels along an axis [P, n], given those along the axes before, of voxels [P, 3].
+        """The weights of voxels along an axis [P, n], given `voxels` [P, 3] on the axes before it.
 
         Voxels of the other axes are not looked at.
         """
@@ -99,7 +99,7 @@ class SeededSpace(ParameterSpace):
         return weights
 
     def _place(self, weights: Floats, unit: Floats, axis: int) -> tuple[Floats, NDArray[np.intp]]:
-        """Where along an axis [P], by the weights [P, n] of its voxels; and in which voxels."""
+        """The places along an axis [P], by the weights [P, n] of its voxels; and the voxels."""
         n = weights.shape[1]
         below = np.cumsum(weights, 1)
         aim = unit * below[:, -1]
@@ -114,7 +114,7 @@ class SeededSpace(ParameterSpace):
     def _share(
         self, weights: Floats, voxels: NDArray[np.intp], places: Floats, axis: int
     ) -> Floats:
-        """How much of the weights [P, n] along an axis lies before the places: `_place` undone."""
+        """The share of the weights [P, n] on an axis that lies before places: undoes `_place`."""
         voxel, row = voxels[:, axis], np.arange(len(voxels))
         start, end = self._ends(voxel, axis)
         place = places[:, axis] * weights.shape[1]
@@ -124,8 +124,7 @@ class SeededSpace(ParameterSpace):
         return share
 
     def _ends(self, voxel: NDArray[np.intp], axis: int) -> tuple[Floats, Floats]:
-        """Where voxels along an axis [P] begin and end, in voxels; of one that a bound cuts, the
-        part between the bounds."""
+        """Where voxels along an axis [P] begin and end, in voxels, within the bounds."""
         n = self.tissue.shape[axis]
         start = np.maximum(voxel, self.low[axis - 3] * n)
         return start, np.minimum(voxel + 1, self.high[axis - 3] * n)

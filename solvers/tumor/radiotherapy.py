@@ -1,4 +1,4 @@
-"""What to irradiate: the standard margin around what a scan shows, or where cells are expected.
+"""Plans of radiotherapy: the standard margin around a tumour, and where cells are expected.
 
 n: voxels of tissue.
 """
@@ -21,7 +21,7 @@ def plans(
     cells: NDArray[np.float32],
     affine: NDArray[np.float64],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Two regions of `tissue`, of as many voxels each; all arrays [*grid].
+    """Make two regions of `tissue` with as many voxels each; all arrays are [*grid].
 
     - `standard`: what lies within 15 mm of the core, `t1c` of the masks that were `observed`, or of
       `flair` where that is the only one;
@@ -48,7 +48,7 @@ def plans(
 def _distances(
     tissue: NDArray[np.bool_], target: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How far every voxel of tissue is from the target [n], in mm, 0 within it."""
+    """The distance of every voxel of tissue from the target [n], in mm; 0 within it."""
     surface = target & ~ndimage.binary_erosion(target)
     tree = KDTree(np.argwhere(surface) @ affine[:3, :3].T)
     distances: NDArray[np.float64] = tree.query(np.argwhere(tissue) @ affine[:3, :3].T)[0]

@@ -1,4 +1,4 @@
-"""The part of the grid that is computed: a box around each tumour, which grows as the tumour does.
+"""Windows: the part of the grid that is computed, a box around each tumour that grows with it.
 
 B: simulations, n: voxels in a box.
 """
@@ -40,19 +40,19 @@ class Windows:
         return x, y, z
 
     def cut(self, whole: torch.Tensor) -> torch.Tensor:
-        """What lies in the boxes [B, n], of one array for all [*grid] or of one for each."""
+        """Cut the boxes [B, n] out of one array for all [*grid], or out of one for each."""
         each = whole.dim() == 4
         boxes = [(whole[b] if each else whole)[self.slices(b)] for b in range(len(self.first))]
         return _rows(boxes)
 
     def paste(self, boxes: torch.Tensor, whole: NDArray[np.float32]) -> None:
-        """Put the boxes [B, n] where they belong in [B, *grid]."""
+        """Put the boxes [B, n] into their places in `whole` [B, *grid]."""
         values = boxes.reshape(-1, *self.shape).cpu().numpy()
         for b in range(len(self.first)):
             whole[b][self.slices(b)] = values[b]
 
     def moved(self, boxes: torch.Tensor, other: "Windows") -> torch.Tensor:
-        """The boxes [B, n] cut to the windows `other`; 0 where they had nothing."""
+        """Cut the boxes [B, n] to the windows `other`; 0 where they had nothing."""
         moved = []
         for b, box in enumerate(boxes.reshape(-1, *self.shape)):
             before = self.first[b] - other.first[b]
@@ -62,7 +62,7 @@ class Windows:
         return _rows(moved)
 
     def occupied(self, fields: Sequence[torch.Tensor]) -> NDArray[np.intp]:
-        """From which voxel to which the fields [B, n] are not empty [B, 3, 2], in the grid."""
+        """The ranges of voxels of the grid [B, 3, 2] where the fields [B, n] are not empty."""
         most = fields[0] if len(fields) == 1 else torch.stack(list(fields)).amax(0)
         boxes = most.reshape(-1, *self.shape)
         flat = boxes.amax(3)  # [B, nx, ny]
@@ -84,7 +84,7 @@ class Windows:
 
 
 def _rows(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Boxes of one shape as rows [B, n] of memory of their own."""
+    """Copy boxes of one shape to rows [B, n]."""
     if len(boxes) == 1:
         return boxes[0].clone(memory_format=torch.contiguous_format).view(1, -1)
     return torch.stack(list(boxes)).view(len(boxes), -1)
@@ -93,7 +93,7 @@ def _rows(boxes: Sequence[torch.Tensor]) -> torch.Tensor:
 def windows_around(
     ends: NDArray[np.intp], margin: NDArray[np.intp], limits: NDArray[np.intp]
 ) -> Windows:
-    """Windows with room for the margin [3] around `ends` [B, 3, 2] and for some growth."""
+    """Make windows with room for a margin [3] around `ends` [B, 3, 2], and for some growth."""
     low, high = _wider(ends, margin + _SLACK, limits)
     lengths = (high - low).max(0)
     first = np.minimum(low, limits[:, 1] - lengths)

@@ -351,7 +351,7 @@ def test_an_autoregressive_surrogate_is_refused() -> None:
 def grown(
     reader: StoreReader, new: NDArray[np.float64], make: Callable[[], Solver] = Blob
 ) -> Growth:
-    return grow(reader, make, new, CONFIG)
+    return grow(reader, make, new, EnsembleConfig(actors=1))
 
 
 def check(path: str, ids: tuple[int, ...], parameters: NDArray[np.float64]) -> None:
