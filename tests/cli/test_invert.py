@@ -308,7 +308,7 @@ GIVEN = ("--labels", "patient.nii.gz", *REGIONS)
         ((*GIVEN, "--mask", "t1c=patient.nii.gz"), "has to be given once"),
         (("--labels", "patient.nii.gz"), "never guessed"),
         ((*GIVEN, "--convention", "brats2021"), "never guessed"),
-        (("--mask", "t1c=patient.nii.gz", "--region", "core=1"), "for --labels"),
+        (("--mask", "t1c=patient.nii.gz", "--region", "core=1"), "for labels"),
         (("--labels", "patient.nii.gz", "--convention", "brats1999"), "brats2018"),
         (
             ("--labels", "patient.nii.gz", "--region", "core=1,x", "--region", "oedema=2"),
@@ -334,9 +334,9 @@ GIVEN = ("--labels", "patient.nii.gz", *REGIONS)
         ((*GIVEN, "--recurrence", "patient.nii.gz"), "say where to (out)"),
         ((*GIVEN, "--surrogate", "runs/none"), "for a field only"),
         (("--field", "patient.nii.gz"), "patient.nii.gz"),
-        (("--field", "seen.npz", "--weights", "t1c=1"), "not for --field"),
-        (("--field", "seen.npz", "--space", "sri24"), "not for --field"),
-        (("--field", "seen.npz", "--recurrence", "f.nii", "--out", "d"), "not for --field"),
+        (("--field", "seen.npz", "--weights", "t1c=1"), "not for a field"),
+        (("--field", "seen.npz", "--space", "sri24"), "not for a field"),
+        (("--field", "seen.npz", "--recurrence", "f.nii", "--out", "d"), "not for a field"),
         ((*GIVEN, "--recurrence", "none.nii", "--out", "d", "--grow", "9"), "none.nii"),
     ],
 )
