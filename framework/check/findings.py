@@ -12,6 +12,7 @@ from framework.check.clock import Clock
 
 _WIDTH = 100
 
+KindChecked = Literal["solver", "surrogate", "buffer"]
 OUTCOMES = {"ok": "ok", "failed": "FAIL", "skipped": "skipped"}  # as JSON, and as printed
 
 
@@ -54,7 +55,7 @@ class Checked:
     """Everything that was found of one solver, surrogate or buffer."""
 
     name: str
-    kind: Literal["solver", "surrogate", "buffer"]
+    kind: KindChecked
     findings: Sequence[Finding]
 
     @property

@@ -2,16 +2,23 @@
 
 import importlib
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
-from framework.check.findings import Checked
+from framework.check.buffer import buffer_checks
+from framework.check.findings import Check, Checked, KindChecked
 from framework.check.maker import Maker
 from framework.check.running import run_checks
 from framework.check.simulated import Simulated
 from framework.check.solver import solver_checks
+from framework.check.surrogate import surrogate_checks
+from framework.check.trial import MODES
 from framework.errors import StudyError
-from framework.study.component import SOLVER, their_mistakes
+from framework.stream.buffers.buffer import Buffer
+from framework.study.buffers import BUFFERS
+from framework.study.component import SOLVER, SURROGATE, their_mistakes
 from solvers.base import Solver
+from surrogates.base import Surrogate
 
 
 def check_named(name: str, settings: Mapping[str, Any], limit: float) -> Checked:
@@ -21,23 +28,44 @@ def check_named(name: str, settings: Mapping[str, Any], limit: float) -> Checked
     or its constructor refuses the settings.
     """
     try:
-        found = _find(name)
-        if issubclass(found, Solver):
-            return checked_solver(Maker(found, settings), limit, name)
+        return check_class(_find(name), settings, limit, name)
     except ValueError as error:
         raise StudyError(str(error)) from None
-    raise StudyError(f"{name} is no solver: only solvers can be checked")
 
 
-def checked_solver(maker: Maker[Solver], limit: float, name: str = "") -> Checked:
-    """Run all checks of a solver. Raises ValueError if its constructor does."""
-    findings = run_checks(solver_checks(Simulated(maker)), limit)
-    return Checked(name or maker.name, "solver", findings)
+def check_class(
+    found: type[Any], settings: Mapping[str, Any], limit: float, name: str = ""
+) -> Checked:
+    """Run all checks of a solver, a surrogate or a buffer.
+
+    Raises ValueError if it is none of them, or its constructor refuses the settings.
+    """
+    kind, checks = checks_of(found, settings)
+    return Checked(name or found.__name__, kind, run_checks(checks, limit))
+
+
+def checks_of(found: type[Any], settings: Mapping[str, Any]) -> tuple[KindChecked, list[Check]]:
+    """What a class is, and the checks of it. Raises ValueError as `check_class` does."""
+    if issubclass(found, Solver):
+        return "solver", solver_checks(Simulated(Maker[Solver](found, settings)))
+    if issubclass(found, Surrogate):
+        # Each check chooses the mode: it has to be given if it has no default.
+        modes = {"mode": MODES[0]} if "mode" in signature(found).parameters else {}
+        maker = Maker[Surrogate](found, {**modes, **settings}, SURROGATE.leading)
+        return "surrogate", surrogate_checks(maker)
+    if issubclass(found, Buffer):
+        if settings:
+            raise ValueError(
+                f"{', '.join(settings)}: a buffer is checked with many sizes, and has no settings"
+            )
+        return "buffer", buffer_checks(found)
+    raise ValueError(f"{found.__name__} is neither a Solver nor a Surrogate nor a Buffer")
 
 
 def _find(name: str) -> type[Any]:
     """The class that a name stands for. Raises ValueError."""
-    known = {name: entry.path for name, entry in SOLVER.table.items()}
+    tables: tuple[Mapping[str, Any], ...] = (SOLVER.table, SURROGATE.table, BUFFERS)
+    known = {name: entry.path for table in tables for name, entry in table.items()}
     if name not in known and ":" not in name:
         raise ValueError(
             f"{name} is not known: it must be one of {', '.join(known)}, or an import path such as "

@@ -26,8 +26,8 @@ class Stream(IntEnum):
     CALIBRATION = 10  # patients to calibrate a posterior with
     AROUND = 11  # simulations around a posterior; index: how many there are already
     REFINEMENT = 12  # the search from the best matches
-    CHECK = 14  # which corners of a parameter space a check of a solver tries
     PICTURE = 13  # where a picture looks
+    CHECK = 14  # what checks of a solver, surrogate or buffer are tried on
 
 
 def sequence(seed: int, stream: Stream, *indices: int) -> np.random.SeedSequence:

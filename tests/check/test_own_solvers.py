@@ -1,13 +1,11 @@
 """Our own solvers are what the checks ask of a solver, and have the orders that they claim."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from checking import LIMIT, outcomes
 
-from framework.check.maker import Maker
-from framework.check.named import checked_solver
+from framework.check.named import check_class
 from solvers.base import Solver
 from solvers.burgers import Burgers
 from solvers.darcy import Darcy
@@ -24,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SPACE, TIME = "order in space", "order in time"
 # Each in a size that takes little time, and the orders that cannot be measured: Lorenz has no
 # space, Darcy no time, and an atlas and a seed of another grid are another problem.
-CASES: list[tuple[Callable[..., Solver], dict[str, Any], set[str]]] = [
+CASES: list[tuple[type[Solver], dict[str, Any], set[str]]] = [
     (Heat, {"grid_size": 33, "stored_steps": 5, "dimensions": 1}, set()),
     (Heat, {"grid_size": 33, "stored_steps": 5}, set()),
     (Heat, {"grid_size": 17, "stored_steps": 5, "dimensions": 3}, set()),
@@ -53,9 +51,9 @@ def name(value: object) -> str:
 
 @pytest.mark.parametrize(("kind", "settings", "unmeasured"), CASES, ids=name)
 def test_a_solver_of_ours_passes_every_check(
-    kind: Callable[..., Solver], settings: dict[str, Any], unmeasured: set[str]
+    kind: type[Solver], settings: dict[str, Any], unmeasured: set[str]
 ) -> None:
-    checked = checked_solver(Maker(kind, settings), LIMIT)
+    checked = check_class(kind, settings, LIMIT)
     assert not checked.failures, checked.text()
     found = outcomes(checked.findings)
     assert {check for check, outcome in found.items() if outcome == "skipped"} == unmeasured, (

@@ -16,7 +16,6 @@ from buffers import (
     ENDLESS,
     FIELD_SHAPE,
     PARAMETERS,
-    SIMULATIONS,
     WINDOW,
     Call,
     ids,
@@ -30,6 +29,7 @@ from pydantic import ValidationError
 from scipy import stats
 from waiting import LIMIT
 
+from framework.check.numbered import SIMULATIONS
 from framework.stream.buffers.buffer import Buffer, Closed
 from framework.stream.samples import Batch, Samples
 from framework.stream.windows import WindowCutter

@@ -1,25 +1,23 @@
 """Buffers and samples to put into them."""
 
-import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-from numpy.typing import NDArray
 from waiting import LIMIT
 
+from framework.check.numbered import SHAPE, numbered, numbers_of
 from framework.stream.buffers.buffer import Buffer, Closed
 from framework.stream.samples import Batch, Samples, SampleShape
 from framework.study.buffers import BUFFERS
 from framework.study.component import load_class
 from framework.study.sections import BufferConfig
 
-WINDOW, PARAMETERS, FIELD_SHAPE = 2, 3, (1, 2, 2)
-
-SIMULATIONS = 3  # ids are dealt out to them in turn
+WINDOW, PARAMETERS, FIELD_SHAPE = SHAPE.window, SHAPE.parameters, SHAPE.fields
+samples = numbered
 
 ENDLESS = 1e9  # a band without an upper end
 
@@ -48,30 +46,10 @@ def make_buffer(
     return buffer
 
 
-def samples(ids: Sequence[int]) -> Samples:
-    id = np.array(ids, dtype=np.int64)
-
-    def numbers(*shape: int) -> NDArray[np.float32]:
-        parts = np.arange(math.prod(shape)).reshape(shape) / 64
-        return (id.reshape(-1, *[1] * len(shape)) + parts).astype(np.float32)
-
-    return Samples(
-        id % SIMULATIONS,
-        id // SIMULATIONS,
-        numbers(PARAMETERS),
-        numbers(WINDOW),
-        numbers(WINDOW, *FIELD_SHAPE),
-    )
-
-
 def ids(batch: Batch | Samples | None) -> list[int]:
     """What the batch is of; checks that its numbers are those that were put."""
     assert batch is not None
-    found: list[int] = (batch.first_step * SIMULATIONS + batch.simulation).tolist()
-    expected = samples(found)
-    for name in ("parameters", "times", "fields"):
-        assert (np.asarray(getattr(batch, name)) == getattr(expected, name)).all()
-    return found
+    return numbers_of(batch)
 
 
 class Call(threading.Thread):

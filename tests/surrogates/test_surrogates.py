@@ -3,7 +3,6 @@ learn."""
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -295,21 +294,6 @@ def test_gradients_of_the_loss_are_those_of_finite_differences(mode: Mode) -> No
         return functional_call(loss, dict(zip(names, values, strict=True)), data)  # type: ignore
 
     assert torch.autograd.gradcheck(of_weights, weights)
-
-
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_surrogate_predicts_the_same_bits(kind: str, mode: Mode, tmp_path: Path) -> None:
-    problem = make_problem((8, 6), channels=2, static=1)
-    surrogate = make(kind, problem, mode)
-    surrogate.normalise_fields(torch.tensor([3.0, 2.0]), torch.ones(2), torch.tensor([0.3, 0.1]))
-    torch.save(surrogate.tensors(), tmp_path / "model.pt")
-    fresh = make(kind, problem, mode, seed=5)
-    parameters, times, fields = make_data(problem)
-    inputs = parameters, times, fields[:, 0].float()
-    assert not torch.equal(predict(fresh, *inputs), predict(surrogate, *inputs))
-    fresh.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
-    assert torch.equal(predict(fresh, *inputs), predict(surrogate, *inputs))
 
 
 def test_tensors_are_a_copy() -> None:

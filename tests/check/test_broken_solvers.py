@@ -32,11 +32,11 @@ from broken_solvers import (
     WrongOrderInTime,
     WrongShape,
 )
-from checking import LIMIT, found_in, outcomes
+from checking import LIMIT, assert_told, found_in, outcomes
 
 from framework.check.findings import Check
 from framework.check.maker import Maker
-from framework.check.named import checked_solver
+from framework.check.named import check_class
 from framework.check.running import run_checks
 from framework.check.simulated import Simulated
 from framework.check.solver import check_fields, check_seeds
@@ -45,7 +45,7 @@ from solvers.base import Solver
 
 @pytest.mark.parametrize("kind", [Decay, Imaged])
 def test_a_sound_solver_passes_every_check(kind: type[Solver]) -> None:
-    checked = checked_solver(Maker(kind, {}), LIMIT)
+    checked = check_class(kind, {}, LIMIT)
     assert set(outcomes(checked.findings).values()) == {"ok"}, checked.text()
 
 
@@ -76,17 +76,11 @@ BROKEN: list[tuple[type[Solver], dict[str, Any], str, str, str]] = [
 def test_what_is_broken_is_found_and_the_remedy_told(
     kind: type[Solver], settings: dict[str, Any], check: str, measured: str, advice: str
 ) -> None:
-    checked = checked_solver(Maker(kind, settings), LIMIT)
-    (finding,) = (f for f in found_in(checked.findings, check) if f.outcome == "failed")
-    assert re.search(measured, finding.measured), finding
-    assert re.search(advice, finding.advice), finding
-    text = " ".join(checked.text().split())
-    assert finding.measured in text
-    assert finding.advice in text
+    assert_told(check_class(kind, settings, LIMIT), check, measured, advice)
 
 
 def test_initial_noise_on_every_point_leaves_the_order_unmeasured() -> None:
-    checked = checked_solver(Maker(NoiseOnEveryPoint, {}), LIMIT)
+    checked = check_class(NoiseOnEveryPoint, {}, LIMIT)
     (finding,) = found_in(checked.findings, "order in space")
     assert finding.outcome == "skipped"
     assert "function of place" in finding.measured
