@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from commands import with_support
 from hypothesis import HealthCheck, settings
 from ray.cluster_utils import Cluster
 
@@ -23,10 +24,15 @@ settings.load_profile("millstream")
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The address of a Ray that stays between tests, which saves each command 8 s."""
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 8, "include_dashboard": False}
-    )
+    """The address of a Ray that stays between tests, which saves each command 8 s.
+
+    Its processes can import what lies in tests/support.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", with_support()["PYTHONPATH"])
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 8, "include_dashboard": False}
+        )
     yield cluster.address
     cluster.shutdown()
 

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ import ray
 
 from framework.errors import ClusterError, StudyError
 from framework.study.sections import EnsembleConfig
+
+_ANSWER = 10.0  # s that a cluster's head may take to answer
 
 
 def check_gpus(config: EnsembleConfig) -> None:
@@ -56,12 +60,15 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _check_answers(address)
         ray.init(address, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS): "
-            f"{' '.join(str(error).split())}"
-        ) from None
+    except Exception as error:  # Ray raises many kinds, Exception itself among them
+        what = (
+            "no local Ray could be started"
+            if address == "local"
+            else f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS)"
+        )
+        raise ClusterError(f"{what}: {' '.join(str(error).split())}") from None
     if callable(handler) and threading.current_thread() is threading.main_thread():
         # Ray has put its own in the place of the command's, and that ends at once.
         signal.signal(signal.SIGTERM, handler)
@@ -69,6 +76,17 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError if an address names a host and a port at which nobody answers.
+
+    Ray itself would try for minutes.
+    """
+    place = re.fullmatch(r"(?:ray://)?(?P<host>.+):(?P<port>\d+)", address)
+    if place is not None:
+        host = place["host"].strip("[]")
+        socket.create_connection((host, int(place["port"])), timeout=_ANSWER).close()
 
 
 def _address(config: EnsembleConfig) -> str:

@@ -51,8 +51,8 @@ class RecentLosses:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         with self._lock:
-            self._simulations = np.array(state["simulations"])
-            self._deviations = np.array(state["deviations"])
+            self._simulations = np.asarray(state["simulations"]).copy()
+            self._deviations = np.asarray(state["deviations"]).copy()
 
     def _read(self) -> None:
         """Take up what was added since; all of it crosses from a GPU at once."""

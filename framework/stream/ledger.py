@@ -122,7 +122,7 @@ class Ledger:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         keys = ("simulations", "trained", "checksums", "received")
-        columns = (np.array(state[key]) for key in keys)
+        columns = (np.asarray(state[key]).copy() for key in keys)
         with self._lock:
             self._entries = {
                 int(id): _Entry(trained, checksums, int(received))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
-from commands import MILLSTREAM, SMALL, in_process, millstream, solver_processes, the_object
+from commands import MILLSTREAM, SMALL, in_process, millstream, the_object, with_support
+from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import LIMIT, until
 
@@ -250,6 +252,7 @@ def start_and_wait_until_it_trains(directory: Path, *overrides: str) -> subproce
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=with_support(),
     )
     assert process.stderr is not None
     for line in process.stderr:  # ends with the process, too
@@ -258,13 +261,16 @@ def start_and_wait_until_it_trains(directory: Path, *overrides: str) -> subproce
     raise AssertionError(f"ended with {process.wait()} before it trained")
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Path) -> None:
     process = start_and_wait_until_it_trains(
-        tmp_path, "design.simulations=300", "buffer.replay=[4, 8]", "validation.every_steps=500"
+        tmp_path,
+        *(*held_in(tmp_path), "design.simulations=300", "buffer.replay=[4, 8]"),
     )
-    until(lambda: len(solver_processes(process.pid)) == 2)
-    for solver in solver_processes(process.pid):
-        solver.kill()
+    until(lambda: len(holders(tmp_path)) == 2)
+    for solver in holders(tmp_path):
+        psutil.Process(solver).kill()
+    let_go(tmp_path)
     output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
     summary = the_object(output)

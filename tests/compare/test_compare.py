@@ -1,22 +1,19 @@
 """Comparing: arms and their studies, intervals, whole comparisons in processes of their own."""
 
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
+from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 from places import QUICKSTART
 from scipy.stats import ttest_rel
-from torch import Tensor
 from waiting import LIMIT
 
 from framework.compare.arms import Equal, Plan
@@ -25,26 +22,15 @@ from framework.compare.report import comparison_text
 from framework.errors import StudyError
 from framework.files import locked
 from framework.study.case import Case
-from framework.study.streams import Stream, derived_seed
 from framework.study.study import Study
 from framework.training.model import load_model
 from millstream import resume
-from surrogates.mlp import Mlp
 
 N, W, B = 32, 10, 10  # simulations, samples of each, in a batch
 SMALLER = [*SMALL, f"design.simulations={N}", "ensemble.actors=1"]
 OFFLINE = {"offline": N, "offline_quarter": N // 4, "offline_sixteenth": N // 16}
 NAMES = {"fifo", "firo", "reservoir", *OFFLINE}
 errors = st.floats(1e-6, 1e6)
-
-
-class Fragile(Mlp):
-    """Diverges in the runs of seed 1."""
-
-    def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
-        output = super().forward(conditions, state)
-        fails = self.training and torch.initial_seed() == derived_seed(1, Stream.WEIGHTS)
-        return output * torch.nan if fails else output
 
 
 def study(*overrides: str) -> Study:
@@ -179,7 +165,7 @@ def compared(module_on_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
     directory = tmp_path_factory.mktemp("compared")
     tracked = "tracking.uri=sqlite:///mlflow.db"
     command = ["compare", str(QUICKSTART), *SMALLER, tracked, "buffer.replay=[2, 4]", "--json"]
-    result = millstream(directory, *command)
+    result = in_process(directory, *command)
     assert result.returncode == 0, result.stderr
     (directory / "output.json").write_text(result.stdout)
     return directory
@@ -325,22 +311,20 @@ def test_two_processes_do_not_go_on_with_one_comparison(compared: Path, tmp_path
     assert (folder / "comparison.json").read_text() == record
 
 
+@pytest.mark.usefixtures("on_cluster")
 def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
     tmp_path: Path,
 ) -> None:
-    surrogate = "surrogate={name: 'test_compare:Fragile', hidden: [16]}"
+    surrogate = "surrogate={name: 'fragile:Fragile', hidden: [16]}"
     command = ["compare", str(QUICKSTART), *SMALLER, surrogate, "--equal", "samples", "--json"]
-    imports = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": imports}
-    environment.pop("RAY_ADDRESS", None)  # the cluster's processes could not import the surrogate
     folder = tmp_path / "runs" / "small-comparison"
     with subprocess.Popen(
         [MILLSTREAM, *command],
         cwd=tmp_path,
-        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=with_support(),
     ) as process:
         assert process.stderr is not None
         for line in process.stderr:  # ends with the process, too
@@ -354,14 +338,7 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
     assert "go on with millstream resume runs/small-comparison" in first["error"]
     trained = [folder / "seed-0" / name / "summary.json" for name in ("fifo", "firo")]
     written = [path.stat().st_mtime_ns for path in trained]
-    resumed = subprocess.run(
-        [MILLSTREAM, "resume", str(folder), "--json"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
+    resumed = in_process(tmp_path, "resume", str(folder), "--json")
     assert resumed.returncode == 0, resumed.stderr
     result = the_object(resumed.stdout)
     assert result["status"] == "done"

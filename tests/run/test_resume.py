@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, millstream, solver_processes, the_object
+from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import LIMIT, until
 
 from solvers.heat import Heat
 
-FEW = ["design.simulations=60", "buffer.replay=[4, 8]", "checkpoint.every_seconds=0.3"]
+FEW = ["design.simulations=60", "buffer.replay=[4, 8]", "checkpoint.every_seconds=0.001"]
 DETERMINISTIC = [*FEW, "deterministic=true", "ensemble.actors=1", "store.keep=none"]
 
 
@@ -27,6 +29,7 @@ def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env=with_support(),
             start_new_session=True,  # as a shell would, for a Ctrl-C
         )
 
@@ -44,8 +47,9 @@ def weights(run: Path) -> dict[str, Any]:
         return dict(saved)
 
 
-def resume(directory: Path, run: str = "runs/small") -> dict[str, Any]:
-    ran = millstream(directory, "resume", run, "--json")
+def resume(directory: Path) -> dict[str, Any]:
+    let_go(directory)
+    ran = in_process(directory, "resume", "runs/small", "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     return the_object(ran.stdout)
@@ -62,8 +66,10 @@ def assert_all_counted_once(summary: dict[str, Any]) -> None:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    uninterrupted = start(tmp_path, *DETERMINISTIC, "name=uninterrupted")
-    process = start(tmp_path, *DETERMINISTIC)
+    (tmp_path / "whole").mkdir()
+    let_go(tmp_path / "whole")
+    whole = start(tmp_path / "whole", *DETERMINISTIC, *held_in(tmp_path / "whole"))
+    process = start(tmp_path, *DETERMINISTIC, *held_in(tmp_path))
     until_checkpoints(process, tmp_path / "runs/small", 2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=LIMIT)
@@ -80,9 +86,9 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_
     assert resumed["seconds"] > interrupted["seconds"]
     assert resumed["checkpoint"]["count"] > interrupted["checkpoint"]["count"]
     assert resumed["training"]["steps"] > interrupted["training"]["steps"]
-    uninterrupted.communicate(timeout=LIMIT)
-    assert uninterrupted.returncode == 0
-    expected, found = (weights(tmp_path / "runs" / name) for name in ("uninterrupted", "small"))
+    whole.communicate(timeout=LIMIT)
+    assert whole.returncode == 0
+    expected, found = (weights(at / "runs/small") for at in (tmp_path / "whole", tmp_path))
     assert expected.keys() == found.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values)
@@ -91,12 +97,16 @@ def test_a_run_that_is_asked_to_stop_ends_soon_and_goes_on_to_the_same_bits(tmp_
     assert seconds == sorted(seconds)
 
 
-def test_a_killed_run_goes_on_and_counts_and_stores_every_simulation_once(tmp_path: Path) -> None:
-    process = start(tmp_path, *FEW)
+def test_a_killed_run_goes_on_and_counts_and_stores_every_simulation_once(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(tmp_path, *FEW, *held_in(tmp_path))
     until_checkpoints(process, tmp_path / "runs/small", 2)
-    solvers = solver_processes(process.pid)
+    until(lambda: len(holders(tmp_path)) == 2)
     process.kill()
     process.communicate()
+    until(lambda: not any(map(psutil.pid_exists, holders(tmp_path))))
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
     resumed = resume(tmp_path)
     assert_all_counted_once(resumed)
     assert resumed["samples"]["stored"] == 600
@@ -106,8 +116,6 @@ def test_a_killed_run_goes_on_and_counts_and_stores_every_simulation_once(tmp_pa
         for id in range(0, 60, 17):
             expected = np.array(list(solver.solve(store.parameters.values[id], 0)))[:, 0]
             np.testing.assert_allclose(store.temperature.values[id], expected, rtol=1e-6)
-    assert len(solvers) == 2
-    assert not any(solver.is_running() for solver in solvers)
 
     # A run that is done: says so, and prints the same.
     again = in_process(tmp_path, "resume", "runs/small", "--json")

@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
+from places import SUPPORT
 from typer.testing import CliRunner
 from waiting import LIMIT
 
@@ -48,19 +49,15 @@ def in_process(directory: Path, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
+def with_support() -> dict[str, str]:
+    """The environment for a process that imports what lies beside this file."""
+    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def the_object(output: str) -> dict[str, Any]:
     """The one JSON object that is the whole of the output."""
     assert output.count("\n") == 1
     value = json.loads(output)
     assert isinstance(value, dict)
     return value
-
-
-def solver_processes(pid: int) -> list[psutil.Process]:
-    """The solver actors among the descendants of a process."""
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
-            if child.cmdline()[0].startswith("ray::SolverActor"):
-                found.append(child)
-    return found

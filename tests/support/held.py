@@ -1,0 +1,51 @@
+"""A solver that a test holds in the middle of a simulation, so that a run is not over too soon."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solvers.heat import Heat
+
+HOT = 480  # K: a few simulations in a hundred are held
+
+
+class Held(Heat):
+    """Heat that waits for the file `go` in a folder, where it is hot inside.
+
+    Who waits writes a file PROCESS.held there.
+    """
+
+    def __init__(
+        self, folder: str, grid_size: int = 16, stored_steps: int = 10, final_time: float = 0.1
+    ) -> None:
+        super().__init__(grid_size, stored_steps, final_time)
+        self.folder = Path(folder)
+
+    def solve_batch(
+        self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
+    ) -> Iterator[NDArray[np.float32]]:
+        for step, fields in enumerate(super().solve_batch(parameters, seeds, device)):
+            if step == self.stored_steps // 2 and parameters[:, 0].max() > HOT:
+                (self.folder / f"{os.getpid()}.held").touch()
+                while not (self.folder / "go").exists():
+                    time.sleep(0.01)
+            yield fields
+
+
+def held_in(folder: Path) -> list[str]:
+    """The settings of a study for `Held`."""
+    return ["solver.name=held:Held", f"solver.folder={folder}"]
+
+
+def holders(folder: Path) -> list[int]:
+    """The processes that have waited."""
+    return [int(path.stem) for path in folder.glob("*.held")]
+
+
+def let_go(folder: Path) -> None:
+    """Let all simulations go on, and hold none from now on."""
+    (folder / "go").touch()
