@@ -14,7 +14,7 @@ from framework.study.streams import Stream, derived_seed
 from surrogates.base import Mode, Problem, Surrogate
 
 LEARNED = 1e-3  # the relative L2 error over the rollout that counts as learned
-EVALUATIONS = 500  # of the loss, by L-BFGS, from each start
+EVALUATIONS = 1000  # of the loss, by L-BFGS, from each start
 STARTS = 3  # initial weights tried: the minimiser is stuck from some
 _AT_ONCE = 50  # evaluations between two looks at the error
 _SIZES = (8, 32)  # the second where a surrogate refuses the first

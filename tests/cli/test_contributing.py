@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from commands import millstream, the_object
 from places import ROOT
+from waiting import LIMIT
 
 pytestmark = pytest.mark.usefixtures("on_cluster")
 
@@ -41,6 +42,15 @@ def test_the_examples_run_and_learn(tmp_path: Path) -> None:
     assert errors["mean"] < min(summary["validation"]["trivial"].values()) / 2
     predicted = millstream(tmp_path, "predict", "runs/burgers", "viscosity=0.05", "amplitude=0.8")
     assert predicted.returncode == 0, predicted.stderr
+
+
+@pytest.mark.parametrize("name", ["my_solver:Burgers", "my_surrogate:DeepONet", "my_buffer:Newest"])
+def test_the_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
+    for file, text in examples().items():
+        (tmp_path / file).write_text(text)
+    ran = millstream(tmp_path, "check", name, f"--limit={LIMIT:g}")
+    assert ran.returncode == 0, ran.stdout
+    assert " ok, 0 FAIL, " in ran.stdout
 
 
 def test_the_surrogate_also_learns_autoregressively(tmp_path: Path) -> None:
