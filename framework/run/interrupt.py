@@ -1,11 +1,14 @@
 """Ctrl-C and SIGTERM: one handler for all commands."""
 
 import signal
-import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any
+
+from framework.errors import tell
+from framework.threads import Background
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,8 +46,9 @@ class Interrupts:
         self.received = True
         # The handler runs between any two instructions of the main thread, where a lock may be
         # held that `stop` needs, or standard error be written to.
-        threading.Thread(target=self._obey, args=[self._stop], name="stop", daemon=True).start()
+        Background("stop", partial(_stop_tidily, self._stop)).start()
 
-    def _obey(self, stop: Callable[[], None]) -> None:
-        print("millstream: stopping tidily; once more to stop at once", file=sys.stderr)
-        stop()
+
+def _stop_tidily(stop: Callable[[], None]) -> None:
+    tell("stopping tidily; once more to stop at once")
+    stop()

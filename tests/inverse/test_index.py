@@ -1,7 +1,6 @@
 """An index is right or refused: real stores, processes killed at every moment, damaged files."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forks import FORKS, start_forks
+from index_writing import GRID, write, write_until
 from numpy.typing import NDArray
 from places import ROOT
 from waiting import LIMIT
@@ -24,7 +25,7 @@ from framework.inverse.index.building import build
 from framework.inverse.index.index import Index
 from framework.inverse.index.layout import FORMAT, manifest_checksum
 from framework.inverse.index.observer import Observer
-from framework.inverse.index.records import moments, pack, record_checksum
+from framework.inverse.index.records import moments
 from framework.inverse.index.writer import IndexWriter
 from framework.inverse.search.masks import MaskAnswer, search_masks
 from framework.store.owner import Store
@@ -35,7 +36,7 @@ from solvers.base import Field, Grid, ImagedSolver, Order, Parameter, ParameterS
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 
 Masks = NDArray[np.bool_]
-GRID, STEPS = (17, 9), 4
+STEPS = 4
 
 
 class Spots(ImagedSolver):
@@ -325,14 +326,6 @@ def test_an_index_of_another_format_is_refused(tmp_path: Path) -> None:
 # Damage
 
 
-def write(folder: Path, first: int, last: int) -> None:
-    """Entries of random masks, one a commit."""
-    with IndexWriter(folder, "hash", GRID, {"seen": (0.1, 0.2)}) as writer:
-        for id in range(first, last):
-            writer.add(id, 0, np.random.default_rng(id).random((2, *GRID)) < 0.5)
-            writer.commit()
-
-
 def right_answer(folder: Path, entries: int) -> bool:
     """Whether the index finds every one of so many entries where it belongs."""
     index = Index(folder)
@@ -407,47 +400,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         write(tmp_path / "a.index", 0, 1)
 
 
-# Processes that are killed, forked from one that has imported this module already.
-
-_FORKS = multiprocessing.get_context("forkserver")
-pack(np.zeros((1, 1, 1), bool), (1, 1, 1), 1)  # compiled before the others are forked
-record_checksum(np.zeros(4, np.uint64))
-
-
 @pytest.fixture(scope="module")
 def _forks() -> None:
-    here = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join(map(str, (here, here.parent / "support", here.parents[1]))),
-        )
-        _FORKS.set_forkserver_preload([__name__])
-        _FORKS.Process(target=os.getpid).start()
-
-
-def _write_until(moment: int, folder: Path, first: int, last: int) -> None:
-    """Write, and die just before the system is called on a file for the so-and-so-manieth time."""
-    calls = 0
-
-    def count(frame: Any, event: str, function: Any) -> None:
-        nonlocal calls
-        names = ("open", "write", "fsync", "truncate", "replace", "unlink")
-        if event != "c_call" or function.__name__ not in names:
-            return
-        frames = frame, frame.f_back  # pathlib's methods are called in between
-        if any(frame.f_code.co_filename == index_writer.__file__ for frame in frames):
-            calls += 1
-            if calls == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    index_writer.TABLE_ENTRIES = 2
-    sys.setprofile(count)
-    write(folder, first, last)
+    start_forks(__file__)
 
 
 def _run(moment: int, *arguments: Any) -> int | None:
-    process: BaseProcess = _FORKS.Process(target=_write_until, args=(moment, *arguments))
+    process: BaseProcess = FORKS.Process(target=write_until, args=(moment, *arguments))
     process.start()
     process.join(LIMIT)
     return process.exitcode

@@ -1,6 +1,5 @@
 """What a store says is complete is right to the bit: real zarr, real processes, real damage."""
 
-import multiprocessing
 import os
 import pickle
 import resource
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from forks import FORKS, start_forks
 from numpy.typing import NDArray
 from waiting import LIMIT
 
@@ -119,27 +119,15 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(framework.store.layout, "CHUNK_BYTES", 5 * 4 * np.prod(GRID))
 
 
-# Processes of their own, which are forked from one that has imported this module already.
-
-_FORKS = multiprocessing.get_context("forkserver")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _forks() -> None:
-    here = Path(__file__).parent
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(
-            "PYTHONPATH",
-            os.pathsep.join(map(str, (here, here.parent / "support", here.parents[1]))),
-        )
-        _FORKS.set_forkserver_preload([__name__])
-        _FORKS.Process(target=os.getpid).start()
+    start_forks(__file__)
 
 
 def in_another_process(function: Callable[..., str], *arguments: Any) -> str:
     """What the function returns there."""
-    ours, theirs = _FORKS.Pipe(duplex=False)
-    process = _FORKS.Process(target=_send, args=(theirs, function, *arguments), daemon=True)
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_send, args=(theirs, function, *arguments), daemon=True)
     process.start()
     theirs.close()
     assert ours.poll(LIMIT)
@@ -314,8 +302,8 @@ def test_what_is_complete_is_right_after_any_kill(tmp_path: Path) -> None:
 
 
 def _kill_after(path: Path, events: int, seconds: float) -> None:
-    ours, theirs = _FORKS.Pipe(duplex=False)
-    process = _FORKS.Process(target=_write_all, args=(path, theirs), daemon=True)
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_write_all, args=(path, theirs), daemon=True)
     process.start()
     theirs.close()
     try:
