@@ -13,9 +13,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """While entered, Ctrl-C and SIGTERM raise KeyboardInterrupt, or stop the work tidily.
 
-    With `stop`, the first signal calls it in a thread, and only the second one raises; a run so
-    stops between two steps. Contexts can be nested: the innermost one counts. Outside the main
-    thread, where Python handles no signals, this does nothing.
+    With `stop`, the first signal calls `stop` in a thread and only the second one raises, so that a
+    run ends between two optimiser steps. Contexts can be nested: the innermost one counts. Outside
+    the main thread, where Python handles no signals, this does nothing.
     """
 
     def __init__(self, stop: Callable[[], None] | None = None) -> None:

@@ -16,7 +16,7 @@ from framework.training.model import save_model
 
 
 def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
-    """Write the trained surrogate to the run's folder, and have it registered.
+    """Write the trained surrogate to the run's folder, and register it.
 
     Raises WriteError.
     """
