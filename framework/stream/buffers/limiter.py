@@ -56,11 +56,12 @@ class ReplayBand(Limiter):
     """
 
     def net(self, counts: Counts) -> int:
-        """Samples received since the watermark was first passed; below 0 before that.
+        """Count the samples received since the watermark was first passed; below 0 before that.
 
-        Nothing is drawn before, so that the band makes get wait for the watermark, too. Samples
+        Nothing is drawn before, so the band makes get wait for the watermark, too. Samples
         discarded undrawn do not count. A watermark below a batch counts as a batch less one sample:
-        else it would be passed, and the band stop put, with too few for a batch.
+        otherwise the band could stop put, once the watermark is passed, with too few samples for a
+        batch.
         """
         passing = max(self.watermark + 1, self.batch_size)
         return counts.received - counts.discarded - passing
