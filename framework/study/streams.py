@@ -11,7 +11,7 @@ import numpy as np
 
 @unique
 class Stream(IntEnum):
-    """What random numbers are for. A number, once given, is never given to another stream."""
+    """The uses of random numbers. A number, once given, is never given to another stream."""
 
     SIMULATION = 0  # the seed of a training simulation; index: its id
     HELD_OUT = 1  # the seed of a held-out simulation; index: its number
@@ -31,22 +31,22 @@ class Stream(IntEnum):
 
 
 def sequence(seed: int, stream: Stream, *indices: int) -> np.random.SeedSequence:
-    """The entropy of one stream. `seed` and `indices` are not negative."""
+    """Return the entropy of one stream. `seed` and `indices` are not negative."""
     return np.random.SeedSequence(seed, spawn_key=(int(stream), *indices))
 
 
 def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
-    """A generator of one stream."""
+    """Return a generator of one stream."""
     return np.random.default_rng(sequence(seed, stream, *indices))
 
 
 def stored_seed(seed: int, version: int, id: int) -> int:
-    """The seed that a stored training simulation ran with, in a store of any version."""
+    """Return the seed that a stored training simulation ran with, in a store of any version."""
     if version == 1:
         return int(np.random.SeedSequence([seed, 0, id]).generate_state(1, np.uint64)[0])
     return derived_seed(seed, Stream.SIMULATION, id)
 
 
 def derived_seed(seed: int, stream: Stream, *indices: int) -> int:
-    """A seed of 64 bits of one stream, for what takes a seed and no generator."""
+    """Return a seed of 64 bits of one stream, for code that takes a seed and no generator."""
     return int(sequence(seed, stream, *indices).generate_state(1, np.uint64)[0])
