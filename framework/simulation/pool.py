@@ -61,10 +61,7 @@ class Call:
             self._furthest, self.deaths = self._drawn, 0
 
     def to_store(self) -> frozenset[int]:
-        """Return the simulations that the call's process has to store: not the held-out ones.
-
-        A simulation whose repetition is another call's is not stored again.
-        """
+        """Return the simulations to store: those still wanted, without the held-out ones."""
         return frozenset(id for id in self.wanted if not is_held_out(id))
 
     def simulation(self, id: int) -> Simulation | None:

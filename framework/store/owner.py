@@ -58,8 +58,7 @@ from solvers.base import Solver
 
 
 class Store:
-    """The owner of a store; a store has one at a time. Its methods may be called from any thread.
-    """
+    """The only owner of a store at any time. Its methods may be called from any thread."""
 
     def __init__(
         self, path: str, group: zarr.Group, solver: Solver, lock: ExitStack | None = None

@@ -1,7 +1,7 @@
 """Sums over the ranks of a data-parallel run; with one rank nothing is communicated.
 
-The ranks are those of `torch.distributed`, if whoever started the process has initialised it. Counts are
-on the CPU, gradients on the training device: with GPUs the backend is
+The ranks are those of `torch.distributed`, if whoever started the process has initialised it.
+Counts are on the CPU, gradients on the training device: with GPUs the backend is
 `cpu:gloo,cuda:nccl`.
 """
 

@@ -62,9 +62,7 @@ class Design:
         return self.space.from_unit(self._point(id))
 
     def held_out(self, index: int) -> Simulation:
-        """Return held-out simulation `index`, counted from 0, drawn from a random stream of its
-        own.
-        """
+        """Return held-out simulation `index`, counted from 0, of a random stream of its own."""
         point = generator(self._seed, Stream.HELD_OUT_POINT, index).random(len(self.space))
         return Simulation(
             held_out_id(index),

@@ -81,8 +81,8 @@ class EnsembleConfig(Section):
     # For each solver process; Ray counts in ten-thousandths.
     cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
     # The share of a GPU for each actor. If above 0, `solve_batch` is told to compute on device
-    # cuda, which in the actor's process is the GPU that Ray gave it. No test of this project has run on
-    # one.
+    # cuda, which in the actor's process is the GPU that Ray gave it. No test of this project has
+    # run on one.
     gpus_per_actor: Annotated[NonNegativeFloat, Le(1)] = 0.0
     # Simulations that a solver with `solve_batch` runs at once.
     group_size: PositiveInt = 1

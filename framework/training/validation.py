@@ -88,8 +88,7 @@ class Validation:
             )
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
-        """Start scoring the surrogate as it is now, unless an earlier scoring is still under way.
-        """
+        """Start scoring the surrogate as it is now, unless an earlier scoring is under way."""
         self.poll()
         completions = self._completions  # read before the blocks, to miss none
         complete = list(self._complete.values())
