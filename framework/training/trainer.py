@@ -88,8 +88,7 @@ class Trainer:
         )
 
     def train(self, statistics: FieldStatistics, after_step: Callable[[], None]) -> None:
-        """Train until the stop and close the source; call `after_step` after each optimiser step.
-        """
+        """Train until the stop, then close the source; `after_step` follows each optimiser step."""
         with self._source.lock:  # else samples arriving between the two would count, too
             batch = None if self._reached() else self._source.get()
             going_on = self._any_batch(batch)
@@ -147,8 +146,7 @@ class Trainer:
             setattr(self, name, state[name])
 
     def _close_source_in_time(self) -> threading.Timer:
-        """Start a timer that keeps a stop after some seconds, even if the loop waits for samples.
-        """
+        """Start a timer that keeps a stop after some seconds, even while the loop waits."""
         left = min(max((self._settings.seconds or 0) - self.seconds, 0), threading.TIMEOUT_MAX)
         timer = threading.Timer(left, self._source.close)
         timer.daemon = True
