@@ -1,4 +1,4 @@
-"""Inverse questions: which stored simulations explain an observation."""
+"""Inverse questions: find the stored simulations that explain an observation."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
@@ -65,7 +65,7 @@ def invert(
         ... )
         >>> best = found["matches"][0]["parameters"]
     """
-    # Long because every argument is told of, as the reference is made of it.
+    # The docstring is long because the reference is made from it: it describes every argument.
     question = Question(
         masks={name: Path(file) for name, file in (masks or {}).items()},
         labels=_path(labels),

@@ -1,4 +1,4 @@
-"""Trained surrogates: loaded, and asked for predictions."""
+"""Trained surrogates: load them, and predict with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ def train(study: StudyLike) -> Summary:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
 
     Returns:
-        What came of it; `summary.run_dir` is the folder.
+    The summary of the run; `summary.run_dir` is its folder.
 
     Raises:
         StudyError: The study cannot work as it is. Nothing has been started.
@@ -41,16 +41,16 @@ def train(study: StudyLike) -> Summary:
 def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
     """Go on with a run or a comparison after any interruption, from its last checkpoint.
 
-    Of a run or a comparison that is done, only what came of it is returned.
+    If the run or the comparison is done already, only its outcome is returned.
 
     Args:
         run: The folder of a run or of a comparison, `runs/NAME`.
 
     Returns:
-        What came of it, as `train` or `compare` returns it.
+        The outcome, as `train` or `compare` returns it.
 
     Raises:
-        StudyError: The folder is that of no run, or was changed since.
+        StudyError: The folder is not that of a run, or has changed since.
         RunError: The run could not be finished.
         KeyboardInterrupt: It was interrupted once more.
 
