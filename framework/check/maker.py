@@ -28,8 +28,7 @@ class Maker(Generic[T]):
         self.settings = self._checked(settings)
 
     def factory(self, *leading: Any, **changes: Any) -> Callable[[], T]:
-        """Return a function that makes the object, with some changed settings. Raises ValueError.
-        """
+        """Return a function that makes the object, with changed settings. Raises ValueError."""
         return partial(self._made_by, *leading, **self._checked({**self.settings, **changes}))
 
     def make(self, *leading: Any, **changes: Any) -> T:
