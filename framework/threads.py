@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """Runs a function once in a daemon thread, and keeps what it raises in `error`."""
+    """Runs a function once in a daemon thread, and keeps the error that it raises in `error`."""
 
     def __init__(
         self, name: str, work: Callable[[], None], failed: Callable[[], None] = lambda: None
@@ -38,7 +38,7 @@ class Background:
     def _run(self) -> None:
         try:
             self._work()
-        # Kept for whoever waits for the thread.
+        # Kept for the code that waits for the thread.
         except BaseException as error:
             self.error = error
             self._failed()

@@ -38,7 +38,7 @@ def invert(
         masks: Masks in NIfTI, by the names that the store's solver has.
         labels: One segmentation in NIfTI, with all labels.
         convention: What its labels mean, such as `brats2021` or `gliodil`;
-        regions: or which of them each region of the solver has, such as `{"core": (1, 4)}`.
+        regions: or the labels of each region of the solver, such as `{"core": (1, 4)}`.
         field: Values of the solver's fields, in a numpy `.npz` file.
         space: The space of the images, such as `sri24`, or `own` for the store's.
         affine: A file of 4x4 numbers that map the images' mm to the store's.

@@ -22,7 +22,7 @@ def train(study: StudyLike) -> Summary:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
 
     Returns:
-    The summary of the run; `summary.run_dir` is its folder.
+        The summary of the run; `summary.run_dir` is its folder.
 
     Raises:
         StudyError: The study cannot work as it is. Nothing has been started.
@@ -100,7 +100,7 @@ def compare(
     Args:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
         seeds: How often every arm is trained, 3 or more.
-        equal: What the arms have alike: optimiser steps, seconds (of `training.stop`), or samples
+        equal: What is equal in all arms: optimiser steps, seconds (of `training.stop`), or samples
             to learn from.
 
     Returns:

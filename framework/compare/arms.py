@@ -217,6 +217,6 @@ class Plan:
         if design.sampler == "breed" and self._equal == "seconds":
             raise StudyError(
                 "design.sampler is breed, which is steered by how many of its simulations have "
-                "started, and with --equal seconds nobody knows of how many: compare it at equal "
+                "started out of all, and with --equal seconds that is unknown: compare it at equal "
                 "steps or samples"
             )

@@ -57,7 +57,7 @@ class Rank:
         )
 
     def checkpointed(self) -> dict[str, Checkpointed]:
-        """The parts that a checkpoint keeps, by their names there."""
+        """Return the parts that a checkpoint keeps, by their names there."""
         return {
             "trainer": self.trainer,
             "statistics": self.statistics,

@@ -169,7 +169,7 @@ class _Unsent:
         return ends
 
     def finish(self) -> None:
-        """Return once all that is to be stored is stored; call when every step was appended."""
+        """Return once the last steps are stored; call when every step was appended."""
         for i, writer in self._written():
             writer.finish(self.group[i].id)
 

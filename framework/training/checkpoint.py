@@ -48,7 +48,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last checkpoint is long enough ago."""
+        """Return whether enough time has passed since the last checkpoint."""
         return time.monotonic() - self._last >= self._config.every_seconds
 
     def save(self, parts: Mapping[str, Checkpointed]) -> None:

@@ -61,7 +61,7 @@ class Question:
             )
         if self.recurrence is not None and self.out is None:
             raise StudyError(
-                "a recurrence is for the plans that are written: say where to (out), too"
+                "a recurrence is to judge the written plans by: give a folder for them (out), too"
             )
 
     def ask(self, store: str) -> "FieldInversion | MaskInversion":

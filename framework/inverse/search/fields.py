@@ -72,10 +72,7 @@ def search_fields(reader: StoreReader, observation: FieldObservation, top: int) 
 
 
 def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.int64]:
-    """Return the entries [n, 2] that may be what was observed: simulation and position.
-
-    They are in this order.
-    """
+    """Return the entries [n, 2], as (simulation, position), that may be what was observed."""
     if not len(reader.complete):
         raise StudyError(
             f"the store {reader.path} has no complete simulation: go on with its study, by "

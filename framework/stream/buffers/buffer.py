@@ -210,10 +210,10 @@ class Buffer(ABC):
         self._changed.notify_all()
 
     def _room(self) -> int:
-        """How many samples a put may place at once."""
+        """Return how many samples a put may place at once."""
         room = self._limiter.room(self.counts)
         return min(room, 1) if self._in_turn else room
 
     def _may_get(self) -> bool:
-        """Whether a batch may be drawn while reception lasts."""
+        """Return whether a batch may be drawn while reception lasts."""
         return self._limiter.ready(self.counts) and not (self._in_turn and self._room() > 0)

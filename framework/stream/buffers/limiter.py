@@ -26,11 +26,11 @@ class Limiter(ABC):
 
     @abstractmethod
     def room(self, counts: Counts) -> int:
-        """How many samples may be put now; put waits while it is not positive."""
+        """Return how many samples may be put now; put waits while it is not positive."""
 
     @abstractmethod
     def ready(self, counts: Counts) -> bool:
-        """Whether a full batch may be drawn."""
+        """Return whether a full batch may be drawn."""
 
 
 class OnceEach(Limiter):
