@@ -65,7 +65,7 @@ def invert(
         ... )
         >>> best = found["matches"][0]["parameters"]
     """
-    # The docstring is long because the reference is made from it: it describes every argument.
+    # Long because the reference is made from the docstring, which describes every argument.
     question = Question(
         masks={name: Path(file) for name, file in (masks or {}).items()},
         labels=_path(labels),

@@ -216,7 +216,7 @@ class Plan:
             )
         if design.sampler == "breed" and self._equal == "seconds":
             raise StudyError(
-                "design.sampler is breed, which is steered by how many of its simulations have "
-                "started out of all, and with --equal seconds that is unknown: compare it at equal "
+                "design.sampler is breed, which is steered by the share of its simulations that "
+                "have started, and with --equal seconds that share is unknown: compare it at equal "
                 "steps or samples"
             )
