@@ -23,8 +23,8 @@ from framework.training.surrogate import make_surrogate, samples_per_simulation
 Equal = Literal["steps", "seconds", "samples"]
 # How many seeds an interval paired by seed needs.
 SEEDS = 3
-# As optimiser steps before the first validation: an arm shares its processors with scoring at its
-# end only. As epochs: something else is the stop.
+# Optimiser steps until the first validation, so that an arm shares its processors with scoring only
+# at its end. Also epochs, where something else ends the training.
 _NEVER = 10**9
 # With equal seconds it is not known how many simulations a stream will bring: this many times N.
 _AMPLE = 100

@@ -41,8 +41,8 @@ class Interrupts:
         if self.received or self._stop is None:
             raise KeyboardInterrupt
         self.received = True
-        # The handler runs between any two instructions of the main thread, where a lock may be
-        # held that `stop` needs, or standard error be written to.
+        # The handler runs between any two instructions of the main thread, which may hold a lock
+        # that `stop` needs, or be writing to standard error.
         threading.Thread(target=self._obey, args=[self._stop], name="stop", daemon=True).start()
 
     def _obey(self, stop: Callable[[], None]) -> None:

@@ -49,7 +49,7 @@ class Simulating:
                 "design.sampler is breed, but nothing is trained whose losses could decide what "
                 "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
             )
-        make_surrogate(case)  # which checks it: better now than when all is simulated
+        make_surrogate(case)  # checked now, not after everything is simulated
         store = open_store(case)
         if store is None:
             raise StudyError(

@@ -27,7 +27,7 @@ from framework.study.ids import is_held_out
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
-# Messages of a call that may wait to be drawn before its solver has to.
+# How many messages of a call may wait to be drawn before its solver has to wait.
 CREDIT = 2
 # A process killed from outside is not its simulation's fault. But a solver in C can crash its
 # process: a call whose process dies this often without a new block counts as failed. If this many

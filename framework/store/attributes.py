@@ -51,7 +51,7 @@ def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) ->
     affine = solver.affine
     settings = {key: value for key, value in identity["solver"].items() if key != "name"}
     return {
-        "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates
+        "coordinates": "t resolved complete",  # the arrays that xarray reads as coordinates
         "millstream_format": versions.STORE,
         "millstream_version": ours,
         "solver": {

@@ -18,7 +18,7 @@ class Stream(IntEnum):
     HELD_OUT_POINT = 2  # the parameters of a held-out simulation; index: its number
     MONTE_CARLO = 3  # the parameters of a training simulation; index: its id
     SEQUENCE = 4  # a quasi-random design
-    BREEDING = 5  # what is decided of a bred simulation; index: its id
+    BREEDING = 5  # the decision on a bred simulation; index: its id
     BUFFER = 6  # which samples are drawn from a buffer; index: the rank
     EPOCH = 7  # the order of a store's simulations; index: the epoch
     PORTION = 8  # the order of the samples in a portion; indices: the epoch and the portion
@@ -26,8 +26,8 @@ class Stream(IntEnum):
     CALIBRATION = 10  # patients to calibrate a posterior with
     AROUND = 11  # simulations around a posterior; index: how many there are already
     REFINEMENT = 12  # the search from the best matches
-    PICTURE = 13  # where a picture looks
-    CHECK = 14  # what checks of a solver, surrogate or buffer are tried on
+    PICTURE = 13  # the places that a picture samples
+    CHECK = 14  # the inputs of checks of a solver, surrogate or buffer
 
 
 def sequence(seed: int, stream: Stream, *indices: int) -> np.random.SeedSequence:

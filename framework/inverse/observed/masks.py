@@ -26,8 +26,8 @@ from solvers.base import ImagedSolver
 
 # The name of the space of the solver's own positions.
 OWN = "own"
-# A larger share of a mask than the first, outside the grid or what static fields cover, is worth a
-# warning; a larger one than the second is refused.
+# Shares of a mask outside the grid, or outside what static fields cover: above the first there is a
+# warning, above the second an error.
 _OUTSIDE, _TOO_FAR = 0.1, 0.5
 
 Mask = NDArray[np.bool_]

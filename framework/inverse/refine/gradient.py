@@ -75,7 +75,7 @@ def descend(
     for _ in range(_OPTIMISER_STEPS):
         raw = low + span * scaled
         parameters = torch.where(log, raw.exp(), raw)
-        # The gradient leaves out that times may depend on the parameters.
+        # The gradient ignores that times may depend on the parameters.
         times = [
             solver.times(row)[step]
             for row, step in zip(parameters.detach().numpy(), steps, strict=True)

@@ -30,7 +30,7 @@ class Storage:
         self._first_step[places] = samples.first_step
         arrays = (samples.parameters, samples.times, samples.fields)
         for held, array in zip(self._tensors, arrays, strict=True):
-            # The arrays may be views that overlap: numpy copies those without a detour.
+            # The arrays may be views that overlap: numpy copies those directly.
             if held.device.type == "cpu":
                 held.numpy()[places] = array
             else:
