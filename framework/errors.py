@@ -1,4 +1,4 @@
-"""Errors that reach the user as one sentence without a traceback, one class a kind."""
+"""Errors that reach the user as one sentence without a traceback, one class per kind."""
 
 import sys
 from collections.abc import Iterator

@@ -44,7 +44,7 @@ def invert(
         affine: A file of 4x4 numbers that map the images' mm to the store's.
         weights: How much each mask counts; without it, all count alike.
         top: How many matches to return.
-        grow: Simulate so many more around the best, and ask again.
+        grow: How many simulations to add near the best matches before searching again.
         refine: Then search for a better one by simulating.
         surrogate: For a `field`: refine by the gradients of this trained surrogate, a run or a
             model.

@@ -50,7 +50,7 @@ class Model:
     def predict(self, parameters: Mapping[str, float]) -> Prediction:
         """Predict the fields at every stored time.
 
-        An autoregressive surrogate starts from what the solver has at the first stored time.
+        An autoregressive surrogate starts from the solver's fields at the first stored time.
 
         Args:
             parameters: One value of each of the solver's parameters, in their units.

@@ -15,7 +15,7 @@ from millstream.studies import StudyLike, case_of
 def train(study: StudyLike) -> Summary:
     """Simulate, stream, and train a surrogate at the same time.
 
-    The run is kept in a new folder, `runs/NAME` under the current directory; what it is doing is
+    The run is kept in a new folder, `runs/NAME` under the current directory; its progress is
     printed on standard error. Ctrl-C stops it tidily, and `resume` goes on with it.
 
     Args:
@@ -69,7 +69,8 @@ def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
 def simulate(study: StudyLike) -> StoreSummary:
     """Run the simulations of a study into its store, without training.
 
-    What is stored already is not computed again: the same call goes on after any interruption.
+    Simulations already stored are not computed again: the same call continues after any
+    interruption.
 
     Args:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.

@@ -52,7 +52,7 @@ class External(Solver):
     command, the environment and the template; numbers are written so that they read back the same.
 
     The program runs in a temporary directory of its own, with the template filled in there, without
-    a shell. It finds the socket in MILLSTREAM_ADDRESS, and in MILLSTREAM_TOKEN what it has to show
+    a shell. It finds the socket in MILLSTREAM_ADDRESS, and shows the token in MILLSTREAM_TOKEN
     there; the clients in clients/ do that. It sends every stored step, the initial state first, and
     then finalizes; while nobody draws its steps, it waits in its send. The simulation fails if the
     program does anything else or takes too long; then, and whenever no more steps are wanted, its

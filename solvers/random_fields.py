@@ -73,9 +73,9 @@ def cosine_series(seed: int, modes: int, correlation_length: float) -> NDArray[n
 def cosine_field(
     coefficients: NDArray[np.float64], points: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the field [..., y, x] of a cosine series [..., modes, modes], at these points.
+    """Return the field [..., y, x] of a cosine series [..., modes, modes].
 
-    The points are those of both axes.
+    `points` are those along each of the two axes.
     """
     basis = math.sqrt(2) * np.cos(math.pi * np.outer(points, np.arange(coefficients.shape[-1])))
     basis[:, 0] = 1

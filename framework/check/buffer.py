@@ -50,7 +50,10 @@ class Buffers:
         self._kind = kind
 
     def make(self, sizes: Sizes, in_turn: bool = False, shape: SampleShape = SHAPE) -> Buffer:
-        """Make an empty buffer, always with the same random numbers. Raises ValueError."""
+        """Make an empty buffer, always with the same random numbers.
+
+        Raises ValueError if the constructor refuses the sizes.
+        """
         random = generator(0, Stream.CHECK, 1)
         settings = (sizes.capacity, sizes.batch_size, sizes.watermark, sizes.replay)
         return self._kind(shape, random, *settings, in_turn=in_turn)

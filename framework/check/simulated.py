@@ -23,7 +23,7 @@ SEED = 2**63 + 12345
 
 
 class Simulated:
-    """A solver and its maker. Its simulations end with the time of a check's clock."""
+    """A solver and its maker. Its simulations end when a check's time is over."""
 
     def __init__(self, maker: Maker[Solver]) -> None:
         """Make the solver. Raises ValueError if its constructor does."""
@@ -36,7 +36,7 @@ class Simulated:
         return middle(self.solver)
 
     def corners(self) -> Iterator[Values]:
-        """Yield parameters [p] at the corners of the space: all of them, or 16 of more."""
+        """Yield parameters [p] at the corners of the space, at most 16 of them."""
         p = len(self.solver.parameters)
         if 2**p <= MOST_CORNERS:
             units: Iterable[tuple[float, ...]] = product((0.0, 1.0), repeat=p)

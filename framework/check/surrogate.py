@@ -153,7 +153,7 @@ def _dead_weights(trial: Trial, surrogate: Surrogate) -> Iterator[Finding]:
 
 
 def _wrong_saving(trial: Trial, surrogate: Surrogate, data: Data) -> Iterator[Finding]:
-    """Yield failures to predict the same in a new surrogate with the saved tensors."""
+    """Yield what is wrong with saving, and with initial weights of the same seed."""
     if not _same(trial.surrogate(3).tensors(), trial.surrogate(3).tensors()):
         yield failed(
             "two surrogates of the same seed start with different weights",

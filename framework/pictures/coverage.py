@@ -115,7 +115,7 @@ def _corner(row: int, column: int, count: int) -> tuple[float, float]:
 
 
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> None:
-    """Draw the histogram of values [n], and a line at the height of even values."""
+    """Draw the histogram of values [n], and a line at the height of an even spread."""
     bins = int(np.clip(np.sqrt(len(values)), 4, 25))
     counts, edges = np.histogram(values, bins, (0, 1))
     scale = 0.9 / max(counts.max(), 1)

@@ -1,7 +1,7 @@
 """The pictures of a run, drawn at its end from its history and a few arrays.
 
 fields.png    truth, prediction and error of one held-out simulation
-curves.png    the loss and the validation error over the steps
+curves.png    the loss and the validation error over the optimiser steps
 timeline.png  the buffer's occupancy, rates and waits over the seconds
 coverage.png  the parameters that were simulated
 

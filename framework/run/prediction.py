@@ -121,7 +121,7 @@ def predicted(
 
 
 def draw(prediction: Prediction, path: Path) -> None:
-    """Draw the fields, as `field_picture` does those of a simulation."""
+    """Draw the fields, as `draw_store` does those of a simulation."""
     values = np.array(list(prediction.parameters.values()))
     trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
     with matplotlib.rc_context(STYLE):

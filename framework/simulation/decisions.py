@@ -1,4 +1,4 @@
-"""What was decided about simulations before they ran, where that depends on the training.
+"""Decisions on simulations that are made before they run and depend on the training.
 
 A simulation that runs again keeps its parameters. p: parameters.
 """

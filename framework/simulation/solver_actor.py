@@ -146,7 +146,7 @@ class _Unsent:
         return self.step - self._first == self._capacity
 
     def append(self, fields: NDArray[np.float32]) -> list[Block]:
-        """Add one step [B, C, *grid]; return the last blocks of simulations that fail by it."""
+        """Add one step [B, C, *grid]; return the last blocks of simulations that fail at it."""
         if fields.shape != self._shape:
             return self.fail(
                 f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"

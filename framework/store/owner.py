@@ -4,7 +4,7 @@
     FIELD      [simulation, time, *grid]   one array a field; NaN where nothing was written
     time       [time]                      the stored steps that are kept
     t          [simulation, time]          their times
-    resolved   [simulation]                whether grid and step are fine enough for its parameters
+    resolved   [simulation]                whether grid and time step are fine enough for it
     complete   [simulation]                whether all of the simulation is there
 
 Two kinds of process write, and no chunk is written by both or by two of one kind:

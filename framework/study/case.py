@@ -65,7 +65,7 @@ class Case:
 
     @cached_property
     def make_surrogate(self) -> Callable[[], Any]:
-        """Makes the study's surrogate, untrained; can be sent to another process.
+        """A function that makes the study's surrogate, untrained; can be sent to another process.
 
         Raises StudyError if the surrogate is not found or a setting is wrong.
         """

@@ -99,7 +99,7 @@ class Tracking:
         self._write("finish", status=_STATUS[status])
 
     def close(self, timeout: float = 60.0) -> None:
-        """Send what is left, also by earlier processes, and tell the user if something remains.
+        """Send all unsent entries, those of earlier processes too; tell the user if any remain.
 
         Waits until everything is sent, at most `timeout` seconds; not at all if MLflow is away.
         """

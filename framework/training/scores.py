@@ -91,7 +91,7 @@ def trivial_errors(held_out: Trajectories) -> dict[str, float]:
 
 
 def summarise(errors: Errors, held_out: Trajectories, step: int) -> Scores:
-    """Return the scores, in all and at each stored time, after `step` optimiser steps."""
+    """Return the scores, overall and at each stored time, after `step` optimiser steps."""
     relative = errors["relative_l2"]
     by_error = np.argsort(_finite_mean(relative, 1))
     return Scores(

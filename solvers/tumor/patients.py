@@ -1,4 +1,4 @@
-"""The names of a tumour's regions in patients' segmentations, and the spaces of these."""
+"""Names of a tumour's regions in segmentations of patients, and the spaces of these images."""
 
 from collections.abc import Mapping
 

@@ -38,7 +38,7 @@ TABLE_ENTRIES = 8192
 
 
 class IndexWriter:
-    """Makes an index or appends to it, alone while it is open; has to be closed."""
+    """Makes an index or appends to it. Only one can be open at a time; it has to be closed."""
 
     def __init__(
         self, folder: Path, hash: str, grid: tuple[int, ...], masks: Mapping[str, Sequence[float]]

@@ -1,4 +1,7 @@
-"""How many samples may be put into a buffer, and whether a batch may be drawn, by counts alone."""
+"""Rules for how many samples may be put into a buffer, and when a batch may be drawn.
+
+They depend on counts alone.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

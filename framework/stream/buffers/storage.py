@@ -15,7 +15,7 @@ class Storage:
     """Places for `capacity` samples, on the CPU or on a GPU."""
 
     def __init__(self, capacity: int, shape: SampleShape, device: str) -> None:
-        """`device`: a name as torch has it. Raises RuntimeError if the device has no room."""
+        """`device`: a torch device name. Raises RuntimeError if the device has no room."""
         self.simulation: Indices = np.empty(capacity, dtype=np.int64)
         self._first_step: Indices = np.empty(capacity, dtype=np.int64)
         self._device = device
