@@ -1,5 +1,4 @@
-"""The machinery of Millstream, one package a concern; users import `millstream`.
+"""The machinery of Millstream, one package per concern; users import `millstream`.
 
-Which package may import which is drawn in docs/explanation/architecture.md, and import-linter keeps
-it true.
+docs/explanation/architecture.md draws which package may import which; import-linter checks it.
 """

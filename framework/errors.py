@@ -1,4 +1,4 @@
-"""Errors that the user is shown as one sentence, without a traceback, by kind."""
+"""Errors that reach the user as one sentence without a traceback, one class per kind."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ class StudyError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A command that was right to start and could not be finished. Exit status 1."""
+    """A command that was valid but could not be finished. Exit status 1."""
 
 
 class WriteError(RunError):
@@ -18,7 +18,7 @@ class WriteError(RunError):
 
 
 class DamagedError(RunError):
-    """What was read is damaged: a checksum differs, or a part is missing."""
+    """Data that was read is damaged: a checksum differs, or a part is missing."""
 
 
 class BusyError(RunError):
@@ -56,7 +56,7 @@ def told() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What the operating system said, if it is at the root of the error; else the first line."""
+    """Return the operating system's message behind an error, or else the error's first line."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:

@@ -1,7 +1,7 @@
 """Files and folders: written whole or not at all, locked, and named by absolute paths.
 
 A file that is being written has another name, its own with `.writing` added; the rename that ends
-the writing is atomic. So whoever is killed leaves the file as it was before.
+the writing is atomic. So a killed process leaves the file as it was before.
 """
 
 import fcntl
@@ -27,8 +27,8 @@ def writing(path: Path | str) -> Iterator[None]:
 def replacing(path: Path, flush: bool = False) -> Iterator[Path]:
     """Yield a path to write a file at; after the block, rename it to `path`.
 
-    `flush`: have its content on the disk before the rename, so that it survives a power cut. Raises
-    WriteError; whatever is raised, `path` stays as it was.
+    `flush`: write its content to the disk before the rename, so that it survives a power cut.
+    Raises WriteError; on any error, `path` stays as it was.
     """
     temporary = path.with_name(f"{path.name}.writing")
     try:
@@ -53,7 +53,7 @@ def write_text(path: Path, text: str, flush: bool = False) -> None:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; after the block, it takes the place of `path`.
 
-    Raises WriteError; whatever is raised, the folder that was there before stays.
+    Raises WriteError; on any error, the folder that was there before stays.
     """
     temporary = path.with_name(f".{path.name}.writing")
     before = path.with_name(f".{path.name}.before")
@@ -73,9 +73,9 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: str, doing: str, remedy: str) -> Iterator[None]:
-    """Hold the lock file beside a local path; of a URL, none. A killed process holds no lock.
+    """Hold the lock file beside a local path; a URL is not locked. A killed process holds no lock.
 
-    Raises BusyError, which says what another run is `doing` and the `remedy`.
+    Raises BusyError, whose message says what another run is `doing` and gives the `remedy`.
     """
     if "://" in path:
         yield
@@ -91,6 +91,9 @@ def locked(path: str, doing: str, remedy: str) -> Iterator[None]:
 
 
 def absolute(path: str) -> str:
-    """An absolute local path, which means the same in other processes; or the URL as it is."""
+    """Return the absolute form of a local path, which means the same in other processes.
+
+    A URL is returned as it is.
+    """
     path = path.removeprefix("file://")
     return path if "://" in path else os.path.abspath(path)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """Runs a function once in a daemon thread, and keeps what it raises in `error`."""
+    """Runs a function once in a daemon thread, and keeps the error that it raises in `error`."""
 
     def __init__(
         self, name: str, work: Callable[[], None], failed: Callable[[], None] = lambda: None
@@ -21,13 +21,16 @@ class Background:
         self._thread.start()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the end, if it was started, at most so long; return whether it has ended."""
+        """Wait for the thread, at most so many seconds; return whether it has ended.
+
+        A thread that was never started counts as ended.
+        """
         if self._thread.ident is not None:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def join(self) -> None:
-        """Wait for the end, and raise what the work has raised."""
+        """Wait for the thread, and raise the error of its work, if any."""
         self.wait()
         if self.error is not None:
             raise self.error
@@ -35,7 +38,7 @@ class Background:
     def _run(self) -> None:
         try:
             self._work()
-        # Handed over to whoever waits for the thread and looks at `error`.
+        # Kept for the code that waits for the thread.
         except BaseException as error:
             self.error = error
             self._failed()

@@ -1,4 +1,4 @@
-"""Inverse questions: which stored simulations explain an observation."""
+"""Inverse questions: find the stored simulations that explain an observation."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
@@ -38,13 +38,13 @@ def invert(
         masks: Masks in NIfTI, by the names that the store's solver has.
         labels: One segmentation in NIfTI, with all labels.
         convention: What its labels mean, such as `brats2021` or `gliodil`;
-        regions: or which of them each region of the solver has, such as `{"core": (1, 4)}`.
+        regions: or the labels of each region of the solver, such as `{"core": (1, 4)}`.
         field: Values of the solver's fields, in a numpy `.npz` file.
         space: The space of the images, such as `sri24`, or `own` for the store's.
         affine: A file of 4x4 numbers that map the images' mm to the store's.
         weights: How much each mask counts; without it, all count alike.
         top: How many matches to return.
-        grow: Simulate so many more around the best, and ask again.
+        grow: How many simulations to add near the best matches before searching again.
         refine: Then search for a better one by simulating.
         surrogate: For a `field`: refine by the gradients of this trained surrogate, a run or a
             model.
@@ -65,7 +65,7 @@ def invert(
         ... )
         >>> best = found["matches"][0]["parameters"]
     """
-    # Long because every argument is told of, as the reference is made of it.
+    # Long because the reference is made from the docstring, which describes every argument.
     question = Question(
         masks={name: Path(file) for name, file in (masks or {}).items()},
         labels=_path(labels),

@@ -1,4 +1,4 @@
-"""Trained surrogates: loaded, and asked for predictions."""
+"""Trained surrogates: load them, and predict with them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Model:
     def predict(self, parameters: Mapping[str, float]) -> Prediction:
         """Predict the fields at every stored time.
 
-        An autoregressive surrogate starts from what the solver has at the first stored time.
+        An autoregressive surrogate starts from the solver's fields at the first stored time.
 
         Args:
             parameters: One value of each of the solver's parameters, in their units.

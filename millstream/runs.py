@@ -15,14 +15,14 @@ from millstream.studies import StudyLike, case_of
 def train(study: StudyLike) -> Summary:
     """Simulate, stream, and train a surrogate at the same time.
 
-    The run is kept in a new folder, `runs/NAME` under the current directory; what it is doing is
+    The run is kept in a new folder, `runs/NAME` under the current directory; its progress is
     printed on standard error. Ctrl-C stops it tidily, and `resume` goes on with it.
 
     Args:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
 
     Returns:
-        What came of it; `summary.run_dir` is the folder.
+        The summary of the run; `summary.run_dir` is its folder.
 
     Raises:
         StudyError: The study cannot work as it is. Nothing has been started.
@@ -41,16 +41,16 @@ def train(study: StudyLike) -> Summary:
 def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
     """Go on with a run or a comparison after any interruption, from its last checkpoint.
 
-    Of a run or a comparison that is done, only what came of it is returned.
+    If the run or the comparison is done already, only its outcome is returned.
 
     Args:
         run: The folder of a run or of a comparison, `runs/NAME`.
 
     Returns:
-        What came of it, as `train` or `compare` returns it.
+        The outcome, as `train` or `compare` returns it.
 
     Raises:
-        StudyError: The folder is that of no run, or was changed since.
+        StudyError: The folder is not that of a run, or has changed since.
         RunError: The run could not be finished.
         KeyboardInterrupt: It was interrupted once more.
 
@@ -69,7 +69,8 @@ def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
 def simulate(study: StudyLike) -> StoreSummary:
     """Run the simulations of a study into its store, without training.
 
-    What is stored already is not computed again: the same call goes on after any interruption.
+    Simulations already stored are not computed again: the same call continues after any
+    interruption.
 
     Args:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
@@ -100,7 +101,7 @@ def compare(
     Args:
         study: A `Study`, the path of a YAML file, or a mapping with the sections of a study.
         seeds: How often every arm is trained, 3 or more.
-        equal: What the arms have alike: optimiser steps, seconds (of `training.stop`), or samples
+        equal: What is equal in all arms: optimiser steps, seconds (of `training.stop`), or samples
             to learn from.
 
     Returns:

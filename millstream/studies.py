@@ -1,4 +1,4 @@
-"""What a study can be given as."""
+"""The forms in which a study can be given."""
 
 from collections.abc import Mapping
 from os import PathLike

@@ -18,10 +18,10 @@ __all__ = ["check_buffer", "check_solver", "check_surrogate"]
 
 
 def check_solver(solver: type[Solver], *, limit: float = 60.0, **settings: Any) -> None:
-    """Check what a solver has to be and measure what it claims, with these settings.
+    """Check that a solver with these settings keeps its contract, and measure what it claims.
 
-    `limit`: the most seconds that one check may take. Raises AssertionError with a table of what
-    was found if a check fails, and ValueError if the constructor refuses the settings.
+    `limit`: the most seconds that one check may take. Raises AssertionError with a table of the
+    findings if a check fails, and ValueError if the constructor refuses the settings.
     """
     _check(solver, Solver, settings, limit)
 
@@ -29,7 +29,7 @@ def check_solver(solver: type[Solver], *, limit: float = 60.0, **settings: Any) 
 def check_surrogate(surrogate: type[Surrogate], *, limit: float = 60.0, **settings: Any) -> None:
     """Check a surrogate on grids of one to three axes, in both modes, and that it learns.
 
-    `limit` and what is raised are as of `check_solver`.
+    `limit` and the errors raised are those of `check_solver`.
     """
     _check(surrogate, Surrogate, settings, limit)
 
@@ -37,7 +37,7 @@ def check_surrogate(surrogate: type[Surrogate], *, limit: float = 60.0, **settin
 def check_buffer(buffer: type[Buffer], *, limit: float = 60.0) -> None:
     """Check what a buffer draws while samples are put, and that a run can be resumed.
 
-    `limit` and what is raised are as of `check_solver`.
+    `limit` and the errors raised are those of `check_solver`.
     """
     _check(buffer, Buffer, {}, limit)
 

@@ -1,1 +1,1 @@
-"""Numerical solvers: `base` declares what one is, every other file is one PDE."""
+"""Numerical solvers: `base` declares the interface, every other file is one PDE."""

@@ -1,7 +1,7 @@
-"""What a solver is to the rest of Millstream.
+"""The interface of a solver.
 
 Shapes: p parameters, C fields (channels), T stored steps, B simulations in a batch, `*grid` the
-grid's axes (one to three). Fields leave a solver as float32; how it computes inside is its own.
+grid's axes (one to three). Fields leave a solver as float32, whatever type it computes in.
 """
 
 import math
@@ -14,13 +14,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# The type that a solver computes in, where it can be chosen.
+# The type that a solver computes in, if it can be chosen.
 Precision = Literal["float32", "float64"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One physical parameter: its bounds, its units and how it is distributed between the bounds.
+    """One physical parameter: its bounds, its units and its prior between the bounds.
 
     `minimum` is the least value with a physical meaning (0 for a temperature in kelvin); a study
     may move the bounds, but not below it.
@@ -66,7 +66,10 @@ class ParameterSpace:
         return len(self.items)
 
     def with_bounds(self, bounds: Mapping[str, tuple[float, float]]) -> "ParameterSpace":
-        """The same parameters with some bounds replaced. Raises ValueError on an unknown name."""
+        """Return the same parameters with some bounds replaced.
+
+        Raises ValueError on an unknown name.
+        """
         for name in bounds:
             if name not in self.names:
                 raise ValueError(
@@ -82,18 +85,18 @@ class ParameterSpace:
         )
 
     def with_items(self, *parameters: Parameter) -> "ParameterSpace":
-        """The same kind of space of these parameters; a subclass passes on what else it knows."""
+        """Return the same kind of space with these parameters; a subclass keeps its attributes."""
         return ParameterSpace(*parameters)
 
     def from_unit(self, unit: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Points of the unit cube [..., p] to parameter values [..., p], by the prior."""
+        """Map points of the unit cube [..., p] to parameter values [..., p], by the prior."""
         # A log-uniform prior needs positive bounds only where it applies: elsewhere 1 stands in.
         low, high = np.where(self.log, self.low, 1.0), np.where(self.log, self.high, 1.0)
         logarithmic = low * (high / low) ** unit
         return np.where(self.log, logarithmic, self.low + (self.high - self.low) * unit)
 
     def to_unit(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Parameter values [..., p] to points of the unit cube [..., p]: `from_unit` undone.
+        """Map parameter values [..., p] to points of the unit cube [..., p]: undo `from_unit`.
 
         A subclass that overrides one of the two overrides both.
         """
@@ -130,7 +133,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Values [n] of a quantity, and their units. One that is `positive` is compared by ratios."""
+    """Values [n] of a quantity, and their units. A `positive` quantity is compared by ratios."""
 
     values: NDArray[np.float64]
     units: str = "1"
@@ -139,7 +142,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Convention:
-    """What the labels of a segmentation stand for: region -> labels; 0 is the background.
+    """The labels of a segmentation: region -> labels; 0 is the background.
 
     `space` names the space that such images lie in, one of `ImagedSolver.spaces`; None: any.
     """
@@ -151,9 +154,9 @@ class Convention:
 class Solver(ABC):
     """Runs one simulation at a time. Subclasses set the attributes and write two methods.
 
-    The constructor's arguments are the solver's settings in a study: they are checked against
-    their annotations, so `points: Annotated[int, Ge(2)] = 64` refuses a 1. A ValueError that the
-    constructor raises is shown to the user as a mistake in the study.
+    The constructor's arguments are the solver's settings in a study: they are checked against their
+    annotations, so `points: Annotated[int, Ge(2)] = 64` refuses a 1. A ValueError from the
+    constructor is shown to the user as a mistake in the study.
     """
 
     parameters: ParameterSpace  #: with bounds and priors
@@ -168,15 +171,15 @@ class Solver(ABC):
     static_fields: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 
     def check(self, parameters: ParameterSpace) -> None:  # noqa: B027 (most solvers need none)
-        """Raise ValueError if the settings cannot simulate everything between these bounds, because
-        a step is unstable there or the grid too coarse. Refuses nothing, unless overridden.
+        """Raise ValueError if the settings cannot simulate everything between these bounds.
 
-        A study gives its own bounds, which may be wider or narrower than the solver's.
+        A time step may be unstable there, or the grid too coarse. Refuses nothing, unless
+        overridden. A study gives its own bounds, which may be wider or narrower than the solver's.
         """
 
     @abstractmethod
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The stored times [T] of the simulation with these parameters [p], ascending."""
+        """Return the ascending stored times [T] of the simulation with these parameters [p]."""
 
     @abstractmethod
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
@@ -189,7 +192,7 @@ class Solver(ABC):
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Images [*grid] by name that would be taken of the fields [C, *grid]: values, or masks.
+        """Return images [*grid] by name, values or masks, as taken of the fields [C, *grid].
 
         Every point is observed by itself, so a part of the grid gives that part of the images.
         Returns the fields themselves, unless overridden. Raises ValueError on an unknown setting.
@@ -203,9 +206,9 @@ class Solver(ABC):
     def identifiable(
         self, parameters: NDArray[np.float64], t: NDArray[np.float64]
     ) -> Mapping[str, Quantity]:
-        """The quantities that one observation can tell, for parameters [n, p] and times [n].
+        """Return the quantities that one observation can tell, for parameters [n, p] and times [n].
 
-        Returns the parameters and the time, unless overridden: some only show in combination.
+        They are the parameters and the time, unless overridden: some only show in combination.
         """
         quantities = {
             item.name: Quantity(parameters[:, i], item.units)
@@ -214,9 +217,10 @@ class Solver(ABC):
         return {**quantities, "time": Quantity(t, self.time_units)}
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
-        """Whether grid and step are fine enough for these parameters [p]. True, unless overridden.
+        """Return whether grid and time step are fine enough for these parameters [p].
 
-        A simulation that is not resolved runs all the same; the store says so beside it.
+        True, unless overridden. A simulation that is not resolved runs all the same; the store
+        marks it.
         """
         return True
 
@@ -230,8 +234,9 @@ class BatchSolver(Solver):
     ) -> Iterator[NDArray[np.float32]]:
         """Yield [B, C, *grid] at every stored time, for parameters [B, p] and seeds [B].
 
-        `device`, in torch's words, is where to compute: cuda where a study gives the solver's
-        processes GPUs (`ensemble.gpus_per_actor`). Fields are yielded as arrays all the same.
+        `device`, a torch device name, is where to compute: cuda if a study gives the solver's
+        processes GPUs (`ensemble.gpus_per_actor`). Fields are yielded as arrays on the CPU in any
+        case.
         """
 
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
@@ -247,12 +252,12 @@ class ImagedSolver(Solver):
     For comparing with images of patients or samples the grid needs an `affine`.
     """
 
-    #: The masks that `observe` makes, and the values to try of each one's setting, which has its
-    #: name; ascending. A mask at a higher value lies within the same mask at a lower one.
+    #: The masks that `observe` makes, each with the ascending values to try of the setting of the
+    #: same name. A mask at a higher value lies within the same mask at a lower one.
     masks: Mapping[str, tuple[float, ...]]
     #: The regions of a segmentation that make up each mask.
     regions: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-    #: What labels mean these regions, by the name of a convention.
+    #: The labels of these regions, by the name of a convention.
     conventions: Mapping[str, Convention] = MappingProxyType({})
     #: The spaces that images may lie in: name -> positions in mm there to those of `affine`
     #: [4, 4].
@@ -262,7 +267,7 @@ class ImagedSolver(Solver):
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Images [*grid] by name, as in `Solver`, among them those in `masks`, which are bool."""
+        """Return images [*grid] as in `Solver`, among them those of `masks`, which are bool."""
 
     def plans(
         self,
@@ -270,10 +275,10 @@ class ImagedSolver(Solver):
         fields: NDArray[np.float32],
         affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
-        """Regions [*grid] to treat, of equal volume, by name. None, unless overridden.
+        """Return regions [*grid] to treat, of equal volume, by name. None, unless overridden.
 
         They follow from the masks that were observed [*grid] and from the fields [C, *grid] found
-        for them. `affine` maps grid indices to positions in mm where it was observed [4, 4]: a
+        for them. `affine` [4, 4] maps grid indices to the observation's positions in mm: a
         patient's lengths are not those of an atlas.
         """
         return {}

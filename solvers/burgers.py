@@ -14,7 +14,7 @@ from solvers.limits import require_memory, require_stable
 from solvers.random_fields import series
 from solvers.spectral import Box, Etdrk4, advective_rate, kept_wavenumbers
 
-# Of the initial velocity.
+# Modes of the initial velocity.
 _MODES = 4
 
 
@@ -86,7 +86,7 @@ class Burgers(BatchSolver):
             dtype=box.complex,
         )
         for step, state in enumerate(march.trajectory(initial, self.stored_steps, self.substeps)):
-            # In a frame that moves with the medium there is no advection.
+            # The state is in a frame that moves with the medium, where there is no advection.
             shift = torch.exp(-1j * box.kx * advection * (step * self._interval))
             yield box.to_grid(state * shift.to(box.complex)).cpu().numpy().astype(np.float32)
 

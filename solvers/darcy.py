@@ -15,9 +15,9 @@ from solvers.limits import require_memory
 from solvers.random_fields import cosine_field, cosine_series
 from solvers.sine_transform import SineTransform
 
-# Of the permeability's logarithm, along each axis.
+# Modes of the permeability's logarithm, along each axis.
 _MODES = 16
-# Of the linear system: the residual relative to the source, and after how many steps to give up.
+# The linear system's residual relative to the source, and the iterations until it is given up.
 _TOLERANCE, _MOST_ITERATIONS = 1e-9, 500
 
 
@@ -42,7 +42,7 @@ class Darcy(BatchSolver):
     Scheme: finite volumes around the nodes with the harmonic mean of the permeability on their
     faces, second order in space; there is no time to have an order in. The system is solved to a
     residual of 1e-9 by conjugate gradients with a sine transform of the Laplacian, scaled by the
-    permeability, as preconditioner: about 30 steps whatever the grid. Computes in float64.
+    permeability, as preconditioner: about 30 iterations on any grid. Computes in float64.
     """
 
     parameters = ParameterSpace(
@@ -78,8 +78,11 @@ class Darcy(BatchSolver):
 
 
 def pressure(permeability: Tensor, source: Tensor) -> Tensor:
-    """The pressure [B, n, n] at the inner nodes, for a permeability [B, n + 2, n + 2] and a source
-    [B, n, n], in float64. Raises ArithmeticError if the iteration does not converge."""
+    """Return the pressure [B, n, n] at the inner nodes, in float64.
+
+    For a permeability [B, n + 2, n + 2] and a source [B, n, n]. Raises ArithmeticError if the
+    iteration does not converge.
+    """
     n = source.shape[-1]
     laplacian = SineTransform(2, n, str(source.device))
     scale = permeability[:, 1:-1, 1:-1].rsqrt()
@@ -97,7 +100,7 @@ def pressure(permeability: Tensor, source: Tensor) -> Tensor:
         if (_dot(residual, residual) <= target).all():
             return solution
         flow = _divergence(direction, down, right)
-        # A system that is solved before the others has come to rest: 0 / 0.
+        # A system that is solved before the others gives 0 / 0.
         length = torch.nan_to_num(size / _dot(direction, flow), 0.0, 0.0, 0.0)
         solution = solution + length * direction
         residual = residual - length * flow
@@ -111,7 +114,7 @@ def pressure(permeability: Tensor, source: Tensor) -> Tensor:
 
 
 def _between(permeability: Tensor, axis: int) -> Tensor:
-    """The harmonic mean on the faces across an axis, beside the inner nodes along the other."""
+    """Return harmonic means on the faces across an axis, beside the inner nodes of the other."""
     inner = permeability[:, :, 1:-1] if axis == 1 else permeability[:, 1:-1]
     faces = inner.shape[axis] - 1
     before, after = inner.narrow(axis, 0, faces), inner.narrow(axis, 1, faces)
@@ -119,7 +122,7 @@ def _between(permeability: Tensor, axis: int) -> Tensor:
 
 
 def _divergence(values: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """-div(permeability grad) of values [B, n, n], with the faces' conductances."""
+    """Return -div(permeability grad) of values [B, n, n], with the faces' conductances."""
     padded = torch.nn.functional.pad(values, (1, 1, 1, 1))
     along_y = (down * padded[:, :, 1:-1].diff(dim=1)).diff(dim=1)
     along_x = (right * padded[:, 1:-1].diff(dim=2)).diff(dim=2)

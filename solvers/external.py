@@ -40,23 +40,23 @@ _LONGEST_TEMPORARY_PATH = 80
 
 
 class ProgramError(Exception):
-    """A program that did not do what the study says of it."""
+    """A program did not do what the study says."""
 
 
 class External(Solver):
     """Starts a command for each simulation and takes the fields that it sends
     (docs/how-to/external.md).
 
-    Equation, scheme and order are the program's own. Channels, grid and parameters are what the
-    study says. The parameters, and `seed` from 0 to 2^63 - 1, replace `{name}` and `{seed}` in the
+    Equation, scheme and order are the program's own. Channels, grid and parameters are given in the
+    study. The parameters, and `seed` from 0 to 2^63 - 1, replace `{name}` and `{seed}` in the
     command, the environment and the template; numbers are written so that they read back the same.
 
     The program runs in a temporary directory of its own, with the template filled in there, without
-    a shell. It finds the socket in MILLSTREAM_ADDRESS, and in MILLSTREAM_TOKEN what it has to show
-    there; the clients in clients/ see to that. It sends every stored step, the initial state first,
-    and then finalizes; it waits in its send while nobody draws. The simulation fails if it does
-    anything else or takes too long; then, and whenever nobody wants more of it, its process group
-    is ended. See external_wire.py for what is sent.
+    a shell. It finds the socket in MILLSTREAM_ADDRESS, and shows the token in MILLSTREAM_TOKEN
+    there; the clients in clients/ do that. It sends every stored step, the initial state first, and
+    then finalizes; while nobody draws its steps, it waits in its send. The simulation fails if the
+    program does anything else or takes too long; then, and whenever no more steps are wanted, its
+    process group is ended. external_wire.py describes the format.
     """
 
     order = Order(space=math.nan, time=math.nan)  # not known
@@ -75,11 +75,14 @@ class External(Solver):
         template: Template | None = None,
         time_limit: Annotated[float, Gt(0)] = 600.0,
     ) -> None:
-        """`command`: the program and its arguments; words that begin with ./ or ../ are files,
-        relative to where Millstream was started, and so is a program with a / in its name.
-        `fields`: name and units. The stored times are `stored_steps` from 0 to `final_time`, or the
-        list `times`. `env` is added to the environment. `time_limit`: the seconds that Millstream
-        waits for a step, the first with the program's start, and for its end after the last."""
+        """`command`: the program and its arguments; `fields`: name and units.
+
+        Words of `command` that begin with ./ or ../ are files, relative to where Millstream was
+        started, and so is a program with a / in its name. The stored times are `stored_steps` from
+        0 to `final_time`, or the list `times`. `env` is added to the environment. `time_limit`: the
+        seconds that Millstream waits for a step, the first with the program's start, and for its
+        end after the last.
+        """
         self.parameters = ParameterSpace(
             *(make_parameter(name, bounds) for name, bounds in parameters.items())
         )
@@ -140,7 +143,7 @@ class External(Solver):
 
     @contextmanager
     def _guard(self) -> Iterator[Guard]:
-        """A guard for one program."""
+        """Yield a guard for one program."""
         guard = self._guards.pop() if self._guards else Guard()
         try:
             yield guard
@@ -165,7 +168,7 @@ class External(Solver):
             raise ProgramError(f"{self._program} cannot be started: {error.strerror}") from None
 
     def _values(self, parameters: NDArray[np.float64], seed: int) -> dict[str, str]:
-        """What the placeholders stand for."""
+        """Return the values of the placeholders."""
         values = (repr(float(value)) for value in parameters)
-        # Half the seed, so that it is a number for languages that know signed integers only.
+        # Half the seed, so that it fits a signed 64-bit integer: some languages have no others.
         return dict(zip(self.parameters.names, values, strict=True)) | {"seed": str(seed >> 1)}

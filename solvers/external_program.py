@@ -1,4 +1,4 @@
-"""The process of a program: how it is started, watched and ended, with all that it started."""
+"""The process of a program: start it, watch it, and end it with all processes it started."""
 
 import os
 import signal
@@ -8,14 +8,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-# Seconds between the request to end and the end, waited only while something still runs.
+# Seconds between the request to end and the kill, waited only while something still runs.
 GRACE = 5.0
-# How much of the end of what a program wrote to standard error is told.
+# How much of the end of a program's standard error is reported.
 _TAIL_BYTES = 600
 
 # Reads lines "GROUP DIRECTORY" (GROUP 0: none). When the pipe closes, the solver's process has
-# ended: the last group is ended and its directory removed. In the background, so that it is no
-# child of the solver's process: Ray kills the children of a process that it kills, but not theirs.
+# ended: the last group is ended and its directory removed. It runs in the background, so that it is
+# no child of the solver's process: Ray kills the children of a process that it kills, but not
+# theirs.
 _GUARD = f"""
 exec 3<&0
 (
@@ -38,10 +39,10 @@ exec 3<&0
 
 
 class Guard:
-    """Ends a program whose solver's process is killed, which can then do nothing itself.
+    """Ends a program if the solver's process is killed, and cannot do it itself.
 
-    It outlives its programs, one after the other: an orphan for every simulation would leave a
-    zombie for each where process 1 does not collect them, as in many containers.
+    A guard serves several programs, one after the other: an orphan for every simulation would leave
+    a zombie for each where process 1 does not collect them, as in many containers.
     """
 
     def __init__(self) -> None:
@@ -63,7 +64,7 @@ class Guard:
         os.close(self._pipe)
 
     def watch(self, group: int, directory: Path) -> None:
-        """End this process group, and remove its directory, should this process be killed."""
+        """If this process is killed, end this process group and remove its directory."""
         os.write(self._pipe, f"{group} {directory}\n".encode())
 
     def release(self) -> None:
@@ -77,7 +78,7 @@ class Program:
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], directory: Path
     ) -> None:
-        """Start it in `directory`, without a shell. Raises OSError if that is not possible."""
+        """Start the command in `directory`, without a shell. Raises OSError if that fails."""
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -94,9 +95,9 @@ class Program:
         self._tail = b""
 
     def status(self) -> int | None:
-        """How the command ended: its exit status, or minus the signal that ended it; None before.
+        """Return the command's exit status, or minus the signal that ended it; None before.
 
-        It is not collected yet, which keeps the number of its group from being given to others.
+        The process is not collected yet, so that its group's number is not given to others.
         """
         if self._process.returncode is not None:
             return self._process.returncode
@@ -108,7 +109,7 @@ class Program:
         return result.si_status if exited else -result.si_status
 
     def read_errors(self) -> bool:
-        """Take what it wrote to standard error; whether that was anything."""
+        """Read the program's standard error; return whether there was anything."""
         try:
             data = os.read(self.errors, 1 << 16)
         except BlockingIOError:
@@ -117,12 +118,12 @@ class Program:
         return bool(data)
 
     def last_words(self) -> str:
-        """The end of what it wrote to standard error, in one line; after `end()`."""
+        """Return the end of the program's standard error, in one line; call after `end()`."""
         text = self._tail.decode(errors="replace")
         return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
     def end(self) -> None:
-        """End the command and all of its group, and take its last words."""
+        """End the command and all of its group, and read its last words."""
         assert self._process.stderr is not None
         if self._process.stderr.closed:
             return
@@ -132,9 +133,9 @@ class Program:
             self.read_errors()
             time.sleep(0.01)
         self._signal(signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # which another user's process may ignore
+        with suppress(subprocess.TimeoutExpired):  # another user's process may ignore the signal
             self._process.wait(timeout=GRACE)
-        for _ in range(16):  # a pipe holds no more; who has left the group may write for ever
+        for _ in range(16):  # a pipe holds no more; what left the group may write for ever
             if not self.read_errors():
                 break
         self._process.stderr.close()
@@ -147,12 +148,12 @@ class Program:
             os.kill(self._process.pid, number)
 
     def _runs(self) -> bool:
-        """Whether the command, or anything else of its group, has not ended."""
+        """Return whether the command, or any process of its group, still runs."""
         return self.status() is None or _group_runs(self.group)
 
 
 def _group_runs(group: int) -> bool:
-    """Whether a process of the group has not ended; those that are only not collected have."""
+    """Return whether a process of the group still runs; a zombie does not."""
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:

@@ -1,8 +1,8 @@
-"""Takes the stored steps of one run of a program from a socket.
+"""Receive the stored steps of one run of a program from a socket.
 
 Everything happens in the calls: between two of them nothing is read, so a program that is ahead
-waits in its send, and holds the next step itself. What is on the way meanwhile is what the kernel
-holds of a socket and of a pipe: about 200 KB.
+waits in its send, and holds the next step itself. Only the kernel's buffers of a socket and a pipe
+are on the way meanwhile: about 200 KB.
 """
 
 import hmac
@@ -32,12 +32,12 @@ from solvers.external_wire import (
 
 # Ranks that may be connected at once; each costs a header line of memory.
 MAX_CONNECTIONS = 1024
-# Seconds between two looks whether the program still runs.
+# Seconds between two checks whether the program still runs.
 _POLL = 0.02
 
 
 class _Connection:
-    """One rank: its socket, and where in its sequence of headers and payloads it is."""
+    """One rank: its socket, and its place in the sequence of headers and payloads."""
 
     def __init__(self, peer: socket.socket) -> None:
         self.peer = peer
@@ -49,7 +49,7 @@ class _Connection:
 
 
 class Receiver:
-    """Listens at `address` for what a program sends: `steps` steps of `fields` on `grid`."""
+    """Listens at `address` for the `steps` steps of `fields` on `grid` that a program sends."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Receiver:
         self._steps = steps
         self._time_limit = time_limit
         self._frame = Frame((len(fields), *grid))
-        self._step = 0  # the one that arrives
+        self._step = 0  # the step that is arriving
         self._open: set[_Connection] = set()
-        self._paused: list[_Connection] = []  # which are a step ahead
+        self._paused: list[_Connection] = []  # connections a step ahead
         self._finalized = self._broken = self._refused = 0  # connections, by how they ended
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -78,14 +78,14 @@ class Receiver:
         self._watch(self._listener, self._accept)
 
     def attend(self, program: Program) -> None:
-        """The program that is to send has been started."""
+        """Attend to a program that has been started and will send."""
         self._program = program
         self._watch(program.errors, self._read_errors)
 
     def frame(self, step: int) -> NDArray[np.float32]:
-        """The stored step [C, *grid], once it is complete; steps are asked for in order.
+        """Return a stored step [C, *grid], once it is complete; ask for steps in order.
 
-        Raises WireError if it will not come.
+        Raises WireError if the step will not come.
         """
         if step:
             self._step, self._frame = step, Frame(self._frame.values.shape)
@@ -116,7 +116,7 @@ class Receiver:
         self._selector.close()
 
     def _over(self, deadline: float) -> bool:
-        """Take what has come; whether the program has ended and no more can come."""
+        """Read what has come; return whether the program has ended and no more can come."""
         # The order matters: what a program sent before it ended is there once it has ended.
         ended = self._program.status() is not None
         events = self._selector.select(0 if ended else _POLL)
@@ -133,12 +133,12 @@ class Receiver:
         return f"did not send step {self._step} {limit}{self._lacking()}"
 
     def _lacking(self) -> str:
-        """What the step under way lacks, if any of it came."""
+        """Say what the step under way lacks, if any of it came."""
         whole, missing = self._frame.values.size, self._frame.missing
         return f" ({missing} of its {whole} numbers are missing)" if 0 < missing < whole else ""
 
     def _verdict(self) -> str:
-        """What is wrong with how the program ended; empty if nothing is."""
+        """Say what is wrong with the program's end; return an empty text if nothing is."""
         sent = f"after {self._step} of {self._steps} steps{self._lacking()}"
         status = self._program.status()
         assert status is not None
@@ -195,7 +195,7 @@ class Receiver:
         connection.peer.close()
 
     def _advance(self, connection: _Connection) -> None:
-        """Take all that is whole of what a connection has sent."""
+        """Take everything from a connection that has arrived whole."""
         while True:
             if connection.claimed:
                 payload = connection.decoder.payload()
@@ -216,7 +216,7 @@ class Receiver:
                 return
 
     def _take_header(self, connection: _Connection) -> bool:
-        """Take the next header; whether there was one that something may follow."""
+        """Take the next header; return whether there was one and more may follow it."""
         if not connection.greeted:
             return self._greet(connection)
         line = connection.decoder.line()
@@ -235,7 +235,7 @@ class Receiver:
         return True
 
     def _greet(self, connection: _Connection) -> bool:
-        """Look at the first line; whoever does not know the token is sent away."""
+        """Check the first line of a connection; drop the connection if the token is wrong."""
         try:
             line = connection.decoder.line()
             if line is None:
@@ -258,9 +258,10 @@ class Receiver:
         return True
 
     def _check_step(self, connection: _Connection, piece: Piece) -> None:
-        """A rank sends something of every step, in order; so none can be two steps ahead.
+        """Raise WireError if a piece is of a step that cannot come now.
 
-        A rank whose part is empty can be late, since no step waits for it.
+        A rank sends something of every step, in order; so none can be two steps ahead. A rank whose
+        part is empty can be late, since no step waits for it.
         """
         step, last = piece.step, connection.step
         if step >= self._steps:

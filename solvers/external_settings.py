@@ -1,4 +1,4 @@
-"""What a study says of a program, checked before it runs: see `External`."""
+"""The settings of a program in a study, checked before it runs: see `External`."""
 
 import difflib
 import hashlib
@@ -34,7 +34,7 @@ class Bounds:
 
 
 def _named(bounds: object) -> object:
-    """The bounds `[low, high]` by their names."""
+    """Return the bounds `[low, high]` by their names."""
     if not isinstance(bounds, list | tuple):
         return bounds
     if len(bounds) != 2:
@@ -46,9 +46,9 @@ Word = str | int | float
 
 
 def absolute(command: Sequence[Word]) -> list[Word]:
-    """The command for a process that is elsewhere: files named from here by their whole path."""
+    """Return the command with absolute paths, for a process in another directory."""
     first, *others = command
-    # A program with a / in its name is a file, too; `executable` looks at all else about it.
+    # A program with a / in its name is a file, too; `executable` checks everything else about it.
     if isinstance(first, str) and os.sep in first and not _PLACEHOLDER.search(first):
         first = first if os.path.isabs(first) else _located(first)
     return [
@@ -61,7 +61,7 @@ def absolute(command: Sequence[Word]) -> list[Word]:
 
 
 def _as_written(command: Sequence[Word]) -> list[Word]:
-    """A command in the identity of a study, which does not depend on where it was started."""
+    """Return a command for the identity of a study, which must not depend on the directory."""
     here = f"{Path.cwd()}/"
     return [
         f"./{word.removeprefix(here)}" if isinstance(word, str) and word.startswith(here) else word
@@ -70,7 +70,7 @@ def _as_written(command: Sequence[Word]) -> list[Word]:
 
 
 def _content(path: Path) -> str:
-    """A template in the identity of a study: not where it lies, but what it says."""
+    """Return a template for the identity of a study: its content, not its place."""
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
 
 
@@ -78,7 +78,7 @@ _Bounds = Annotated[Bounds, BeforeValidator(_named)]
 
 
 def _in_order(settings: Mapping[str, object]) -> list[tuple[str, object]]:
-    """A mapping in the identity of a study, where otherwise its order would not count."""
+    """Return a mapping as a list for the identity of a study, so that its order counts."""
     return list(settings.items())
 
 
@@ -91,7 +91,7 @@ Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_conte
 
 
 def make_parameter(name: str, bounds: Bounds) -> Parameter:
-    """The parameter of this name. Raises ValueError if a program cannot be told it."""
+    """Make the parameter of this name. Raises ValueError if a program cannot be given it."""
     if not _NAME.fullmatch(name) or name == "seed":
         raise ValueError(
             f"a parameter cannot be called {name!r}: letters, digits and _ make a name, and seed "
@@ -101,7 +101,7 @@ def make_parameter(name: str, bounds: Bounds) -> Parameter:
 
 
 def checked_grid(grid: Grid) -> Grid:
-    """The grid with tuples. Raises ValueError unless it has one to three axes that agree."""
+    """Return the grid with tuples. Raises ValueError unless it has one to three valid axes."""
     shape, spacing = tuple(grid.shape), tuple(grid.spacing)
     if not 1 <= len(shape) <= 3 or min(shape) < 1:
         raise ValueError(
@@ -118,7 +118,7 @@ def checked_grid(grid: Grid) -> Grid:
 def stored_times(
     stored_steps: int | None, final_time: float | None, times: Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """The stored times [T], from either way to give them. Raises ValueError."""
+    """Return the stored times [T], given in one of two ways. Raises ValueError."""
     if times is not None and stored_steps is None and final_time is None:
         stored = np.array(times, dtype=np.float64)
         if not np.isfinite(stored).all() or (np.diff(stored) <= 0).any():
@@ -130,7 +130,7 @@ def stored_times(
 
 
 def _located(word: str) -> str:
-    """The absolute path of a file that is named from here."""
+    """Return the absolute path of a file, relative to the current directory. Raises ValueError."""
     path = Path(os.path.abspath(word))
     if not path.exists():
         raise ValueError(f"there is no {word} in {Path.cwd()}")
@@ -138,7 +138,7 @@ def _located(word: str) -> str:
 
 
 def executable(name: str) -> str:
-    """Where the program of this name is. Raises ValueError if it is nowhere, or cannot be run."""
+    """Return the path of the program of this name. Raises ValueError if it cannot be run."""
     if _PLACEHOLDER.search(name):
         raise ValueError(f"command begins with {name}: the program itself can have no placeholder")
     found = shutil.which(name)
@@ -158,7 +158,7 @@ def executable(name: str) -> str:
 
 
 def read_template(template: Path) -> str:
-    """The text of a template. Raises ValueError if it cannot be read."""
+    """Read the text of a template. Raises ValueError if it cannot be read."""
     try:
         return template.read_text(encoding="utf-8")
     except OSError as error:
@@ -168,9 +168,9 @@ def read_template(template: Path) -> str:
 
 
 def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -> None:
-    """That every placeholder is known, and that the program is told every parameter.
+    """Raise ValueError on an unknown placeholder, or a parameter that the program is not told.
 
-    `texts`: what parameters are substituted in, by the places that it is from.
+    `texts`: the texts with placeholders, by the place that they are from.
     """
     known, used = [*parameters, "seed"], set()
     for place, text in ((place, text) for place, words in texts.items() for text in words):
@@ -193,7 +193,7 @@ def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -
 
 
 def check_arguments(words: Sequence[str], template: Path) -> None:
-    """That the program is not told of the template where it should be told of the filled one."""
+    """Raise ValueError if the command names the template in place of the filled copy."""
     for word in words:
         if os.sep in word and os.path.abspath(word) == os.path.abspath(template):
             raise ValueError(
@@ -210,5 +210,5 @@ def check_environment(names: Iterable[str]) -> None:
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with values in place of the placeholders."""
+    """Return the text with values in place of the placeholders."""
     return _PLACEHOLDER.sub(lambda match: f"{{{match[1]}}}" if match[1] else values[match[2]], text)

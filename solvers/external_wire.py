@@ -1,15 +1,15 @@
-"""The format in which a program sends its fields, and how they are put together again.
+"""The format in which a program sends its fields, and how they are put together.
 
 A connection carries header lines, each one line of JSON in UTF-8 of at most 4096 bytes with its
-newline, and raw numbers after those that announce some:
+newline, and raw numbers after each header that announces some:
 
     {"millstream": 1, "token": "0f3a..."}
     {"step": 0, "field": "temperature", "dtype": "float64", "shape": [16, 64], "offset": [48, 0]}
     ... 16 * 64 * 8 bytes ...
     {"end": true}
 
-The first line says the version of the format and the token that the program was given. Each of the
-next ones announces a piece of a stored step: the block of a field that begins at `offset` and has
+The first line has the version of the format and the token that the program was given. Each of the
+next lines announces a piece of a stored step: the block of a field that begins at `offset` and has
 `shape`, both in the order of the grid's axes. Without `field` it is a block of all fields, which
 are then an axis before the grid's. The numbers are little-endian, the last axis fastest. The last
 line says that the program is done. Several connections may each send pieces; a
@@ -35,14 +35,14 @@ _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.d
 
 
 class WireError(Exception):
-    """What a program sent is not what it was to send; a sentence about the program."""
+    """A program sent something wrong; the message is a sentence about the program."""
 
 
 class Decoder:
     """Cuts the bytes of a connection, however they arrive, into lines and payloads.
 
-    The owner receives into `room()`, says how many bytes came, and takes what is whole. No more is
-    held than a line, or the payload that the owner expects.
+    The owner receives into `room()`, reports how many bytes came, and takes lines and payloads once
+    they are whole. At most a line, or the payload that the owner expects, is held.
     """
 
     def __init__(self) -> None:
@@ -52,20 +52,20 @@ class Decoder:
         self._filled = 0
 
     def room(self) -> memoryview:
-        """Where the next bytes belong."""
+        """Return the memory for the next bytes."""
         if self._payload is not None:
             return self._payload.data[self._filled :]
         return memoryview(self._line)[self._used :]
 
     def received(self, count: int) -> None:
-        """So many bytes were written into `room()`."""
+        """Note that `count` bytes were written into `room()`."""
         if self._payload is not None:
             self._filled += count
         else:
             self._used += count
 
     def line(self) -> bytes | None:
-        """The next line, once it is whole. Raises WireError if it is too long."""
+        """Return the next line, once it is whole. Raises WireError if it is too long."""
         end = self._line.find(b"\n", 0, self._used)
         if end < 0:
             if self._used == LINE_BYTES:
@@ -77,18 +77,18 @@ class Decoder:
 
     @property
     def held(self) -> int:
-        """How many bytes have come of which no line was made yet."""
+        """How many bytes have come that are not part of a line yet."""
         return self._used
 
     def expect(self, size: int) -> None:
-        """What comes next is a payload of this many bytes."""
+        """Expect a payload of this many bytes next."""
         self._payload = np.empty(size, dtype=np.uint8)
         self._filled = min(size, self._used)
         self._payload[: self._filled] = np.frombuffer(self._line, np.uint8, self._filled)
         self._drop(self._filled)
 
     def payload(self) -> NDArray[np.uint8] | None:
-        """The expected payload, once it is whole."""
+        """Return the expected payload, once it is whole."""
         if self._payload is None or self._filled < len(self._payload):
             return None
         payload, self._payload = self._payload, None
@@ -100,7 +100,7 @@ class Decoder:
 
 
 def read_header(line: bytes) -> dict[str, Any]:
-    """The JSON object of a header line. Raises WireError."""
+    """Return the JSON object of a header line. Raises WireError."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ def read_header(line: bytes) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Piece:
-    """What a header announces: the part `region` of a stored step's frame [C, *grid]."""
+    """A piece that a header announces: the part `region` of a stored step's frame [C, *grid]."""
 
     step: int
     region: tuple[slice, ...]
@@ -127,7 +127,10 @@ class Piece:
 
 
 def read_piece(header: dict[str, Any], fields: Sequence[str], grid: Sequence[int]) -> Piece:
-    """Raises WireError if the header does not announce a part of the `fields` on this `grid`."""
+    """Return the piece that a header announces.
+
+    Raises WireError if it is not a part of the `fields` on this `grid`.
+    """
     values: list[Any] = [header.get(key) for key in _KEYS]
     step, field, dtype, shape, offset = values
     if unknown := sorted(header.keys() - set(_KEYS)):
@@ -176,18 +179,18 @@ class Frame:
         self._claimed = np.zeros(shape, dtype=bool)
 
     def claim(self, piece: Piece) -> None:
-        """The piece is about to arrive. Raises WireError if a part of it did before.
+        """Claim the place of a piece that is about to arrive. Raises WireError if part of it came.
 
-        So all that is under way is never more than a frame, however many connections there are.
+        So the pieces under way are never more than a frame, however many connections there are.
         """
         if self._claimed[piece.region].any():
             raise WireError(f"sent a part of step {piece.step} twice")
         self._claimed[piece.region] = True
 
     def put(self, piece: Piece, payload: NDArray[np.uint8]) -> None:
-        """The claimed piece has arrived."""
+        """Store a claimed piece that has arrived."""
         values = payload.view(piece.dtype).reshape(piece.shape)
-        # What is too large for float32 becomes infinite, which is not let into the stream.
+        # Values too large for float32 become infinite, and the simulation fails later.
         with np.errstate(over="ignore", invalid="ignore"):
             self.values[piece.region] = values
         self.missing -= values.size

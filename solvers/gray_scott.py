@@ -19,7 +19,7 @@ from solvers.spectral import Box, Etdrk4
 _DIFFUSIVITIES = (2e-5, 1e-5)
 # The fastest rate seen of reaction and removal together, v^2 + feed.
 _RATE = 0.25
-# Of the initial activator: blobs, and their width [the units of length].
+# The blobs of the initial activator, and their width [the units of length].
 _BLOBS, _WIDTH = 3, 0.03
 
 
@@ -37,10 +37,9 @@ class GrayScott(BatchSolver):
     J. E. Pearson, Science 261 (1993).
 
     Scheme: Fourier pseudo-spectral with the 2/3 rule, and ETDRK4 with the diffusion in the
-    exponential, fourth order in time. Of the product of three the rule leaves the aliases
-    in which high modes meet high modes; where the grid resolves the patterns they are as small as
-    what is truncated. Stable for steps up to 2.78 / 0.25 = 11 within these bounds. Computes in
-    `precision`.
+    exponential, fourth order in time. In the product of three the rule leaves aliases of high modes
+    with high modes; if the grid resolves the patterns, they are as small as the truncated modes.
+    Stable for steps up to 2.78 / 0.25 = 11 within these bounds. Computes in `precision`.
     """
 
     parameters = ParameterSpace(
@@ -71,7 +70,7 @@ class GrayScott(BatchSolver):
         self._interval = final_time / (stored_steps - 1)
 
     def check(self, parameters: ParameterSpace) -> None:
-        # Removal is the fastest with both rates high, consumption with a low kill rate.
+        # Removal is fastest with both rates high, consumption with a low kill rate.
         (feed, high_kill), (_, low_kill) = parameters.high, parameters.low
         self._require_stable(np.array([[feed, high_kill], [feed, low_kill]]))
 
@@ -86,7 +85,7 @@ class GrayScott(BatchSolver):
         values = torch.tensor(parameters, dtype=torch.float64, device=device)
         feed, kill = values[:, :, None, None].unbind(1)  # [B, 1, 1] each
         # The state is u - 1 and v, for which the feed has no constant part. Feed and removal stay
-        # outside the exponential: there they nearly cancel what reacts, and the error is a fifth.
+        # outside the exponential: there they nearly cancel the reaction, and the error is a fifth.
         removal = -torch.stack([feed, feed + kill], 1).to(box.complex)
         diffusivity = torch.tensor(_DIFFUSIVITIES, dtype=torch.float64, device=device)
         gain = torch.tensor([-1.0, 1.0], dtype=box.complex, device=device)[:, None, None]

@@ -21,7 +21,7 @@ _SIDES = ("left", "right", "bottom", "top", "front", "back")
 
 
 def _temperatures(dimensions: int) -> ParameterSpace:
-    """The initial temperature, and those of the sides of so many axes."""
+    """Return the initial temperature, and those of the sides of this many axes, as parameters."""
     names = ("initial", *_SIDES[: 2 * dimensions])
     return ParameterSpace(*(Parameter(name, 100.0, 500.0, "K", minimum=0.0) for name in names))
 
@@ -94,8 +94,11 @@ class Heat(BatchSolver):
 
 
 def _held(values: Tensor, dimensions: int, size: int) -> tuple[Tensor, Tensor]:
-    """The initial field [B, *grid] of parameters [B, p], and what the sides contribute to the
-    Laplacian of the inner nodes, in units of the squared spacing: [B, *inner nodes]."""
+    """Return the initial field [B, *grid] of parameters [B, p], and the inflow of the sides.
+
+    The inflow is the sides' contribution to the Laplacian of the inner nodes, in units of the
+    squared spacing: [B, *inner nodes].
+    """
     batch = len(values)
     initial, *sides = values.view(batch, -1, *[1] * (dimensions - 1)).unbind(1)
     total = values.new_zeros((batch, *[size] * dimensions))

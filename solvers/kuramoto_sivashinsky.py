@@ -14,13 +14,13 @@ from solvers.limits import require_memory, require_stable
 from solvers.random_fields import series
 from solvers.spectral import Box, Etdrk4, advective_rate, kept_wavenumbers
 
-# Of the initial state.
+# Modes of the initial state.
 _MODES = 8
-# The greatest |u| seen on the attractor with a hyperviscosity of 1; it goes with its power -1/2.
+# The greatest |u| seen on the attractor with a hyperviscosity of 1; it scales as its power -1/2.
 _GREATEST = 3.5
 
 
-# The least highest wave number, in those at which growth turns into decay.
+# The least that the highest wave number may be, in units of that where growth turns into decay.
 _RESOLVED = 2.0
 
 
@@ -98,8 +98,8 @@ class KuramotoSivashinsky(BatchSolver):
         greatest = max(_GREATEST / math.sqrt(hyperviscosity), amplitude * math.sqrt(2 * _MODES))
         k = kept_wavenumbers(self.grid.shape[0], self.length)
         points = self.grid.shape[0]
-        # What grows is between 0 and hyperviscosity^-1/2; twice that has to be resolved, or nothing
-        # takes up the energy.
+        # Modes between 0 and hyperviscosity^-1/2 grow; twice that has to be resolved, or nothing
+        # takes up their energy.
         needed = _RESOLVED / math.sqrt(hyperviscosity)
         if k[-1] < needed:
             modes = math.ceil(needed * self.length / (2 * math.pi))

@@ -1,4 +1,4 @@
-"""What a solver refuses before it starts: steps that are unstable, grids that fit no memory."""
+"""Limits that a solver checks before it starts: stable time steps, and memory for the grid."""
 
 import math
 import os
@@ -9,9 +9,12 @@ RUNGE_KUTTA_4 = 2.78
 
 
 def require_stable(rate: float, interval: float, substeps: int) -> None:
-    """Raise ValueError if `substeps` steps of a fourth-order Runge-Kutta method are too few for an
-    `interval` between stored times in which things change at most at `rate` (the largest
-    eigenvalue's modulus of what is integrated explicitly)."""
+    """Raise ValueError if `substeps` steps are too few between two stored times.
+
+    The steps are those of a fourth-order Runge-Kutta method, `interval` is the time between two
+    stored times, and `rate` the fastest rate of change: the modulus of the largest eigenvalue of
+    the part that is integrated explicitly.
+    """
     needed = max(rate * interval / RUNGE_KUTTA_4, 1.0)
     if substeps < needed:
         raise ValueError(
@@ -22,8 +25,11 @@ def require_stable(rate: float, interval: float, substeps: int) -> None:
 
 
 def require_memory(setting: str, shape: tuple[int, ...], numbers: int) -> None:
-    """Raise ValueError if the `numbers` of double precision that one simulation keeps at a time are
-    more than the machine's memory. `setting` is the one by which the grid's `shape` can shrink."""
+    """Raise ValueError if one simulation needs more than the machine's memory.
+
+    `numbers`: how many numbers of double precision it keeps at a time. `setting` is the one that
+    can make the grid's `shape` smaller.
+    """
     needed = 8 * numbers
     present = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > present:

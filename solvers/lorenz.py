@@ -93,7 +93,7 @@ class Lorenz(BatchSolver):
 
 
 def _fastest(sigma: float, rho: float, beta: float) -> float:
-    """The rate r of the docstring."""
+    """Return the rate r of the docstring of `Lorenz`."""
     growth = (sigma + 1 + math.sqrt((sigma - 1) ** 2 + 4 * sigma * rho)) / 2
     # Lorenz's sphere goes through the origin; initial states may lie outside it.
     middle = sigma + rho
@@ -102,5 +102,5 @@ def _fastest(sigma: float, rho: float, beta: float) -> float:
 
 
 def _stored(state: Tensor) -> NDArray[np.float32]:
-    """The state [3, B] as fields [B, 3, 1]."""
+    """Return the state [3, B] as fields [B, 3, 1]."""
     return state.T[:, :, None].cpu().numpy().astype(np.float32)

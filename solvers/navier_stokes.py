@@ -18,9 +18,9 @@ from solvers.spectral import Box, Etdrk4, advective_rate, kept_wavenumbers
 _LENGTH = 2 * math.pi
 # The wave number of the force, and the rate of the drag.
 _FORCED, _DRAG = 4, 0.1
-# Of the initial vorticity.
+# Modes of the initial vorticity.
 _MODES = 4
-# The greatest speed [m/s] seen, by forcing^(3/4), and at first by the vorticity's root mean square.
+# The greatest speed [m/s] seen, over forcing^(3/4), and at first over the vorticity's RMS.
 # Drag takes out drag * speed^2, and the force brings in about forcing^(3/2) sqrt(m): hence 3/4.
 _FASTEST_FORCED, _FASTEST_INITIAL = 4.5, 1.1
 
@@ -110,12 +110,12 @@ class NavierStokes(BatchSolver):
 
 
 class _Forces:
-    """What drives a state [B, ...] besides viscosity and drag: advection and the force."""
+    """The forces on a state [B, ...] besides viscosity and drag: advection and the forcing."""
 
     def __init__(self, box: Box, forcing: Tensor) -> None:
         self._box = box
         square = box.square.clone()
-        square[0, 0] = math.inf  # of the mean vorticity, which moves nothing
+        square[0, 0] = math.inf  # for the mean vorticity, which moves nothing
         velocity = torch.stack([1j * box.ky / square, -1j * box.kx / square])
         self._velocity = velocity.to(box.complex)  # the stream function is w / square
         self._shear = (box.kx**2 - box.ky**2).to(box.complex)

@@ -19,16 +19,16 @@ from solvers.base import Precision
 
 
 def kept_wavenumbers(points: int, length: float) -> NDArray[np.float64]:
-    """Those along an axis of so many points, from the lowest on, without zero."""
+    """Return the wave numbers kept along an axis of `points` points, ascending, without zero."""
     return 2 * math.pi / length * np.arange(1.0, (points - 1) // 3 + 1)
 
 
 def advective_rate(
     wavenumbers: NDArray[np.float64], speed: float, damping: NDArray[np.float64]
 ) -> float:
-    """The fastest rate at which a speed turns the phases of modes with these wave numbers.
+    """Return the fastest rate at which a speed turns the phases of modes of these wave numbers.
 
-    Modes that are damped faster than they are turned do not limit the step, if the damping is
+    Modes that are damped faster than they are turned do not limit the time step, if the damping is
     integrated exactly, and are not counted.
     """
     rates = speed * wavenumbers
@@ -66,16 +66,16 @@ class Box:
         self.square = self.kx**2 + self.ky**2
 
     def to_grid(self, state: Tensor) -> Tensor:
-        """The field of a state."""
+        """Return the field of a state."""
         if self.dimensions == 2:
             state = torch.fft.ifft(state, norm="forward").transpose(-1, -2)
         field: Tensor = torch.fft.irfft(state, n=self.points, norm="forward")
         return field
 
     def to_modes(self, field: Tensor) -> Tensor:
-        """The coefficients of a field: a state, but that other modes than the kept are there too.
+        """Return the coefficients of a field: a state, with coefficients of modes not kept as well.
 
-        `inside` removes them.
+        `inside` removes those.
         """
         modes: Tensor = torch.fft.rfft(field, norm="forward")
         if self.dimensions == 2:
@@ -84,7 +84,7 @@ class Box:
         return modes
 
     def place(self, coefficients: NDArray[np.complex128]) -> Tensor:
-        """A state with the coefficients of `random_fields.series` or `plane_series`.
+        """Return a state with the coefficients of `random_fields.series` or `plane_series`.
 
         Raises ValueError if they have more modes than the grid keeps.
         """
@@ -125,7 +125,7 @@ class Etdrk4:
     ) -> None:
         """`linear` and `factor` in float64 or complex128; steps are computed in `dtype`.
 
-        What `explicit` returns is a new tensor.
+        `explicit` has to return a new tensor.
         """
         self._explicit = explicit
         z = step * linear
@@ -149,7 +149,7 @@ class Etdrk4:
 
     @torch.inference_mode()
     def _advance(self, state: Tensor, substeps: int) -> Tensor:
-        # In one dimension the time goes into calls more than into numbers: hence as few as can be.
+        # In one dimension calls take more time than arithmetic: hence as few calls as possible.
         decay, half, stage, first, middle, last = self._coefficients
         twice = 2 * stage
         for _ in range(substeps):
@@ -167,10 +167,10 @@ class Etdrk4:
 
 
 def _phi(z: Tensor) -> list[Tensor]:
-    """phi_1, phi_2 and phi_3 of z, where phi_k is the sum over j of z^j / (j + k)!.
+    """Return phi_1, phi_2 and phi_3 of z; phi_k is the sum over j of z^j / (j + k)!.
 
-    To rounding: their closed form, which begins with (exp(z) - 1) / z, loses digits near 0 (Kassam
-    and Trefethen, SIAM J. Sci. Comput. 26, 2005), so there it is the series.
+    They are exact to rounding: their closed form, which begins with (exp(z) - 1) / z, loses digits
+    near 0 (Kassam and Trefethen, SIAM J. Sci. Comput. 26, 2005), so the series is used there.
     """
     closed = [z.exp()]
     for k in range(3):
@@ -185,6 +185,9 @@ def _phi(z: Tensor) -> list[Tensor]:
 
 
 def _without_tiny(values: Tensor) -> Tensor:
-    """With zeros for what is too small to matter: products with it would be subnormal numbers, on
-    which a processor takes a hundred times as long."""
+    """Replace values too small to matter by zeros.
+
+    Products with them would be subnormal numbers, on which a processor takes a hundred times as
+    long.
+    """
     return torch.where(values.abs() > 1e-20, values, 0)

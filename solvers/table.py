@@ -1,7 +1,8 @@
-"""The solvers that a study can name: what there is to say of them without importing them.
+"""The solvers that a study can name, described without importing them.
 
-Their modules import torch, which takes seconds; a study's mistakes and `millstream list` have to
-answer at once. tests/solvers/test_solver_table.py compares every line with the solver itself.
+Their modules import torch, which takes seconds; messages about mistakes in a study and `millstream
+list` have to come at once. tests/solvers/test_solver_table.py compares every line with the solver
+itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,12 @@ from solvers.external_settings import Command, Fields, Parameters, Template, Wor
 
 @dataclass(frozen=True)
 class Entry:
-    """One of them."""
+    """One solver."""
 
     path: str  # module:Class
     # A function with the arguments of its constructor, and the first sentence of its documentation.
     settings: Callable[..., None]
-    # With its default settings: fields, grid, stored steps, order and parameters.
+    # Fields, grid, stored steps, order and parameters with the default settings.
     facts: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,1 +1,1 @@
-"""Neural surrogates: `base` declares what one is, every other file is one architecture."""
+"""Neural surrogates: `base` declares the interface, every other file is one architecture."""

@@ -1,4 +1,4 @@
-"""What a surrogate is to the rest of Millstream.
+"""The interface of a surrogate.
 
 Shapes: n samples, p parameters, C fields (channels), S static fields, T stored times, w stored
 steps in a sample (the window), K steps predicted at once (the bundle), k conditions, s channels of
@@ -45,8 +45,10 @@ class Surrogate(nn.Module, ABC):
     def __init__(
         self, problem: Problem, mode: Mode, bundle: int = 1, pushforward: bool = False
     ) -> None:
-        """`bundle` is K. With `pushforward` a sample holds two bundles, and every other step, by
-        chance, is trained on the second, from what the network made of the first (Brandstetter,
+        """`bundle` is K. `pushforward`: learn from the network's own predictions, too.
+
+        With `pushforward` a sample holds two bundles, and every other optimiser step, by chance,
+        trains on the second, starting from the network's prediction of the first (Brandstetter,
         Worrall and Welling 2022, arXiv 2202.03376). In mode `direct` there is neither.
         """
         super().__init__()
@@ -88,17 +90,19 @@ class Surrogate(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
-        """Normalised conditions [n, k] and state [n, s, *grid] to normalised fields [n, K C, *grid]
-        of the next K times, one after the other.
+        """Map normalised conditions [n, k] and state [n, s, *grid] to fields [n, K C, *grid].
 
-        The conditions are the parameters, the time and, if autoregressive, the K steps, each about
-        in [-1, 1]. The state is the current fields (if autoregressive), then the static fields.
+        The fields are normalised, those of the next K times one after the other. The conditions are
+        the parameters, the time and, if autoregressive, the K steps, each about in [-1, 1]. The
+        state is the current fields (if autoregressive), then the static fields.
         """
 
     def normalise_fields(self, mean: Tensor, std: Tensor, change: Tensor) -> None:
-        """Fix the normalisation by what was streamed, in the fields' units: their mean [C], their
-        standard deviation [C], and the root mean square of their change over 1 to K steps [K, C],
-        or [C] if it is the same for all."""
+        """Fix the normalisation by the statistics of the fields, in their units.
+
+        `mean` [C], standard deviation `std` [C], and `change`, the root mean square change over 1
+        to K steps [K, C], or [C] if it is the same for all.
+        """
         # A field that never varied, or never changed, has nothing to scale by.
         std = torch.where(std > 1e-12 * mean.abs(), std, torch.ones_like(std))
         self.field_mean.copy_(mean)
@@ -106,8 +110,8 @@ class Surrogate(nn.Module, ABC):
         self.step_scale.copy_(torch.where(change > 0, change / std, torch.ones_like(change)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and normalisation, copied to the CPU: what makes a trained surrogate."""
-        # Not all of a state dict need be tensors: neuraloperator adds metadata of its own.
+        """Return weights and normalisation, copied to the CPU: the state of a trained surrogate."""
+        # A state dict may hold more than tensors: neuraloperator adds metadata of its own.
         return {
             name: value.detach().cpu().clone()
             for name, value in self.state_dict().items()
@@ -115,7 +119,7 @@ class Surrogate(nn.Module, ABC):
         }
 
     def losses(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
-        """The mean squared error of the network's output for each sample [n], in normalised units.
+        """Return the mean squared error of each sample's output [n], in normalised units.
 
         Parameters [n, p], times [n, w] and fields [n, w, C, *grid] in physical units. While the
         module is in training mode, torch's global generator decides on the pushforward.
@@ -139,8 +143,8 @@ class Surrogate(nn.Module, ABC):
         """Yield the predicted fields [n, C, *grid] at each of the times [n, T], in physical units.
 
         Parameters [n, p]; initial [n, C, *grid] are the fields at the first time. An autoregressive
-        surrogate starts from them, so its first prediction is exact; a direct one ignores them.
-        Where the last bundle would reach beyond the last time, it starts as much earlier.
+        surrogate starts from them, so its first prediction is exact; a direct one ignores them. A
+        last bundle that would reach beyond the last time starts earlier, to end there.
         """
         current = self._normal(initial)
         if self.mode == "direct":
@@ -152,7 +156,7 @@ class Surrogate(nn.Module, ABC):
         last = times.shape[1] - 1
         states, known = current[:, None], 0  # the fields up to the time `known`
         while known < last:
-            # Training shows no later start, so a cut bundle would extrapolate in time.
+            # No later start occurs in training, so a cut bundle would extrapolate in time.
             start = max(min(known, last - self.bundle), 0)
             part = times[:, start : start + self.bundle + 1]
             states = self._advance(parameters, part, states[:, start - known - 1])
@@ -161,13 +165,15 @@ class Surrogate(nn.Module, ABC):
             known = start + self.bundle
 
     def direct(self, parameters: Tensor, times: Tensor) -> Tensor:
-        """The fields [n, C, *grid] of parameters [n, p] at times [n], in physical units, with
-        gradients; of a surrogate in mode `direct`."""
+        """Return fields [n, C, *grid] of parameters [n, p] at times [n], with gradients.
+
+        They are in physical units. Only for a surrogate in mode `direct`.
+        """
         unused = self.field_mean.new_zeros((len(parameters), 0, *self.problem.grid))
         return self._physical(self._output(parameters, times[:, None], unused)[:, 0])
 
     def cost(self, batch_size: int) -> Cost:
-        """What an optimiser step on so many samples costs; computes one pass, and changes nothing.
+        """Count the cost of an optimiser step; compute one pass, and change nothing.
 
         The pushforward is counted by its chance of 1/2.
         """
@@ -188,24 +194,24 @@ class Surrogate(nn.Module, ABC):
         return cost
 
     def _pushed(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
-        """The predicted state [n, C, *grid] at the end of the bundle, without gradient."""
+        """Return the predicted state [n, C, *grid] at the end of the bundle, without gradient."""
         with torch.no_grad():
             end = self._advance(parameters, times, current)[:, -1]
-        # Older torch goes on with the weights that autocast has cast here, without gradient
-        # (pytorch issue 112583).
+        # Older torch would reuse the weights that autocast has cast here, without gradient (pytorch
+        # issue 112583).
         torch.clear_autocast_cache()
         return end
 
     def _advance(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
-        """The normalised fields [n, K, C, *grid] that follow the current ones [n, C, *grid]."""
+        """Return normalised fields [n, K, C, *grid] that follow the current ones [n, C, *grid]."""
         output = self._output(parameters, times, current)
         return current[:, None] + output * self._by_field(self.step_scale)
 
     def _output(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
-        """The network's output [n, K, C, *grid] for the times [n, K + 1], given the fields at the
-        first; or [n, 1, C, *grid] in mode direct, for the times [n, 1].
+        """Return the network's output [n, K, C, *grid] for times [n, K + 1].
 
-        Fewer times are enough: the missing steps are taken to be as long as the last.
+        The current fields are those at the first time. In mode direct, return [n, 1, C, *grid] for
+        times [n, 1]. Fewer times are enough: the missing steps are taken to be as long as the last.
         """
         n = len(parameters)
         columns = [parameters, times[:, :1]]
@@ -215,7 +221,7 @@ class Surrogate(nn.Module, ABC):
             columns += [steps, steps[:, -1:].expand(n, missing)]
         raw = torch.cat(columns, 1).to(self.low.dtype)
         raw = torch.where(self.log, raw.clamp(min=1e-300).log(), raw)
-        # What does not vary, such as the time of a single stored step, tells nothing.
+        # A condition that does not vary, such as the time of a single stored step, tells nothing.
         span = torch.where(self.high > self.low, self.high - self.low, 1.0)
         conditions = 2 * (raw - self.low) / span - 1
         state = self.static.expand(n, *self.static.shape)
@@ -225,14 +231,14 @@ class Surrogate(nn.Module, ABC):
         return output.view(n, self.bundle, self.problem.channels, *self.problem.grid)
 
     def _normal(self, fields: Tensor) -> Tensor:
-        """Fields [..., C, *grid] from physical to normalised units."""
+        """Convert fields [..., C, *grid] from physical to normalised units."""
         fields = fields.to(self.field_mean.dtype)
         return (fields - self._by_field(self.field_mean)) / self._by_field(self.field_scale)
 
     def _physical(self, fields: Tensor) -> Tensor:
-        """Fields [..., C, *grid] from normalised to physical units."""
+        """Convert fields [..., C, *grid] from normalised to physical units."""
         return fields * self._by_field(self.field_scale) + self._by_field(self.field_mean)
 
     def _by_field(self, values: Tensor) -> Tensor:
-        """Values [..., C] in the shape that multiplies fields [..., C, *grid]."""
+        """Return values [..., C] in the shape that multiplies fields [..., C, *grid]."""
         return values.view(*values.shape, *[1] * len(self.problem.grid))

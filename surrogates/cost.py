@@ -1,7 +1,7 @@
-"""What one optimiser step of a surrogate costs, counted while it computes one.
+"""The cost of one optimiser step of a surrogate, counted while computing one.
 
-Counted are floating-point operations of matrix products, convolutions and Fourier transforms; what
-is done point by point is not, as elsewhere in the field.
+The floating-point operations of matrix products, convolutions and Fourier transforms are counted;
+those done point by point are not, as elsewhere in the field.
 """
 
 import math
@@ -19,7 +19,7 @@ _ATEN = torch.ops.aten
 
 @dataclass(frozen=True)
 class Cost:
-    """What an optimiser step with Adam costs."""
+    """The cost of an optimiser step with Adam."""
 
     parameters: int  #: real numbers: a complex weight counts as two
     flops: int  #: of the forward and the backward pass
@@ -29,7 +29,7 @@ class Cost:
 
 
 def counted(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Cost:
-    """The cost of the forward and the backward pass of `loss`, which are computed once.
+    """Return the cost of the forward and the backward pass of `loss`, computing them once.
 
     The module's gradients stay as they are.
     """
@@ -57,21 +57,21 @@ def counted(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Cost:
 
 
 def counted_flops(compute: Callable[[], object]) -> int:
-    """Of whatever `compute` does, without gradient."""
+    """Count the operations of whatever `compute` does, without gradient."""
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_FLOPS) as counter:
         compute()
     return int(counter.get_total_flops())
 
 
 def _raw(count: Callable[..., int]) -> Callable[..., int]:
-    """Has torch's counter hand over the tensors themselves, not only their shapes."""
+    """Make torch's counter pass the tensors themselves, not only their shapes."""
     count._get_raw = True  # type: ignore[attr-defined]
     return count
 
 
 @_raw
 def _product(*arguments: Any, out_val: Any = None, **options: Any) -> int:
-    """Of mm, bmm, addmm and baddbmm: of the last two tensors [.., a, b] and [.., b, c]."""
+    """Count mm, bmm, addmm and baddbmm, by the last two tensors [.., a, b] and [.., b, c]."""
     left, right = [argument for argument in arguments if isinstance(argument, Tensor)][-2:]
     multiply_add = 8 if left.is_complex() else 2
     return multiply_add * left.numel() * int(right.shape[-1])
@@ -79,8 +79,10 @@ def _product(*arguments: Any, out_val: Any = None, **options: Any) -> int:
 
 @_raw
 def _fourier(field: Tensor, axes: list[int], *arguments: Any, out_val: Any, **options: Any) -> int:
-    """5 n log2 n for each complex transform of n points, and half of it where one side is real
-    (Frigo and Johnson 2005, The design and implementation of FFTW3)."""
+    """Count 5 n log2 n for each complex transform of n points, half if one side is real.
+
+    Frigo and Johnson 2005, The design and implementation of FFTW3.
+    """
     both_complex = field.is_complex() and out_val.is_complex()
     whole = out_val if not out_val.is_complex() else field
     points = math.prod(whole.shape[axis] for axis in axes)

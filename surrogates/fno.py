@@ -16,8 +16,8 @@ class Fno(Surrogate):
     Every condition becomes a constant channel beside the state; the library adds the coordinates.
     """
 
-    # The library keeps its spectral weights and coefficients in single precision, also where the
-    # rest is in bfloat16.
+    # The library keeps its spectral weights and coefficients in single precision, even if the rest
+    # is in bfloat16.
     precisions = ("float32", "bfloat16")
 
     def __init__(
@@ -28,8 +28,10 @@ class Fno(Surrogate):
         hidden_channels: Annotated[int, Ge(1)] = 32,
         layers: Annotated[int, Ge(1)] = 4,
     ) -> None:
-        """`modes` Fourier modes along every axis, counting both signs of a frequency; `layers`
-        blocks of `hidden_channels` channels."""
+        """`modes` Fourier modes along every axis, `layers` blocks of `hidden_channels` channels.
+
+        `modes` counts both signs of a frequency.
+        """
         super().__init__(problem, mode)
         if modes > min(problem.grid):
             raise ValueError(

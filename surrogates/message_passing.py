@@ -1,4 +1,4 @@
-"""The message-passing neural PDE solver, on the neighbours that a grid has anyway.
+"""The message-passing neural PDE solver, between the neighbours on a grid.
 
 Shapes: n samples, h hidden features, r neighbours on either side, k conditions, s channels of
 state, K steps predicted at once, C fields, `*grid` the grid's axes.
@@ -25,10 +25,11 @@ class MessagePassing(Surrogate):
         f_i <- f_i + psi(f_i, mean over j of m_ij, conditions)
 
     with features f, state u, places x. A multilayer perceptron then reads the next K steps from the
-    features of each point. Beyond an edge that is no circle there are points with learned features.
-    What differs from the paper: phi ends in a linear layer, which the mean commutes with and the
-    first layer of psi takes in, so that a pair costs two sums and a SiLU; features are normalised
-    point by point, before a layer, and not over the grid.
+    features of each point. Beyond an edge, unless the axis is periodic, there are points with
+    learned features.
+    It differs from the paper: the linear layer that phi ends in commutes with the mean and is
+    merged into the first layer of psi, so that a pair costs two sums and a SiLU; features are
+    normalised point by point, before a layer, and not over the grid.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class MessagePassing(Surrogate):
         layers: Annotated[int, Ge(1)] = 4,
         periodic: bool = False,
     ) -> None:
-        """`bundle` steps are predicted at once; with `pushforward` it learns from its own
-        predictions, too (both in mode autoregressive only). `neighbours` on either side along each
-        axis, `layers` of `hidden` features. `periodic`: every axis is a circle."""
+        """`neighbours` on either side along each axis, `layers` of `hidden` features.
+
+        In mode autoregressive, `bundle` steps are predicted at once, and with `pushforward` the
+        network learns from its own predictions, too. `periodic`: every axis is a circle.
+        """
         super().__init__(problem, mode, bundle, pushforward)
         most = min(problem.grid) - 1
         if neighbours > most:
@@ -77,8 +80,11 @@ class MessagePassing(Surrogate):
 
 
 class _Layer(nn.Module):
-    """One round of messages. The first layer of phi is split into what depends on i, on j, and on
-    where j lies seen from i."""
+    """One round of messages.
+
+    The first layer of phi is split into parts that depend on i, on j, and on the place of j
+    relative to i.
+    """
 
     def __init__(
         self, state: int, conditions: int, axes: int, neighbours: int, hidden: int, periodic: bool
@@ -90,13 +96,13 @@ class _Layer(nn.Module):
         self.of_state = nn.Linear(state, hidden, bias=False) if state else None
         self.of_conditions = nn.Linear(conditions, 2 * hidden, bias=False)
         self.of_place = nn.Parameter(_random(axes, 2 * neighbours, hidden))
-        # What the points beyond an edge send.
+        # The messages of the points beyond an edge.
         self.outside = None if periodic else nn.Parameter(_random(hidden))
         self.update_first = nn.Linear(2 * hidden, hidden)
         self.update_second = nn.Linear(hidden, hidden)
 
     def forward(self, features: Tensor, u: Tensor, conditions: Tensor) -> Tensor:
-        """Features [n, *grid, h], state [n, *grid, s], conditions [n, 1, .., k] to features."""
+        """Map features [n, *grid, h], state [n, *grid, s], conditions [n, 1, .., k] to features."""
         normal = self.normalise(features)
         receiving, sending = self.of_point(normal).chunk(2, -1)
         in_message, in_update = self.of_conditions(conditions).chunk(2, -1)
@@ -110,7 +116,7 @@ class _Layer(nn.Module):
         return outputs
 
     def _heard(self, receiving: Tensor, sending: Tensor) -> Tensor:
-        """The mean over the neighbours of SiLU(what i adds + what j adds + what its place adds)."""
+        """Return the mean over neighbours of SiLU(part of i + part of j + part of j's place)."""
         total = torch.zeros_like(receiving)
         for axis, of_places in enumerate(self.of_place, 1):
             size = receiving.shape[axis]
@@ -122,7 +128,7 @@ class _Layer(nn.Module):
         return total / self.of_place[..., 0].numel()
 
     def _widened(self, sending: Tensor, axis: int) -> Tensor:
-        """With r more points at both ends of the axis."""
+        """Return the array with r more points at both ends of the axis."""
         size, more = sending.shape[axis], self.neighbours
         if self.outside is None:
             left, right = sending.narrow(axis, size - more, more), sending.narrow(axis, 0, more)

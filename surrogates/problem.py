@@ -1,4 +1,4 @@
-"""What a surrogate has to know of a solver; imports no torch.
+"""The facts about a solver that a surrogate needs; imports no torch.
 
 Shapes: p parameters, S static fields, `*grid` the grid's axes.
 """
@@ -14,7 +14,7 @@ Mode = Literal["direct", "autoregressive"]
 
 @dataclass(frozen=True)
 class Problem:
-    """What a surrogate has to know of the simulations it learns from, before the first arrives."""
+    """The facts about simulations that a surrogate needs before the first one arrives."""
 
     names: tuple[str, ...]  #: of the p parameters
     low: tuple[float, ...]  #: [p]

@@ -1,8 +1,8 @@
-"""The surrogates that a study can name: what there is to say of them without importing them.
+"""The surrogates that a study can name, described without importing them.
 
-Their modules import torch, which takes seconds; a study's mistakes and `millstream list` have to
-answer at once. tests/surrogates/test_surrogate_table.py compares every line with the surrogate
-itself.
+Their modules import torch, which takes seconds; messages about mistakes in a study and `millstream
+list` have to come at once. tests/surrogates/test_surrogate_table.py compares every line with the
+surrogate itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from surrogates.problem import Mode
 
 @dataclass(frozen=True)
 class Entry:
-    """One of them."""
+    """One surrogate."""
 
     path: str  # module:Class
     # A function with the arguments of its constructor, and the first sentence of its documentation.

@@ -19,7 +19,7 @@ from surrogates.base import Mode, Problem, Surrogate
 from surrogates.coordinates import coordinates
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-# From channels to channels; more by keyword.
+# Takes the channels before and after; more by keyword.
 _Convolution = Callable[..., nn.Module]
 
 
@@ -28,7 +28,7 @@ class UNet(Surrogate):
 
     As in Gupta and Brandstetter (arXiv 2209.15616) the conditions scale and shift the normalised
     channels of every block. As constant channels they would enter once, and the normalisation would
-    take away much of what they say. The grid's coordinates are channels beside the state.
+    remove much of them. The grid's coordinates are channels beside the state.
     """
 
     def __init__(
@@ -39,8 +39,10 @@ class UNet(Surrogate):
         levels: Annotated[int, Ge(1)] = 2,
         periodic: bool = False,
     ) -> None:
-        """The grid is halved `levels` times, and `hidden_channels` doubled as often. `periodic`:
-        every axis is a circle; else there are zeros around the grid."""
+        """The grid is halved `levels` times, and `hidden_channels` doubled as often.
+
+        `periodic`: every axis is a circle; otherwise there are zeros around the grid.
+        """
         super().__init__(problem, mode)
         _check(problem.grid, levels)
         convolution = partial(
@@ -72,7 +74,7 @@ class UNet(Surrogate):
             fields = coarsen(finer[-1])
         fields = self.down[-1](fields, condition)
         for block, beside in zip(reversed(self.up), reversed(finer), strict=True):
-            # Any size is halved, rounded up: the size beside it says which one it was.
+            # Halving rounds a size up: the finer array has the size to return to.
             fields = functional.interpolate(fields, beside.shape[2:])
             fields = block(torch.cat([beside, fields], 1), condition)
         outputs: Tensor = self.last(fields)
@@ -94,7 +96,7 @@ class _Block(nn.Module):
         )
 
     def forward(self, fields: Tensor, condition: Tensor) -> Tensor:
-        """Fields [n, h, *grid] and the embedded conditions [n, e] to fields [n, h', *grid]."""
+        """Map fields [n, h, *grid] and embedded conditions [n, e] to fields [n, h', *grid]."""
         hidden = self.first(functional.silu(self.normalise_first(fields)))
         modulation = self.modulate(condition).view(len(fields), 2, -1, *[1] * (fields.ndim - 2))
         scale, shift = modulation.unbind(1)
@@ -104,7 +106,7 @@ class _Block(nn.Module):
 
 
 def _normalisation(channels: int) -> nn.Module:
-    # A group of one channel on a grid of one point would have nothing to be normalised by.
+    # A group of one channel on a grid of one point would have nothing to normalise by.
     return nn.GroupNorm(math.gcd(8, channels) if channels >= 16 else 1, channels)
 
 

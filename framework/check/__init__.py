@@ -1,1 +1,1 @@
-"""Whether a solver, a surrogate or a buffer, perhaps a user's own, is what it has to be."""
+"""Checks that a solver, a surrogate or a buffer, perhaps a user's own, keeps its contract."""

@@ -50,13 +50,16 @@ class Buffers:
         self._kind = kind
 
     def make(self, sizes: Sizes, in_turn: bool = False, shape: SampleShape = SHAPE) -> Buffer:
-        """An empty buffer, always with the same random numbers. Raises ValueError if refused."""
+        """Make an empty buffer, always with the same random numbers.
+
+        Raises ValueError if the constructor refuses the sizes.
+        """
         random = generator(0, Stream.CHECK, 1)
         settings = (sizes.capacity, sizes.batch_size, sizes.watermark, sizes.replay)
         return self._kind(shape, random, *settings, in_turn=in_turn)
 
     def sizes(self) -> Iterator[Sizes]:
-        """The settings that the constructor accepts."""
+        """Yield the settings that the constructor accepts."""
         for sizes in _ONCE if self.once_each else _ONCE + _REPEATED:
             try:
                 self.make(sizes)
@@ -66,7 +69,7 @@ class Buffers:
 
 
 def buffer_checks(kind: type[Buffer]) -> list[Check]:
-    """All checks of a buffer."""
+    """Return all checks of a buffer."""
     checks = {
         "settings": check_sizes,
         "what is drawn": check_draws,
@@ -84,7 +87,7 @@ def buffer_checks(kind: type[Buffer]) -> list[Check]:
 
 
 def check_sizes(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
-    """The constructor accepts what can work and refuses what cannot."""
+    """The constructor accepts settings that can work and refuses those that cannot."""
     accepted = list(buffers.sizes())
     if not accepted:
         yield failed(
@@ -138,7 +141,7 @@ def check_draws(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 def _wrong_draws(
     batches: Sequence[Sequence[int]], sizes: Sizes, once_each: bool
 ) -> Iterator[Finding]:
-    """What is wrong with the numbers of the samples in the batches of a race."""
+    """Yield what is wrong with the numbers of the samples in the batches of a race."""
     drawn = [number for batch in batches for number in batch]
     short = [len(batch) for batch in batches[:-1] if len(batch) != sizes.batch_size]
     lost = set(range(TOTAL)) - set(drawn)
@@ -163,7 +166,7 @@ def _wrong_draws(
 
 
 def check_discard(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
-    """What was put of a simulation that starts anew is gone, and all else is drawn."""
+    """After a simulation starts anew, its old samples are gone, and all others are drawn."""
     stop, simulation = TOTAL // 2, 0
     for sizes in buffers.sizes():
         race = Race(buffers.make(sizes)).discard(simulation, stop).run(clock)
@@ -195,7 +198,7 @@ def check_in_turn(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 
 
 def check_state(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
-    """A new buffer goes on from a saved state as the old one would have."""
+    """A new buffer continues from a saved state as the old one would have."""
     for sizes in buffers.sizes():
         whole = Race(buffers.make(sizes, in_turn=True)).run(clock)
         first = Race(buffers.make(sizes, in_turn=True)).run(clock, len(whole.batches) // 2)
@@ -223,7 +226,7 @@ def check_state(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 
 
 def check_end(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
-    """Whoever waits is woken by `close` and by `end_reception`."""
+    """Waiting threads are woken by `close` and by `end_reception`."""
     sizes = next(buffers.sizes())
     for end in ("close", "end_reception"):
         empty, full = buffers.make(sizes), buffers.make(sizes)
@@ -243,7 +246,7 @@ def check_end(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 
 
 def check_speed(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
-    """How many samples a thread can put and another draw; told, never failed."""
+    """Report how many samples one thread can put and another draw; never fails."""
     fields, seconds = (1, 64, 64), min(0.3, clock.limit / 2)
     sizes = Sizes(512, 16, max(sizes.watermark for sizes in buffers.sizes()))
     try:
@@ -274,7 +277,7 @@ def check_speed(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 
 
 def _saved(state: dict[str, Any]) -> dict[str, Any]:
-    """The state, written and read as a checkpoint is."""
+    """Return the state, written and read back as a checkpoint is."""
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)

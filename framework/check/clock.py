@@ -1,4 +1,4 @@
-"""How much time a check has left."""
+"""The clock of a check: how much time it has left."""
 
 import time
 
@@ -8,7 +8,7 @@ class TooSlow(Exception):  # noqa: N818 - a finding, not a mistake of ours
 
 
 class Clock:
-    """Runs from when it is made until the limit."""
+    """Runs from the moment it is made until the limit."""
 
     def __init__(self, limit: float) -> None:
         """`limit` in seconds."""

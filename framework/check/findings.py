@@ -1,4 +1,4 @@
-"""What checks have found, and how it is printed.
+"""The findings of checks, and how they are printed.
 
 A check is a function that yields findings; `running.py` runs a list of them.
 """
@@ -18,7 +18,7 @@ OUTCOMES = {"ok": "ok", "failed": "FAIL", "skipped": "skipped"}  # as JSON, and 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check has found, in words, with the numbers that were measured."""
+    """The finding of one check, in words, with the numbers that were measured."""
 
     outcome: Literal["ok", "failed", "skipped"]
     measured: str
@@ -36,23 +36,23 @@ class Check:
 
 
 def passed(measured: str) -> Finding:
-    """The finding that all is as it has to be."""
+    """Make the finding that all is well."""
     return Finding("ok", measured)
 
 
 def failed(measured: str, advice: str) -> Finding:
-    """The finding that something is wrong, and what to do."""
+    """Make the finding that something is wrong, with what to do."""
     return Finding("failed", measured, advice)
 
 
 def skipped(why: str) -> Finding:
-    """The finding that nothing could be checked."""
+    """Make the finding that nothing could be checked."""
     return Finding("skipped", why)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Everything that was found of one solver, surrogate or buffer."""
+    """All findings about one solver, surrogate or buffer."""
 
     name: str
     kind: KindChecked
@@ -64,7 +64,7 @@ class Checked:
         return [finding for finding in self.findings if finding.outcome == "failed"]
 
     def to_json(self) -> dict[str, Any]:
-        """The findings as plain values."""
+        """Return the findings as plain values."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -73,7 +73,7 @@ class Checked:
         }
 
     def text(self) -> str:
-        """A table with a line for each finding, and below a failure what to do."""
+        """Return a table with a line for each finding, and below each failure what to do."""
         counts = [
             f"{sum(finding.outcome == outcome for finding in self.findings)} {word}"
             for outcome, word in OUTCOMES.items()
@@ -82,7 +82,7 @@ class Checked:
 
 
 def _rows(findings: Sequence[Finding]) -> list[str]:
-    """The lines of the table: check, outcome, and what was measured, over several lines if long."""
+    """Return the lines of the table: check, outcome, and measured values, wrapped if long."""
     width = max((len(finding.check) for finding in findings), default=0)
     words = max(map(len, OUTCOMES.values()))
     margin = " " * (2 + width + 2 + words + 2)

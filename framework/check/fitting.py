@@ -1,4 +1,4 @@
-"""Whether a surrogate can learn three trajectories by heart: if not, it will learn no more."""
+"""Check that a surrogate can learn three trajectories by heart; if not, it learns no more."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ _LEARNED_STEPS = 4
 
 
 def check_fit(maker: Maker[Surrogate], mode: Mode, clock: Clock) -> Iterator[Finding]:
-    """Three waves on a circle, which travel and decay, are learned to a thousandth."""
+    """Three waves on a circle, which travel and decay, are learned to an error of a thousandth."""
     best, evaluated = float("inf"), 0
     for start in range(STARTS):
         made = _for_waves(maker, mode, start)
@@ -49,7 +49,7 @@ def check_fit(maker: Maker[Surrogate], mode: Mode, clock: Clock) -> Iterator[Fin
 
 
 def _for_waves(maker: Maker[Surrogate], mode: Mode, start: int) -> Surrogate | ValueError:
-    """A surrogate for the trajectories, or why there is none."""
+    """Make a surrogate for the trajectories; return the error if it is refused."""
     refused = ValueError()
     for points in _SIZES:
         step = 1 / (_LEARNED_STEPS - 1)
@@ -73,7 +73,7 @@ def _for_waves(maker: Maker[Surrogate], mode: Mode, start: int) -> Surrogate | V
 
 
 def _trajectories(points: int) -> Data:
-    """a exp(-t / 2) sin(x - c t) of three (a, c)."""
+    """Return the fields a exp(-t / 2) sin(x - c t) for three pairs (a, c)."""
     parameters = torch.tensor([[1.0, 0.5], [2.0, 1.0], [1.5, 2.0]])
     t = torch.linspace(0, 1, _LEARNED_STEPS).expand(3, _LEARNED_STEPS)
     x = 2 * torch.pi * torch.arange(points) / points
@@ -83,7 +83,7 @@ def _trajectories(points: int) -> Data:
 
 
 def _fit(surrogate: Surrogate, data: Data, clock: Clock) -> tuple[int, float]:
-    """Minimise the loss; how often it was evaluated by then, and the error of the rollout."""
+    """Minimise the loss; return how often it was evaluated, and the error of the rollout."""
     windows = [
         slice(start, start + surrogate.window)
         for start in range(_LEARNED_STEPS - surrogate.window + 1)
@@ -120,7 +120,7 @@ def _fit(surrogate: Surrogate, data: Data, clock: Clock) -> tuple[int, float]:
 
 
 def _error(surrogate: Surrogate, data: Data) -> float:
-    """The mean relative L2 error of the trajectories."""
+    """Return the mean relative L2 error of the trajectories."""
     difference: Tensor = rollout(surrogate, data) - data.fields
     relative = difference.flatten(1).norm(dim=1) / data.fields.flatten(1).norm(dim=1)
     surrogate.train()

@@ -1,4 +1,4 @@
-"""Runs of one simulation at ever finer settings, and the differences between one and the next."""
+"""Runs of one simulation at ever finer settings, and the differences between successive runs."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from framework.check.refinement import Refiner, TimeStep, shared_points
 from framework.check.simulated import Fields, Simulated, middle, stepwise
 from solvers.base import Solver
 
-# How many levels a solver may refuse before the first that it accepts, and how often the time step
-# is halved for a finer grid.
+# How many levels a solver may refuse before it accepts one, and how often the time step may be
+# halved for a finer grid.
 _MOST_REFUSED, _MOST_HALVINGS = 10, 8
 # How many levels are run in all.
 _MOST_LEVELS = 10
-# A run of the next level takes so many times as long for each axis and for time.
+# A run of the next level takes this many times as long, for each axis and for time.
 _GROWTH = 2.0
-# Initial or static fields that differ by more between two grids do not pose one problem.
+# Initial or static fields that differ by more than this between two grids pose two problems.
 _SAME = 0.1
 
 
@@ -36,7 +36,7 @@ class _Run:
 
 
 class Ladder:
-    """The levels of refinement that were run, one after the other, the coarsest first."""
+    """The levels of refinement that were run, the coarsest first."""
 
     def __init__(
         self,
@@ -49,8 +49,9 @@ class Ladder:
     ) -> None:
         """Run the first three levels that the solver accepts.
 
-        `always`: settings of all levels. `axes`: how many `refine` refines. `step`: the time step,
-        the same at all levels and as long as the finest grid permits, so that only the grid shows.
+        `always`: settings of all levels. `axes`: how many axes `refine` refines. `step`: the time
+        step, the same at all levels and as long as the finest grid permits, so that the differences
+        are due to the grid alone.
         """
         self.end = ""  # why there is no further level
         self._subject, self._clock = subject, clock
@@ -71,15 +72,15 @@ class Ladder:
         return f"{names} {', '.join(levels)}: differences {apart}" if apart else "no two levels ran"
 
     def finer(self) -> bool:
-        """Run the next finer level; False if there is none."""
+        """Run the next finer level; return False if there is none."""
         return self._add(self.first + len(self._runs))
 
     def coarser(self) -> bool:
-        """Run the next coarser level; False if there is none."""
+        """Run the next coarser level; return False if there is none."""
         return self._add(self.first - 1)
 
     def differences(self) -> list[float]:
-        """The relative difference between each level and the next."""
+        """Return the relative difference between each level and the next."""
         by_points, by_cells = (
             [_apart(a.later, b.later, cells) for a, b in pairwise(self._runs)]
             for cells in (False, True)
@@ -87,7 +88,7 @@ class Ladder:
         return min(by_points, by_cells, key=lambda values: values[-1:])
 
     def two_problems(self) -> str:
-        """In what the two finest levels differ though they should not; empty if in nothing."""
+        """Say how the problems of the two finest levels differ; an empty text if they do not."""
         if len(self._runs) < 2:
             return ""
         coarse, fine = self._runs[-2:]
@@ -102,7 +103,7 @@ class Ladder:
         return ""
 
     def _add(self, level: int) -> bool:
-        """Run a level above or below those that were run; False if there is none."""
+        """Run a level above or below those that were run; return False if there is none."""
         changes = self._refine(level)
         if changes is None:
             self.end = "there is no coarser level"
@@ -127,7 +128,7 @@ class Ladder:
         return True
 
     def _run_with_shorter_steps(self, changes: Mapping[str, Any], step: TimeStep) -> _Run | None:
-        """Run a level with the longest time step that it accepts, and the coarser ones again."""
+        """Run a level with the longest time step that it accepts; run the coarser levels again."""
         while self._halvings < _MOST_HALVINGS and self._clock.left > 0:
             self._halvings += 1
             self._always = {**self._always, **step.shortened(self._halvings)}
@@ -141,9 +142,9 @@ class Ladder:
         return None
 
     def _run(self, changes: Mapping[str, Any]) -> _Run | None:
-        """Run a level; None if the solver refuses it, or it is not finite or too slow."""
+        """Run a level; return None if the solver refuses it, or it is not finite or too slow."""
         try:
-            # It need not simulate all that lies between its bounds, so they are not checked.
+            # A level need not simulate everything within the bounds, so they are not checked.
             solver = self._subject.maker.make(**{**self._always, **changes})
         except ValueError:
             return None
@@ -163,8 +164,11 @@ class Ladder:
 
 
 def _apart(coarse: Fields, fine: Fields, cells: bool) -> float:
-    """The difference of fields [C, *grid] in the inner half of every axis: the root mean square of
-    the channel that differs most, relative to its own."""
+    """Return the relative difference of fields [C, *grid] in the inner half of every axis.
+
+    It is the root mean square of the channel that differs most, relative to that of the channel
+    itself.
+    """
     shared = shared_points(coarse, fine, cells)
     if shared is None:
         return math.inf

@@ -1,4 +1,4 @@
-"""Makes what is checked, again and again, with its settings checked as a study checks them."""
+"""Make the object that is checked, many times, with its settings checked as in a study."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +28,7 @@ class Maker(Generic[T]):
         self.settings = self._checked(settings)
 
     def factory(self, *leading: Any, **changes: Any) -> Callable[[], T]:
-        """What makes the object, with some settings changed. Raises ValueError."""
+        """Return a function that makes the object, with changed settings. Raises ValueError."""
         return partial(self._made_by, *leading, **self._checked({**self.settings, **changes}))
 
     def make(self, *leading: Any, **changes: Any) -> T:

@@ -1,4 +1,4 @@
-"""Checks what a name stands for: a solver, a surrogate or a buffer, of ours or of the user's."""
+"""Check the solver, surrogate or buffer of a name, Millstream's or the user's own."""
 
 import importlib
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from surrogates.base import Surrogate
 
 
 def check_named(name: str, settings: Mapping[str, Any], limit: float) -> Checked:
-    """Check what a registered name or an import path such as my_solver:Wave stands for.
+    """Check the class of a registered name or an import path such as my_solver:Wave.
 
     `limit`: the most seconds that one check may take. Raises StudyError if there is no such class,
     or its constructor refuses the settings.
@@ -45,7 +45,7 @@ def check_class(
 
 
 def checks_of(found: type[Any], settings: Mapping[str, Any]) -> tuple[KindChecked, list[Check]]:
-    """What a class is, and the checks of it. Raises ValueError as `check_class` does."""
+    """Return the kind of a class, and its checks. Raises ValueError as `check_class` does."""
     if issubclass(found, Solver):
         return "solver", solver_checks(Simulated(Maker[Solver](found, settings)))
     if issubclass(found, Surrogate):
@@ -63,7 +63,7 @@ def checks_of(found: type[Any], settings: Mapping[str, Any]) -> tuple[KindChecke
 
 
 def _find(name: str) -> type[Any]:
-    """The class that a name stands for. Raises ValueError."""
+    """Return the class of a name. Raises ValueError."""
     tables: tuple[Mapping[str, Any], ...] = (SOLVER.table, SURROGATE.table, BUFFERS)
     known = {name: entry.path for table in tables for name, entry in table.items()}
     if name not in known and ":" not in name:

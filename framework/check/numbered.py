@@ -1,4 +1,4 @@
-"""Samples that are known by a number, from which their simulation, step and values follow.
+"""Samples made from a number, from which their simulation, step and values follow.
 
 Number k is first step k // SIMULATIONS of simulation k % SIMULATIONS.
 """
@@ -20,7 +20,7 @@ class Altered(Exception):  # noqa: N818 - a finding, not a mistake of ours
 
 
 def numbered(numbers: Sequence[int]) -> Samples:
-    """The samples of these numbers."""
+    """Return the samples of these numbers."""
     number = np.array(numbers, dtype=np.int64)
 
     def values(*shape: int) -> NDArray[np.float32]:
@@ -37,7 +37,7 @@ def numbered(numbers: Sequence[int]) -> Samples:
 
 
 def numbers_of(batch: Batch | Samples) -> list[int]:
-    """The numbers of samples. Raises Altered if their values are not those of the numbers."""
+    """Return the numbers of samples. Raises Altered if the values do not fit the numbers."""
     numbers: list[int] = (batch.first_step * SIMULATIONS + batch.simulation).tolist()
     expected = numbered(numbers)
     for name in ("parameters", "times", "fields"):

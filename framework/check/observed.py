@@ -1,4 +1,4 @@
-"""Checks of what a solver says is observed of its fields."""
+"""Checks of a solver's images of its fields and of its quantities."""
 
 from collections.abc import Iterator, Mapping
 
@@ -54,7 +54,7 @@ def check_images(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 def _wrong_masks(
     subject: Simulated, fields: Fields, masks: Mapping[str, tuple[float, ...]]
 ) -> Iterator[Finding]:
-    """What is wrong with the masks of an imaged solver."""
+    """Yield what is wrong with the masks of an imaged solver."""
     for name, values in masks.items():
         before: NDArray[np.bool_] | None = None
         if list(values) != sorted(set(values)):

@@ -1,8 +1,8 @@
 """The orders of convergence that a solver claims, measured by Richardson's method.
 
-Runs are refined twofold: differences between one run and the next fall by 2 to the power of the
-order. Compared are fields in the middle of the stored steps and in the inner half of every axis, at
-the points that all runs have.
+Each run is twice as fine as the one before: the differences between successive runs fall by 2 to
+the power of the order. Fields are compared in the middle of the stored steps and in the inner half
+of every axis, at the points that all runs have.
 """
 
 import math
@@ -21,20 +21,21 @@ from framework.check.refinement import (
 )
 from framework.check.simulated import Simulated
 
-# A measured order may be lower than the claimed one by this part of it.
+# A measured order may be lower than the claimed one by this part.
 TOLERANCE = 0.15
-# Two measured orders that differ by no more than this part are taken for the solver's own.
+# Two measured orders that differ by no more than this part count as the solver's own.
 _SETTLED = 0.15
 # The order that a solver of infinite order has to show at least once.
 _SPECTRAL = 6.0
-# Relative differences: above, they say nothing about the order.
+# Relative differences above this say nothing about the order.
 _SMALL_DIFFERENCE = 0.05
-# Below this they are rounding, and below that they may be: an order that falls there is rounding's.
+# Below the first they are rounding, and below the second they may be: a fall of the order there is
+# due to rounding.
 _AT_ROUNDING, _NEAR_ROUNDING = 1e-6, 1e-5
 
 
 def check_time_order(subject: Simulated, clock: Clock) -> Iterator[Finding]:
-    """Time steps of half the length show `order.time`."""
+    """Halved time steps show `order.time`."""
     step = time_step(subject)
     if step is None:
         yield skipped(
@@ -50,7 +51,7 @@ def check_time_order(subject: Simulated, clock: Clock) -> Iterator[Finding]:
             if finding.outcome != "skipped":
                 yield finding
                 return
-            if ladder.first > 0:  # longer steps were refused: more time for them does not help
+            if ladder.first > 0:  # longer time steps were refused: fewer stored steps do not help
                 break
     yield finding
 
@@ -73,7 +74,7 @@ def check_space_order(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def _finding(ladder: Ladder, claimed: float, what: str) -> Finding:
-    """What is found of a claimed order: refines until the measured one has settled."""
+    """Return the finding about a claimed order; refine until the measured one has settled."""
     least = _SPECTRAL if math.isinf(claimed) else (1 - TOLERANCE) * claimed
     while True:
         if why := ladder.two_problems():
@@ -97,23 +98,23 @@ def _finding(ladder: Ladder, claimed: float, what: str) -> Finding:
 
 
 def _obstacle(ladder: Ladder) -> str:
-    """Why the order cannot be measured."""
+    """Say why the order cannot be measured."""
     if _at_rounding(ladder.differences()):
         return "the coarsest run that is accepted is exact to rounding"
     return ladder.end
 
 
 def _at_rounding(differences: list[float]) -> bool:
-    """Whether finer levels would only differ by rounding."""
+    """Return whether finer levels would only differ by rounding."""
     stagnant = len(differences) > 1 and differences[-1] > differences[-2] / 2
     least = _NEAR_ROUNDING if stagnant else _AT_ROUNDING
     return bool(differences) and differences[-1] < least
 
 
 def _orders(differences: list[float], spectral: bool) -> list[float]:
-    """The orders that pairs of differences show, those left out that rounding has spoilt.
+    """Return the orders that pairs of differences show, without those spoilt by rounding.
 
-    Of a spectral solver the difference may fall to rounding, but not start there.
+    The difference of a spectral solver may fall to rounding, but not start there.
     """
     orders: list[float] = []
     for coarse, fine in pairwise(differences):
@@ -127,7 +128,7 @@ def _orders(differences: list[float], spectral: bool) -> list[float]:
 
 
 def _settled(orders: list[float], spectral: bool) -> bool:
-    """Whether the last order is the solver's own."""
+    """Return whether the last order is the solver's own."""
     if spectral and orders and orders[-1] >= _SPECTRAL:
         return True
     if len(orders) < 2:
@@ -136,5 +137,5 @@ def _settled(orders: list[float], spectral: bool) -> bool:
 
 
 def _limit(orders: list[float]) -> float:
-    """Where the orders lead, if what is missing halves from one to the next; at least the last."""
+    """Extrapolate the orders, as if the error halved from one to the next; at least the last."""
     return max(2 * orders[-1] - orders[-2], orders[-1]) if len(orders) > 1 else orders[-1]

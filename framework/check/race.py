@@ -1,4 +1,4 @@
-"""One thread that puts numbered samples into a buffer, and one that draws batches from it."""
+"""A race: one thread puts numbered samples into a buffer, and one draws batches from it."""
 
 import contextlib
 import time
@@ -20,7 +20,7 @@ class Stalled(Exception):  # noqa: N818 - a finding, not a mistake of ours
 
 
 class Race:
-    """Puts the samples `begun` ... TOTAL - 1, after what was pending in a buffer that goes on."""
+    """Puts the samples `begun` ... TOTAL - 1, after those pending in a resumed buffer."""
 
     def __init__(self, buffer: Buffer, begun: int = 0) -> None:
         self.buffer = buffer
@@ -36,9 +36,9 @@ class Race:
         return self
 
     def run(self, clock: Clock, batches: int = ENDLESS) -> "Race":
-        """Return once all is drawn, or that many batches are and nothing more can be put.
+        """Return once all is drawn, or once `batches` are drawn and nothing more can be put.
 
-        Raises Stalled, TooSlow, and what the buffer raises.
+        Raises Stalled, TooSlow, and any error of the buffer.
         """
         self._most = batches
         threads = {"put": Background("put", self._put), "get": Background("get", self._draw)}
@@ -74,7 +74,7 @@ class Race:
             self.batches.append(numbers_of(batch))
 
     def _ended(self, threads: dict[str, Background]) -> bool:
-        """Whether no thread has anything to do. Raises Stalled and what the threads raised."""
+        """Return whether no thread has anything to do. Raises Stalled and the threads' errors."""
         with self.buffer.lock:
             running = [name for name, thread in threads.items() if not thread.wait(0)]
             waiting = self.buffer.waiting == len(running)
@@ -97,7 +97,7 @@ class Race:
 
 
 def waits(buffer: Buffer, work: Callable[[], object], clock: Clock) -> Background:
-    """A thread that has called `work` and now waits in the buffer. Raises TooSlow."""
+    """Start a thread that calls `work` and waits in the buffer; return it. Raises TooSlow."""
 
     def quietly() -> None:
         with contextlib.suppress(Closed):
@@ -110,7 +110,7 @@ def waits(buffer: Buffer, work: Callable[[], object], clock: Clock) -> Backgroun
 
 
 def goes_on(buffer: Buffer, thread: Background, clock: Clock) -> bool:
-    """Whether a call that may wait in the buffer ends; False if it waits. Raises TooSlow."""
+    """Return True once a call in the buffer ends, False if it waits. Raises TooSlow."""
     while not thread.wait(0):
         if buffer.waiting:
             return False

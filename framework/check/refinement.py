@@ -1,4 +1,4 @@
-"""Which settings refine a solver's grid and its time step: found by trying.
+"""The settings that refine a solver's grid and its time step, found by trying.
 
 A grid is refined by halving its spacing. The points are then nested: those of the coarse grid are
 every other one of the fine grid, or a coarse cell is a pair of fine ones.
@@ -13,38 +13,38 @@ import numpy as np
 from framework.check.simulated import Fields, Simulated, middle
 from solvers.base import Grid, Solver
 
-# Settings -> the values at a level of refinement; level 0 is the coarsest that is tried at first.
+# Returns the settings at a level of refinement; level 0 is the coarsest that is tried at first.
 # None: there is no such level, as half a point would be needed.
 Refiner = Callable[[int], Mapping[str, Any] | None]
 
-# The setting that computes in double precision, so that rounding hides nothing.
+# The setting for double precision, so that rounding hides nothing.
 _DOUBLE_PRECISION = ("precision", "float64")
-# How much coarser than the settings that are given the first grid is.
+# How much coarser the first grid is than the one of the given settings.
 _COARSER = 4
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """An integer setting n that sets the points of an axis: of intervals, there are n + offset."""
+    """An integer setting that sets the points of an axis: the intervals are setting + offset."""
 
     name: str
     intervals: int  # at level 0
     offset: int
 
     def value(self, level: int) -> int | None:
-        """The setting at a level of refinement; None if that is no whole number."""
+        """Return the setting at a level of refinement; None if that is no whole number."""
         value = self.intervals * 2.0**level
         return int(value) - self.offset if value == int(value) else None
 
 
 def exact_settings(subject: Simulated) -> Mapping[str, Any]:
-    """The settings that make a solver compute in double precision, if it has them."""
+    """Return the settings that make a solver compute in double precision, if it has them."""
     name, value = _DOUBLE_PRECISION
     return {name: value} if name in subject.maker.settings and made(subject, {name: value}) else {}
 
 
 def made(subject: Simulated, changes: Mapping[str, Any]) -> Solver | None:
-    """The solver with some settings changed; None if it refuses them or its own bounds."""
+    """Make the solver with some settings changed; None if it refuses them or its own bounds."""
     try:
         solver = subject.maker.make(**changes)
         solver.check(solver.parameters)
@@ -54,7 +54,7 @@ def made(subject: Simulated, changes: Mapping[str, Any]) -> Solver | None:
 
 
 def grid_refinement(subject: Simulated) -> Refiner | None:
-    """How to halve the spacing along every axis; None if no setting does."""
+    """Return how to halve the spacing along every axis; None if no setting does that."""
     axes = [
         axis
         for name, value in subject.maker.settings.items()
@@ -72,7 +72,7 @@ def grid_refinement(subject: Simulated) -> Refiner | None:
 
 
 def _axis(subject: Simulated, name: str, value: int) -> _Axis | None:
-    """The axis that a setting refines: once doubled, up to one, it halves the spacing."""
+    """Return the axis that a setting refines: doubling it, give or take 1, halves the spacing."""
     for offset in (0, -1, 1):
         try:
             solver = subject.maker.make(**{name: 2 * (value + offset) - offset})
@@ -84,7 +84,7 @@ def _axis(subject: Simulated, name: str, value: int) -> _Axis | None:
 
 
 def _halves(coarse: Grid, fine: Grid) -> bool:
-    """Whether the spacing is half along some axes, and the same along the others."""
+    """Return whether the spacing is half along some axes, and the same along the others."""
     if len(coarse.spacing) != len(fine.spacing):
         return False
     ratios = np.divide(coarse.spacing, fine.spacing)
@@ -94,32 +94,32 @@ def _halves(coarse: Grid, fine: Grid) -> bool:
 
 @dataclass(frozen=True)
 class TimeStep:
-    """The setting that sets the time step: an integer that is doubled, or a number that is halved.
+    """The setting of the time step: an integer to be doubled, or a number to be halved.
 
-    Level 0 is a single step, or the number as it is given.
+    Level 0 is a single time step, or the number as it is given.
     """
 
     name: str
     given: int | float
 
     def level(self, level: int) -> Mapping[str, Any] | None:
-        """The setting at a level of refinement."""
+        """Return the setting at a level of refinement."""
         if level < 0:
             return None
         finer = 2**level if isinstance(self.given, int) else self.given / 2**level
         return {self.name: finer}
 
     def shortened(self, halvings: int) -> Mapping[str, Any]:
-        """The setting that makes steps shorter than they were given to be."""
+        """Return the setting for time steps shorter than the given ones."""
         factor = 2**halvings
         given = self.given
         return {self.name: given * factor if isinstance(given, int) else given / factor}
 
 
 def time_step(subject: Simulated) -> TimeStep | None:
-    """The setting that sets the time step, if there is one.
+    """Return the setting of the time step, if there is one.
 
-    It is named like `substeps`, `step` or `dt`, and changes neither grid nor stored times.
+    Its name is like `substeps`, `step` or `dt`, and it changes neither grid nor stored times.
     """
     for name, value in subject.maker.settings.items():
         named = "step" in name or name in ("dt", "cfl", "courant")
@@ -133,16 +133,16 @@ def time_step(subject: Simulated) -> TimeStep | None:
 
 
 def coarse_grids(subject: Simulated) -> list[Mapping[str, Any]]:
-    """Settings for coarser grids, which permit longer time steps, and then for the grid itself."""
+    """Return settings for coarser grids, which permit longer time steps, then for this grid."""
     refine = grid_refinement(subject)
     levels = [refine(level) for level in (-1, 0)] if refine else []
     return [*filter(None, levels), {}]
 
 
 def fewer_stored_steps(subject: Simulated) -> Iterator[Mapping[str, Any]]:
-    """Settings for as many stored steps as there are, then for ever fewer until the same end.
+    """Yield settings for the stored steps as they are, then for ever fewer up to the same end.
 
-    The time between two of them grows, and with it the longest time step.
+    The time between two stored steps grows, and with it the longest time step.
     """
     yield {}
     solver = subject.solver
@@ -161,15 +161,15 @@ def fewer_stored_steps(subject: Simulated) -> Iterator[Mapping[str, Any]]:
 
 
 def _alike(one: Solver, other: Solver) -> bool:
-    """Whether two solvers have the same grid and the same stored times."""
+    """Return whether two solvers have the same grid and the same stored times."""
     same = one.grid == other.grid and one.stored_steps == other.stored_steps
     return same and np.array_equal(one.times(middle(one)), other.times(middle(other)))
 
 
 def shared_points(coarse: Fields, fine: Fields, cells: bool) -> Fields | None:
-    """What fine fields [C, *grid] are at the points of coarse ones; None if it has others.
+    """Return fine fields [C, *grid] at the points of coarse ones; None if they share none.
 
-    `cells`: where there are twice as many points, the mean of a pair, not the first of it.
+    `cells`: where there are twice as many points, take the mean of a pair, not its first point.
     """
     shared = fine
     for axis, n in enumerate(coarse.shape):

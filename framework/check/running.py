@@ -1,4 +1,4 @@
-"""Runs checks one after the other, each for a limited time, whatever they call does."""
+"""Run checks one after the other, each for a limited time, whatever code they call."""
 
 import traceback
 from collections.abc import Sequence
@@ -8,16 +8,16 @@ from framework.check.clock import Clock, TooSlow
 from framework.check.findings import Check, Finding, failed, skipped
 from framework.threads import Background
 
-# A check that looks at its clock ends soon after the limit. One that does not is given up after so
-# many times the limit.
+# A check that looks at its clock ends soon after the limit. One that does not is given up after
+# this many times the limit.
 _PATIENCE = 2.0
 
 
 def run_checks(checks: Sequence[Check], limit: float) -> list[Finding]:
-    """Run the checks in order, each for at most `limit` seconds; return what they have found.
+    """Run the checks in order, each for at most `limit` seconds; return the findings.
 
-    Those after a needed one that fails are skipped, and those after the first that is too slow, as
-    they would be, too.
+    Checks after a needed one that fails are skipped. So are those after the first that is too slow:
+    they would be too slow, too.
     """
     findings: list[Finding] = []
     why = ""
@@ -32,7 +32,7 @@ def run_checks(checks: Sequence[Check], limit: float) -> list[Finding]:
 
 
 def _run(check: Check, limit: float) -> tuple[list[Finding], bool]:
-    """What a check has found, and whether it was too slow.
+    """Return the findings of a check, and whether it was too slow.
 
     A thread runs it, so that a call that never returns cannot keep the others waiting.
     """
@@ -70,7 +70,7 @@ def _slow(message: str) -> Finding:
 
 
 def _raised(error: BaseException) -> Finding:
-    """The finding that the code that was checked has raised an error."""
+    """Make the finding that the code under check has raised an error."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split())
     return failed(

@@ -1,4 +1,4 @@
-"""The solver that is checked, and how checks run its simulations.
+"""The solver that is checked, and its simulations.
 
 Shapes: p parameters, C fields, T stored steps, `*grid` the grid's axes.
 """
@@ -23,7 +23,7 @@ SEED = 2**63 + 12345
 
 
 class Simulated:
-    """A solver and its maker. Its simulations end when the clock of a check does."""
+    """A solver and its maker. Its simulations end when a check's time is over."""
 
     def __init__(self, maker: Maker[Solver]) -> None:
         """Make the solver. Raises ValueError if its constructor does."""
@@ -36,7 +36,7 @@ class Simulated:
         return middle(self.solver)
 
     def corners(self) -> Iterator[Values]:
-        """Parameters [p] at the corners of the space: all of them, or 16 if there are more."""
+        """Yield parameters [p] at the corners of the space, at most 16 of them."""
         p = len(self.solver.parameters)
         if 2**p <= MOST_CORNERS:
             units: Iterable[tuple[float, ...]] = product((0.0, 1.0), repeat=p)
@@ -47,13 +47,15 @@ class Simulated:
             yield self.solver.parameters.from_unit(np.array(unit))
 
     def run(self, clock: Clock, parameters: Values, seed: int = SEED) -> Fields:
-        """The fields [T, C, *grid] of one simulation. Raises TooSlow, and ValueError if their
-        shapes differ."""
+        """Return the fields [T, C, *grid] of one simulation.
+
+        Raises TooSlow, and ValueError if the shapes of the fields differ.
+        """
         return np.stack(list(stepwise(self.solver, clock, parameters, seed)))
 
 
 def middle(solver: Solver) -> Values:
-    """Moderate parameters [p] of a solver, each at another place around the middle."""
+    """Return moderate parameters [p] of a solver, each at another place around the middle."""
     return solver.parameters.from_unit(np.linspace(0.4, 0.6, len(solver.parameters)))
 
 
@@ -62,7 +64,7 @@ def stepwise(
 ) -> Iterator[Fields]:
     """Yield copies of the fields [C, *grid] of one simulation. Raises TooSlow."""
     given = parameters.copy()
-    given.setflags(write=False)  # as those are that come out of Ray's object store
+    given.setflags(write=False)  # as arrays from Ray's object store are
     for step, fields in enumerate(islice(solver.solve(given, seed), solver.stored_steps)):
         with np.errstate(over="ignore"):  # becomes infinity, which is found
             yield np.array(fields, dtype=np.float32)
@@ -70,7 +72,7 @@ def stepwise(
 
 
 def require_time(solver: Solver, clock: Clock, steps: int) -> None:
-    """Raise TooSlow if there is no time left for more than so many stored steps."""
+    """Raise TooSlow if there is no time left for more than `steps` stored steps."""
     if clock.left < 0:
         raise TooSlow(
             f"a simulation has {steps} of its {solver.stored_steps} stored steps after "
@@ -79,6 +81,6 @@ def require_time(solver: Solver, clock: Clock, steps: int) -> None:
 
 
 def difference(a: Fields, b: Fields) -> float:
-    """The greatest difference between fields, relative to the greatest number in `a`."""
+    """Return the greatest difference between fields, relative to the greatest number in `a`."""
     scale = float(np.abs(a, dtype=np.float64).max()) or 1.0
     return float(np.abs(a.astype(np.float64) - b).max()) / scale

@@ -20,13 +20,13 @@ from framework.check.refinement import exact_settings
 from framework.check.simulated import SEED, Simulated, difference, require_time, stepwise
 from solvers.base import BatchSolver, Order, ParameterSpace
 
-# How far a simulation of a batch may be from the same one alone, relative to the greatest number:
-# which instructions a transform or a product uses depends on how many there are.
+# How far a simulation in a batch may be from the same one alone, relative to the greatest number: a
+# transform or a product uses other instructions for other sizes.
 BATCH_TOLERANCE = 2e-5
 
 
 def solver_checks(subject: Simulated) -> list[Check]:
-    """All checks of a solver."""
+    """Return all checks of a solver."""
     checks = {
         "declarations": check_declarations,
         "stored times": check_times,
@@ -160,7 +160,7 @@ def check_sending(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def check_fields(subject: Simulated, clock: Clock) -> Iterator[Finding]:
-    """`solve` yields T fields [C, *grid], numbers that float32 can hold, at some speed."""
+    """`solve` yields T fields [C, *grid], in numbers that float32 can hold; measure its speed."""
     solver = subject.solver
     shape = (len(solver.fields), *solver.grid.shape)
     parameters = subject.middle
@@ -202,7 +202,7 @@ def check_fields(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def check_seeds(subject: Simulated, clock: Clock) -> Iterator[Finding]:
-    """The same parameters and seed give the same bits, whatever ran before, in another solver."""
+    """The same parameters and seed give the same bits, whatever ran before, and in a new solver."""
     parameters = subject.middle
     first = subject.run(clock, parameters)
     subject.run(clock, next(subject.corners()), SEED - 1)  # would leave a state, if there is one
@@ -256,7 +256,7 @@ def check_corners(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def check_batch(subject: Simulated, clock: Clock) -> Iterator[Finding]:
-    """A batch of three equals the three simulations one by one, in double precision if it can."""
+    """A batch of three equals three single simulations, in double precision if possible."""
     solver = subject.maker.make(**exact_settings(subject))
     if not isinstance(solver, BatchSolver):
         yield skipped("it runs one simulation at a time (no BatchSolver)")
@@ -300,6 +300,6 @@ def check_batch(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def _few(values: NDArray[np.float64]) -> str:
-    """A few numbers, short."""
+    """Return the first few numbers as text."""
     text = [f"{value:.4g}" for value in values[:12]]
     return f"[{', '.join(text)}{', ...' if len(values) > 12 else ''}]"

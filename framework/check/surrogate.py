@@ -25,7 +25,7 @@ _BATCHES = 3  # batches in which a parameter may get its gradient
 
 
 def surrogate_checks(maker: Maker[Surrogate]) -> list[Check]:
-    """All checks of a surrogate."""
+    """Return all checks of a surrogate."""
     cases = [(axes, mode) for axes in range(1, len(GRIDS) + 1) for mode in MODES]
     return [
         Check("any grid", partial(check_any, maker), needed=True),
@@ -53,7 +53,7 @@ def check_any(maker: Maker[Surrogate], clock: Clock) -> Iterator[Finding]:
 
 
 def check_trial(maker: Maker[Surrogate], axes: int, mode: Mode, clock: Clock) -> Iterator[Finding]:
-    """Outputs, gradients and saving on one grid in one mode; what a step costs is told."""
+    """Outputs, gradients and saving on one grid in one mode; reports the optimiser step's cost."""
     try:
         trial = find_trial(maker, axes, mode)
     except ValueError as error:
@@ -77,7 +77,7 @@ def check_trial(maker: Maker[Surrogate], axes: int, mode: Mode, clock: Clock) ->
 
 
 def _wrong_shapes(surrogate: Surrogate, data: Data) -> Iterator[Finding]:
-    """What is wrong with what `forward` returns, before anything else is made of it."""
+    """Yield what is wrong with the shape that `forward` returns, which is checked first."""
     problem = surrogate.problem
     shapes: list[tuple[int, ...]] = []
     hook = surrogate.register_forward_hook(lambda *call: shapes.append(tuple(call[-1].shape)))
@@ -97,14 +97,14 @@ def _wrong_shapes(surrogate: Surrogate, data: Data) -> Iterator[Finding]:
 
 
 def _wrong(trial: Trial, surrogate: Surrogate, data: Data) -> Iterator[Finding]:
-    """All else that is wrong."""
+    """Yield everything else that is wrong."""
     yield from _wrong_batches(surrogate, data)
     yield from _dead_weights(trial, surrogate)
     yield from _wrong_saving(trial, surrogate, data)
 
 
 def _wrong_batches(surrogate: Surrogate, data: Data) -> Iterator[Finding]:
-    """Predictions are finite, and a sample's does not depend on the others of its batch."""
+    """Yield predictions that are not finite or depend on the other samples of a batch."""
     together = rollout(surrogate, data)
     if not together.isfinite().all():
         yield failed(
@@ -130,7 +130,7 @@ def _wrong_batches(surrogate: Surrogate, data: Data) -> Iterator[Finding]:
 
 
 def _dead_weights(trial: Trial, surrogate: Surrogate) -> Iterator[Finding]:
-    """Every parameter gets a gradient in one of a few batches."""
+    """Yield parameters that get no gradient in any of a few batches."""
     dead = {name for name, weight in surrogate.named_parameters() if weight.requires_grad}
     if not dead:
         yield failed("there is no parameter to train", "Register layers as attributes.")
@@ -153,7 +153,7 @@ def _dead_weights(trial: Trial, surrogate: Surrogate) -> Iterator[Finding]:
 
 
 def _wrong_saving(trial: Trial, surrogate: Surrogate, data: Data) -> Iterator[Finding]:
-    """Weights and normalisation, saved as numpy arrays, make a new surrogate predict the same."""
+    """Yield what is wrong with saving, and with initial weights of the same seed."""
     if not _same(trial.surrogate(3).tensors(), trial.surrogate(3).tensors()):
         yield failed(
             "two surrogates of the same seed start with different weights",
@@ -180,7 +180,7 @@ def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def check_precisions(maker: Maker[Surrogate], clock: Clock) -> Iterator[Finding]:
-    """An optimiser step in each of the precisions that the class names has a finite loss."""
+    """An optimiser step in each of the precisions that the class names keeps weights finite."""
     trial = _first_trial(maker)
     precisions = trial.surrogate().precisions
     for precision in precisions:
@@ -215,7 +215,7 @@ def check_precisions(maker: Maker[Surrogate], clock: Clock) -> Iterator[Finding]
 
 
 def _first_trial(maker: Maker[Surrogate]) -> Trial:
-    """A trial in the first mode and number of axes that there is. Raises ValueError."""
+    """Return a trial in the first mode and number of axes accepted. Raises ValueError."""
     refused = ValueError()
     for axes in range(1, len(GRIDS) + 1):
         for mode in MODES:

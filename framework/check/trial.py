@@ -1,4 +1,4 @@
-"""A small problem that a surrogate is tried on, and data for it.
+"""A small problem to try a surrogate on, and data for it.
 
 Shapes: n samples, p parameters, C fields, S static fields, T stored times, `*grid` the grid's axes.
 """
@@ -21,18 +21,18 @@ _CHANNELS, _STATIC, _TIMES = 2, 1, 6
 
 @dataclass(frozen=True)
 class Data:
-    """Parameters [n, p], times [n, T] and fields [n, T, C, *grid], all at random."""
+    """Random parameters [n, p], times [n, T] and fields [n, T, C, *grid]."""
 
     parameters: Tensor
     times: Tensor
     fields: Tensor
 
     def first(self, n: int) -> "Data":
-        """The first n samples."""
+        """Return the first n samples."""
         return Data(self.parameters[:n], self.times[:n], self.fields[:n])
 
     def window(self, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What `Surrogate.losses` takes: samples of so many consecutive steps."""
+        """Return arguments for `Surrogate.losses`: samples of `steps` consecutive steps."""
         return self.parameters, self.times[:, :steps], self.fields[:, :steps]
 
 
@@ -45,7 +45,7 @@ class Trial:
     problem: Problem
 
     def surrogate(self, seed: int = 0) -> Surrogate:
-        """A new surrogate with a normalisation that none has by itself."""
+        """Make a new surrogate, with a normalisation unlike the initial one."""
         torch.manual_seed(derived_seed(seed, Stream.CHECK))
         surrogate = self.maker.make(self.problem, **mode_setting(self.maker, self.mode))
         mean, std = torch.full((_CHANNELS,), 3.0), torch.full((_CHANNELS,), 2.0)
@@ -53,7 +53,7 @@ class Trial:
         return surrogate
 
     def data(self, surrogate: Surrogate, n: int = 5, seed: int = 0) -> Data:
-        """n samples, of the problem's bounds."""
+        """Return n random samples within the problem's bounds."""
         random, problem = generator(seed, Stream.CHECK, 2), self.problem
         parameters = random.uniform(problem.low, problem.high, (n, len(problem.low)))
         steps = random.uniform(*problem.steps, (n, max(_TIMES, surrogate.window)))
@@ -63,21 +63,21 @@ class Trial:
 
 
 def rollout(surrogate: Surrogate, data: Data) -> Tensor:
-    """The rollout [n, T, C, *grid] from the first of the fields."""
+    """Return the rollout [n, T, C, *grid] from the first of the fields."""
     surrogate.eval()
     times = surrogate.rollout(data.parameters, data.times, data.fields[:, 0])
     return torch.stack(list(times), 1)
 
 
 def mode_setting(maker: Maker[Surrogate], mode: Mode) -> dict[str, Mode]:
-    """The setting that asks for a mode. Raises ValueError if the surrogate has no such setting."""
+    """Return the setting that asks for a mode. Raises ValueError if there is no such setting."""
     if "mode" not in maker.settings:
         raise ValueError("its constructor takes no mode")
     return {"mode": mode}
 
 
 def find_trial(maker: Maker[Surrogate], axes: int, mode: Mode) -> Trial:
-    """A trial on a grid of so many axes. Raises ValueError if the constructor refuses all."""
+    """Return a trial on a grid of `axes` axes. Raises ValueError if the constructor refuses all."""
     refused = ValueError()
     for grid in GRIDS[axes - 1]:
         trial = Trial(maker, mode, random_problem(grid))
@@ -91,7 +91,7 @@ def find_trial(maker: Maker[Surrogate], axes: int, mode: Mode) -> Trial:
 
 
 def random_problem(grid: tuple[int, ...]) -> Problem:
-    """A problem of two parameters, two fields and a static field."""
+    """Return a problem of two parameters, two fields and a static field."""
     static = generator(0, Stream.CHECK, 3).normal(5, 2, (_STATIC, *grid)).astype(np.float32)
     low, high, log = (1.0, 0.1), (3.0, 10.0), (False, True)
     return Problem(("a", "b"), low, high, log, (0.0, 3.0), (0.1, 0.4), _CHANNELS, grid, static)

@@ -1,1 +1,1 @@
-"""The command line: one file a command, and one way for all of them to end."""
+"""The command line: one file per command, and one way for all of them to end."""

@@ -1,4 +1,4 @@
-"""What commands take: a study, settings that replace its own, numbers by name."""
+"""Arguments that commands share: a study, settings that replace its own, numbers by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def load_case(path: Path, overrides: Sequence[str] | None) -> "Case":
 
 
 def tell_checking(study: "Study", path: Path) -> None:
-    """Say what is checked now: importing the solver and the surrogate may take seconds."""
+    """Tell the user what is being checked: importing the solver and surrogate may take seconds."""
     tell(f"checking {path}: solver {study.solver.name}, surrogate {study.surrogate.name}")
 
 

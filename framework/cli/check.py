@@ -22,7 +22,7 @@ def check_command(
     ] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check what a solver, a surrogate or a buffer has to be, and measure what it claims."""
+    """Check that a solver, a surrogate or a buffer keeps its contract; measure what it claims."""
     with ending(as_json) as outcome:
         texts = texts_by_name(settings or [])
         values = {key: _value(text) for key, text in texts.items()}

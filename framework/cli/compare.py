@@ -20,7 +20,7 @@ def compare_command(
     equal: Annotated[
         Literal["steps", "seconds", "samples"],
         typer.Option(
-            help="What arms have alike: steps, seconds (of training.stop) or samples to learn from."
+            help="What is equal in all arms: steps, seconds (training.stop) or samples to train on."
         ),
     ] = "steps",
     as_json: AsJson = False,

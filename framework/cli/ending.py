@@ -1,8 +1,8 @@
-"""How every command ends: with an exit status, a result on standard output, all else elsewhere.
+"""How every command ends: with an exit status, and a result on standard output.
 
 exit status      0 done, 1 failed, 2 wrong use, 130 interrupted
 standard output  the result: a text, or with --json one JSON object and nothing else
-standard error   what went wrong, and whatever is said on the way
+standard error   what went wrong, and all messages on the way
 """
 
 import json
@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and 
 
 @dataclass
 class Outcome:
-    """What a command has to show; the command fills it in as it goes on."""
+    """The outcome of a command, which the command fills in as it goes on."""
 
     result: Callable[[], dict[str, Any]] = dict  # what --json prints
     text: Callable[[], str] = str  # what is printed without --json
@@ -31,17 +31,17 @@ class Outcome:
 
 @contextmanager
 def ending(as_json: bool, go_on: str = "") -> Iterator[Outcome]:
-    """Run a command as the block of this context, print its outcome and exit with its status.
+    """Run the block of this context as a command, print its outcome and exit with its status.
 
     A StudyError, a RunError and an interrupt (Ctrl-C or SIGTERM) end the command; the outcome is
-    printed as it is by then, so nothing that was computed is lost. Other errors pass, with their
-    tracebacks: they are mistakes of ours. `go_on`: see `Outcome`.
+    printed as it is by then, so that nothing computed is lost. Other errors pass, with their
+    tracebacks: they are bugs of Millstream. `go_on`: see `Outcome`.
     """
     outcome = Outcome(go_on=go_on)
     status, message = 0, ""
     with Interrupts():
         try:
-            # Standard output is for the result: what Ray or a solver prints goes to standard error.
+            # Standard output is for the result: output of Ray or a solver goes to standard error.
             with redirect_stdout(sys.stderr):
                 yield outcome
         except StudyError as error:

@@ -9,7 +9,7 @@ from framework.cli.ending import AsJson, ending
 from framework.errors import StudyError, tell
 
 StorePath = Annotated[
-    str, typer.Argument(metavar="STORE", help="Of simulations, such as stores/NAME.zarr.")
+    str, typer.Argument(metavar="STORE", help="A store of simulations, stores/NAME.zarr.")
 ]
 
 
@@ -19,7 +19,7 @@ def index_command(
         list[str] | None,
         typer.Option(
             metavar="MASK=VALUE,...",
-            help="Imaging thresholds to try of a mask, in place of the solver's own.",
+            help="Imaging thresholds to try for a mask, in place of the solver's own.",
         ),
     ] = None,
     as_json: AsJson = False,

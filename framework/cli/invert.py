@@ -31,7 +31,7 @@ Regions = Annotated[
     typer.Option(
         "--region",
         metavar="NAME=LABELS",
-        help="or which of them a region of the solver's has, such as core=1,4; repeatable.",
+        help="or the labels of a region of the solver, such as core=1,4; repeatable.",
     ),
 ]
 FieldFile = Annotated[
@@ -46,11 +46,11 @@ AffineFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Or 4x4 numbers: their mm to the store's mm.")
 ]
 Weights = Annotated[
-    str | None, typer.Option(metavar="MASK=NUMBER,...", help="Of the masks [equal].")
+    str | None, typer.Option(metavar="MASK=NUMBER,...", help="The weights of the masks [equal].")
 ]
-Top = Annotated[int, typer.Option(metavar="N", help="How many matches to tell.")]
+Top = Annotated[int, typer.Option(metavar="N", help="How many matches to report.")]
 Grow = Annotated[
-    int, typer.Option(metavar="N", min=0, help="Simulate N more around the best, ask again.")
+    int, typer.Option(metavar="N", min=0, help="Simulate N more near the best, search again.")
 ]
 Refine = Annotated[
     bool, typer.Option("--refine", help="Then search for a better one by simulating.")

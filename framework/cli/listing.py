@@ -27,7 +27,7 @@ def list_command(
 
 
 def listing() -> Entries:
-    """What a study can name, and the studies in configs/: for each its name and what it is."""
+    """Return what a study can name, and the studies in configs/, each with a summary."""
     from framework.study.component import SOLVER, SURROGATE, describe
 
     studies = []
@@ -45,7 +45,7 @@ def listing() -> Entries:
 
 
 def _table(entries: Entries) -> str:
-    """The entries for a reader: name and summary in a line, below it a line for each fact."""
+    """Return the entries as text: name and summary in a line, below it a line for each fact."""
     lines = []
     for kind, items in entries.items():
         lines.append(f"{kind}:")

@@ -1,4 +1,4 @@
-"""The command line: puts the commands together, which have a file each.
+"""The command line, put together from the commands, which have a file each.
 
 A command imports what it needs when it runs, so that `--help` answers at once.
 """

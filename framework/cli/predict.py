@@ -57,7 +57,7 @@ def predict_command(
 
 
 def _file_for(run: str, out: Path | None) -> Path:
-    """The .npz file that the user named, or one in the run's directory, or in the current one."""
+    """Return the .npz file that the user named, or one in the run's or the current directory."""
     if out is None:
         return (Path(run) if Path(run).is_dir() else Path()) / "prediction.npz"
     return out if out.suffix == ".npz" else out.with_name(out.name + ".npz")  # as numpy would

@@ -42,7 +42,7 @@ def _resume_comparison(folder: RunFolder, outcome: Outcome) -> None:
 
 
 def _resume_run(study: "Study", folder: RunFolder, outcome: Outcome) -> None:
-    """Go on with a run; of one that is done, tell what came of it, and send what is left."""
+    """Continue a run; if it is done, report its outcome and send what is left to MLflow."""
     from framework.report.text import run_text
     from framework.run.run import Run, send_what_is_left
     from framework.study.case import Case

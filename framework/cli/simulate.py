@@ -31,7 +31,7 @@ def simulate_command(
 
 
 def _text(summary: StoreSummary, drawn: str | None) -> str:
-    """What was stored, in a line, and where it is drawn."""
+    """Return a line about what was stored, and the path of the picture."""
     counts = summary.simulations
     text = (
         f"{summary.store}: {counts.completed} of {counts.requested} simulations, "

@@ -1,1 +1,1 @@
-"""Comparisons: whether training on a stream pays, by many runs of one study."""
+"""Comparisons: whether training on a stream pays off, by many runs of one study."""

@@ -1,7 +1,7 @@
 """The arms of a comparison, each as a study of its own.
 
-N is the study's number of simulations, W the samples of one, B the batch size, S the optimiser
-steps of an arm, r = S B / (N W) how often it draws a sample.
+N is the study's number of simulations, W the samples of a simulation, B the batch size, S the
+optimiser steps of an arm, r = S B / (N W) how often it draws a sample.
 """
 
 import math
@@ -18,15 +18,15 @@ from framework.study.component import explain
 from framework.study.study import Study
 from framework.training.surrogate import make_surrogate, samples_per_simulation
 
-# What is equal between the arms: optimiser steps, seconds of simulating and training, or the
-# samples that there are to train on.
+# The quantity that is equal for all arms: optimiser steps, seconds of simulating and training, or
+# samples to train on.
 Equal = Literal["steps", "seconds", "samples"]
-# So many seeds an interval paired by seed needs.
+# How many seeds an interval paired by seed needs.
 SEEDS = 3
-# Steps before the first validation: an arm shares its processors with scoring at its end only. And
-# epochs, where something else is the stop.
+# Optimiser steps until the first validation, so that an arm shares its processors with scoring only
+# at its end. Also epochs, where something else ends the training.
 _NEVER = 10**9
-# With equal seconds it is not known how many simulations a stream will bring: so many times N.
+# With equal seconds it is not known how many simulations a stream will bring: this many times N.
 _AMPLE = 100
 _FIFO = {"kind": "fifo", "watermark": 0, "replay": [1.0, 1.0]}
 
@@ -38,7 +38,7 @@ class Arm:
     name: str
     offline: bool
     simulations: int  # how many it may train on
-    steps: int | None  # after which it ends; None: when it has used up what it trains on
+    steps: int | None  # optimiser steps until it ends; None: until it has used up its samples
     buffer: dict[str, Any]  # settings that replace the study's
     sampler: str
 
@@ -47,7 +47,7 @@ class Plan:
     """The arms of a study, checked before any of them starts."""
 
     def __init__(self, case: Case, equal: Equal) -> None:
-        """Raises StudyError if the study cannot be compared."""
+        """Make the arms. Raises StudyError if the study cannot be compared."""
         self._case = case
         self._study = study = case.study
         self._equal = equal
@@ -57,11 +57,11 @@ class Plan:
         self._check()
         self.steps = self._number_of_steps()
         self.arms = self._online() + self._offline()
-        for arm in self.arms:  # what is wrong with any of them is said before the first one starts
+        for arm in self.arms:  # mistakes in any arm are found before the first one starts
             self.case_of(arm, 0, Path("store.zarr"))
 
     def simulating(self, seed: int, store: Path) -> Case:
-        """The case that simulates what the offline arms of a seed train on, into a store."""
+        """Return the case that simulates the data of the offline arms of a seed, into a store."""
         return self._case_of(
             seed,
             design={"sampler": self._sampler()},
@@ -69,10 +69,10 @@ class Plan:
         )
 
     def case_of(self, arm: Arm, seed: int, store: Path, simulated: float = 0.0) -> Case:
-        """An arm's case with one of the seeds, counted from 0.
+        """Return an arm's case with one of the seeds, counted from 0.
 
-        `store` is what `simulating` has filled, which took `simulated` seconds for what the arm
-        trains on. Raises StudyError.
+        `store` is the one that `simulating` has filled, which took `simulated` seconds for the data
+        of this arm. Raises StudyError.
         """
         training: dict[str, Any] = {"stop": {"steps": arm.steps} if arm.steps else "drained"}
         if self._equal == "seconds":
@@ -82,7 +82,7 @@ class Plan:
             every = arm.simulations == self._study.design.simulations
             training |= {
                 "source": str(store),
-                # All are those that the store has: some may be quarantined.
+                # None takes all that the store has: some may be quarantined.
                 "simulations": None if every else arm.simulations,
                 "epochs": self._passes() if self._equal == "samples" else _NEVER,
             }
@@ -119,10 +119,10 @@ class Plan:
         replay = list(config.replay)
         steps = self.steps if self._equal == "steps" else None
         if steps:
-            # With as many to spare as may fail.
+            # With as many simulations to spare as may fail.
             left = 1 - min(self._study.ensemble.max_quarantined, 0.5)
             streamed = max(total, math.ceil(steps * self._batch / self._samples / left))
-            # So that the last of the stream arrives just when the last step is done.
+            # So that the stream ends just when the last optimiser step is done.
             passing = max(config.watermark + 1, self._batch)
             replay = [max(steps * self._batch / (total * self._samples - passing), 1.0)] * 2
         firo = {"kind": "firo", "replay": [1.0, 1.0]}
@@ -152,24 +152,24 @@ class Plan:
         return arms
 
     def _capacity(self, simulations: int) -> int:
-        """The buffer capacity of an offline arm.
+        """Return the buffer capacity of an offline arm.
 
-        It holds all that the arm trains on, so that an epoch is shuffled as a whole; or, if that
-        is more than half of the memory holds, that half, and at least the study's capacity.
+        It holds all the data of the arm, so that an epoch is shuffled as a whole; or, if that takes
+        more than half of the memory, what that half holds, and at least the study's capacity.
         """
         buffer, sample = self._study.buffer, stored_sample_bytes(self._case, self._window)
         return min(simulations * self._samples, max(memory(buffer) // 2 // sample, buffer.capacity))
 
     def _sampler(self) -> str:
-        """The sampler of all arms but `breed`, which is the reservoir with the study's sampler."""
+        """Return the sampler of all arms but `breed`, the reservoir with the study's sampler."""
         return "sobol" if self._study.design.sampler == "breed" else self._study.design.sampler
 
     def _passes(self) -> int:
-        """The least number of times that a reservoir draws each sample, as a whole number."""
+        """Return the least number of times that a reservoir draws each sample, rounded up."""
         return math.ceil(self._study.buffer.replay[0])
 
     def _number_of_steps(self) -> int:
-        """S: the study's optimiser steps, or those of its reservoir at its least replay."""
+        """Return S: the study's optimiser steps, or those of its reservoir at its least replay."""
         stop, total = self._study.training.stop, self._study.design.simulations * self._samples
         if stop.steps:
             steps = stop.steps
@@ -216,7 +216,7 @@ class Plan:
             )
         if design.sampler == "breed" and self._equal == "seconds":
             raise StudyError(
-                "design.sampler is breed, which is steered by how many of its simulations have "
-                "started, and with --equal seconds nobody knows of how many: compare it at equal "
+                "design.sampler is breed, which is steered by the share of its simulations that "
+                "have started, and with --equal seconds that share is unknown: compare it at equal "
                 "steps or samples"
             )

@@ -1,12 +1,12 @@
-"""`millstream compare`: trains every arm with every seed, one after another, and scores them alike.
+"""`millstream compare`: train every arm with every seed, one after another, and score them alike.
 
     for each seed:  held-out simulations --> held_out/  --.
                     training simulations --> store.zarr --+--> each arm: a training run of its own
     at the end:     comparison.json, comparison.png, one MLflow run with a child for each arm
 
-The arms of a seed share their held-out simulations, initial weights and design; what they do not
-share is what each one trains on. Nothing but an arm runs while it trains. What is done is written
-down arm by arm, so an interrupted comparison goes on with the arm that it was at.
+The arms of a seed share their held-out simulations, initial weights and design, but not the data
+that they train on. Nothing else runs while an arm trains. The record is written arm by arm, so an
+interrupted comparison goes on with the arm that it was at.
 """
 
 import gc
@@ -59,7 +59,7 @@ class Comparing:
     def __init__(
         self, case: Case, seeds: int, equal: Equal, folder: RunFolder | None = None
     ) -> None:
-        """`folder`: the folder of a comparison to go on with. Raises StudyError."""
+        """`folder`: the folder of a comparison to continue. Raises StudyError."""
         if seeds < SEEDS:
             raise StudyError(
                 f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
@@ -83,24 +83,24 @@ class Comparing:
         else:
             steps = self._plan.steps if equal == "steps" else None
             self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
-            self._write()  # first: without it the folder would pass for that of a plain run
+            self._write()  # first: without this file the folder would look like that of a plain run
             with writing(self.folder.path):
                 study.save(self.folder.study)
 
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
-        """The comparison that an earlier process left in a folder. Raises StudyError."""
+        """Return the comparison that an earlier process left in a folder. Raises StudyError."""
         record = ComparisonRecord.read(folder.comparison)
         case = Case(Study.load(folder.study), folder.study)
         return cls(case, record.seeds, record.equal, folder)
 
     def run(self) -> None:
-        """Train the arms that are left. Raises RunError, and KeyboardInterrupt."""
+        """Train the arms that are left. Raises RunError or KeyboardInterrupt."""
         if self._record.status == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
         with locked(str(self.folder.path.absolute()), "going on with", "wait for its end"):
-            # As whoever had the lock has left it.
+            # Read again: another process may have had the lock before.
             self._record = ComparisonRecord.read(self.folder.comparison)
             self._run()
 
@@ -122,7 +122,7 @@ class Comparing:
             self._end()
 
     def result(self) -> dict[str, Any]:
-        """The result so far (see `report.result`)."""
+        """Return the result so far (see `report.result`)."""
         return result(self._record, str(self.folder.path))
 
     def _run_seed(self, seed: int) -> None:
@@ -142,9 +142,9 @@ class Comparing:
             self._run_arm(arm, seed, directory, size, shared)
 
     def _simulate(self, case: Case, seed: int, store: Path) -> int:
-        """Fill the store of a seed, note how long that takes, and return its bytes on disk."""
+        """Fill the store of a seed, record how long that takes, and return its bytes on disk."""
         so_far = self._record.simulating.setdefault(str(seed), [0.0, 0])
-        if not so_far[1]:  # or nobody would know how long what is there has taken
+        if not so_far[1]:  # for a store without a record it is unknown how long it took
             shutil.rmtree(store, ignore_errors=True)
         simulating = Simulating(case)
         before = simulating.summary().simulations.completed
@@ -197,7 +197,7 @@ class Comparing:
         tell(arm_text(found))
 
     def _end(self) -> None:
-        """Keep, draw and track what was done, however the comparison has ended."""
+        """Save, draw and track what was done, however the comparison has ended."""
         self._write()
         found, path = self.result(), self.folder.comparison.with_suffix(".png")
         try:
@@ -223,7 +223,7 @@ class Comparing:
         self._tracking.child(f"{arm['name']}-{arm['seed']}", study, rows, status)
 
     def _shared(self) -> int:
-        """How many of the simulations that every arm is trained on are scored."""
+        """Return how many of the simulations that every arm is trained on are scored."""
         return min(self.study.validation.simulations, self.study.design.simulations // 16)
 
     def _interrupt(self) -> None:
@@ -238,5 +238,5 @@ class Comparing:
 
 
 def _store(directory: Path) -> Path:
-    """The store of a seed with this directory."""
+    """Return the store of a seed with this directory."""
     return (directory / "store.zarr").absolute()

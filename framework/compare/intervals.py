@@ -1,4 +1,4 @@
-"""How much better one arm is than another, with intervals paired by seed."""
+"""The improvement of one arm over another, with intervals paired by seed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +10,17 @@ _CONFIDENCE = 0.95
 
 
 def half_interval(values: Sequence[float]) -> float:
-    """Half of Student's 95 % interval for the mean of two values or more."""
+    """Return half of Student's 95 % interval for the mean of two values or more."""
     n = len(values)
     return float(t.ppf((1 + _CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
 
 
 def improvement(errors: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
-    """By which part `errors` [n] are lower than `others` [n], seed by seed.
+    """Return the part by which `errors` [n] are lower than `others` [n], seed by seed.
 
-    1 - the geometric mean of the ratios error / other, with the interval of Student's t for the
-    mean of their logarithms: what all arms of a seed have in common cancels. With fewer than three
-    pairs there is no interval, with none no mean: null.
+    It is 1 - the geometric mean of the ratios error / other, with the interval of Student's t for
+    the mean of their logarithms: anything common to all arms of a seed cancels. With fewer than
+    three pairs there is no interval (None), with none no mean.
     """
     pairs = [(a, b) for a, b in zip(errors, others, strict=True) if np.isfinite([a, b]).all()]
     if not pairs:

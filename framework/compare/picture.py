@@ -21,7 +21,7 @@ _NAMES = {"mean": "mean", "p90": "90th percentile", "p99": "99th percentile"}
 
 
 def draw_arms(found: dict[str, Any], path: Path) -> bool:
-    """Draw the arms of a result (see `report.result`) that were trained into a PNG.
+    """Draw the trained arms of a result (see `report.result`) into a PNG.
 
     Returns False if there are none. Raises OSError.
     """
@@ -60,7 +60,7 @@ def _draw_arm_errors(axes: Axes, done: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _few_minor(axes: Axes) -> Any:
-    """A formatter that labels ticks between powers of ten where fewer than three are in view."""
+    """Return a formatter that labels minor ticks if fewer than three powers of ten are in view."""
 
     def label(value: float, _: int) -> str:
         low, high = axes.get_xlim()

@@ -13,7 +13,7 @@ from framework.study import versions
 
 @dataclass
 class ComparisonRecord:
-    """What is known of a comparison. `arms` has an entry for each arm and seed that is done."""
+    """The state of a comparison. `arms` has an entry for each arm and seed that is done."""
 
     status: str  # "new", "done", "failed" or "interrupted"
     study: str  # its hash
@@ -27,10 +27,10 @@ class ComparisonRecord:
 
     @classmethod
     def read(cls, path: Path) -> "ComparisonRecord":
-        """Read a record to go on with. Raises StudyError if it is damaged.
+        """Read the record of a comparison to continue.
 
-        It also raises StudyError if the comparison is not done and its random streams are of
-        another version: the arms that are left would not draw as those that are done.
+        Raises StudyError if it is damaged, or if the comparison is not done and its random streams
+        are of another version: the arms that are left would not draw as those that are done.
         """
         try:
             record = cls(**{"streams": 1, **json.loads(path.read_text())})
@@ -51,5 +51,5 @@ class ComparisonRecord:
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
     def has(self, arm: str, seed: int) -> bool:
-        """Whether this arm is done with this seed."""
+        """Return whether this arm is done with this seed."""
         return any(item["name"] == arm and item["seed"] == seed for item in self.arms)

@@ -15,13 +15,13 @@ _LINE_WIDTH = 100
 
 
 def result(record: ComparisonRecord, directory: str) -> dict[str, Any]:
-    """A comparison as plain numbers for JSON.
+    """Return a comparison as plain numbers for JSON.
 
     `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
     held-out trajectories; `trained` is its mean over simulations that every arm was trained on, and
     `gap` how much larger the mean is on held-out ones (null for bred simulations); `seconds` are
-    those of simulating what is trained on, and of training; `bytes` lie on disk. `steps` are those
-    of every arm, if they are equal. `improvement` says by which part the errors of
+    those of simulating the arm's data, and of training; `bytes` lie on disk. `steps` are the
+    optimiser steps of every arm, if they are equal. `improvement` says by which part the errors of
     an online arm (`of`) are lower than those of another (`against`), see `intervals.improvement`.
     """
     arms = record.arms
@@ -61,7 +61,7 @@ def _improvement(arms: list[dict[str, Any]], of: str, against: str, measure: str
 def paired(
     arms: Sequence[dict[str, Any]], of: str, against: str, measure: str
 ) -> tuple[list[float], list[float]]:
-    """The errors of two arms, seed by seed, where both have one."""
+    """Return the errors of two arms, seed by seed, where both have one."""
     errors = {
         (arm["name"], arm["seed"]): arm["validation"][measure]
         for arm in arms
@@ -72,7 +72,7 @@ def paired(
 
 
 def arm_text(arm: dict[str, Any]) -> str:
-    """One arm with one seed, in a line."""
+    """Return a line about one arm with one seed."""
     what = f"{arm['name']}, seed {arm['seed']}"
     if arm["status"] != "done":
         return f"{what}: {arm['status']}: {arm['error']}"
@@ -83,7 +83,7 @@ def arm_text(arm: dict[str, Any]) -> str:
 
 
 def comparison_text(found: dict[str, Any]) -> str:
-    """The result as lines to print."""
+    """Return the result as lines to print."""
     done = [arm for arm in found["arms"] if arm["status"] == "done"]
     lines = [
         f"{found['run_dir']}: {found['status']}, {found['seeds']} seeds at equal {found['equal']}",
@@ -107,7 +107,7 @@ def comparison_text(found: dict[str, Any]) -> str:
 
 
 def by_name(arms: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The entries of each arm, one a seed."""
+    """Return the entries of each arm, one per seed."""
     names = dict.fromkeys(arm["name"] for arm in arms)
     return {name: [arm for arm in arms if arm["name"] == name] for name in names}
 

@@ -26,9 +26,9 @@ from framework.training.validation import Validation
 
 
 def train_arm(case: Case, folder: RunFolder) -> Summary:
-    """Train an arm, or go on with it. Its held-out simulations lie beside `folder` already.
+    """Train an arm, or continue with it. Its held-out simulations lie beside `folder` already.
 
-    Raises DivergedError or another RunError, and KeyboardInterrupt.
+    Raises DivergedError or another RunError, or KeyboardInterrupt.
     """
     with writing(folder.path):
         folder.path.mkdir(exist_ok=True)
@@ -39,15 +39,15 @@ def train_arm(case: Case, folder: RunFolder) -> Summary:
     case = Case(Study.load(folder.study), folder.study, solver_of=case)
     run = Run(case, folder, pictures=False)
     run.train()
-    if run.interrupted:  # when it had trained already, and was only to be kept
+    if run.interrupted:  # after training, while its results were written
         raise KeyboardInterrupt
     return run.summary()
 
 
 def hold_out(case: Case, directory: Path) -> None:
-    """Run the held-out simulations of a seed into a directory, but for those that are there.
+    """Run the held-out simulations of a seed into a directory, except those already there.
 
-    Raises RunError, and KeyboardInterrupt.
+    Raises RunError or KeyboardInterrupt.
     """
     config, ledger = case.study.validation, Ledger(case.solver.stored_steps, window=1)
     validation = Validation(case.make_surrogate, config.cpus, directory)
@@ -65,7 +65,7 @@ def hold_out(case: Case, directory: Path) -> None:
 
 
 def arm_metrics(arm: dict[str, Any]) -> Record:
-    """What is reported of an arm, as metrics for MLflow."""
+    """Return the reported figures of an arm, as metrics for MLflow."""
     plain = {key: value for key, value in arm.items() if isinstance(value, int | float)}
     errors = arm.get("validation", {})
     named = {f"arm/{key}": float(value) for key, value in plain.items()}
@@ -77,10 +77,10 @@ def arm_metrics(arm: dict[str, Any]) -> Record:
 
 
 def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
-    """What is reported of an arm, from the summary of its run.
+    """Return the reported figures of an arm, from the summary of its run.
 
-    `simulating_seconds`: how long it took to simulate what the arm is trained on, if that was not
-    part of its run. Raises SolverError if it was not scored.
+    `simulating_seconds`: how long it took to simulate the arm's data, if that was not part of its
+    run. Raises SolverError if the arm was not scored.
     """
     training, checkpoints = summary.training, summary.checkpoint.seconds
     if summary.validation is None:
@@ -100,7 +100,7 @@ def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
         "unique_samples": summary.samples.unique_trained,
         "drawn_samples": summary.samples.drawn,
         "validation": {measure: getattr(errors, measure) for measure in MEASURES},
-        # Without checkpoints, which are large where a buffer is part of them.
+        # Without checkpoints, which are large if they hold a buffer.
         "seconds": simulating_seconds + training.seconds_to_end - checkpoints,
         "training_seconds": seconds,
         "samples_per_second": summary.samples.drawn / seconds,
@@ -110,15 +110,17 @@ def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
 
 
 def gap(held_out_error: float, folder: RunFolder, shared: Trajectories) -> dict[str, float]:
-    """The error of an arm on simulations that it was trained on, as `trained`, and how much larger
-    it is on held-out ones, as `gap`."""
+    """Return an arm's error on simulations that it was trained on, and the gap to held-out ones.
+
+    They are `trained`, and `gap`: how much larger the error is on held-out simulations.
+    """
     _, surrogate = load_model(folder.model)
     trained = mean_score(score(surrogate, shared)["relative_l2"])
     return {"trained": trained, "gap": held_out_error - trained}
 
 
 def first_simulations(reader: StoreReader, count: int) -> Trajectories:
-    """The first complete simulations of a store."""
+    """Return the first complete simulations of a store."""
     ids = reader.complete[:count]
     return Trajectories(
         ids,

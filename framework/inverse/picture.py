@@ -1,4 +1,4 @@
-"""Draws an answer: three planes with the patient's outlines and those of the match.
+"""Draw an answer: three planes with the outlines of the patient and of the match.
 
 Shapes: `*grid` the solver's grid, of three axes.
 """
@@ -23,10 +23,11 @@ from framework.pictures.planes import aspect, crop, empty, ground, others, outli
 from framework.pictures.style import STYLE
 from solvers.base import ImagedSolver
 
-# Colours of the masks, in the solver's order; those of Okabe and Ito that show on a dark ground.
+# Colours of the masks, in the solver's order: those of Okabe and Ito visible on a dark ground.
 _MASK_COLOURS = ("#F0E442", "#56B4E9", "#CC79A7", "#E69F00")
 _LINE_STYLES: Any = {"patient": "solid", "match": (0, (2, 1.2))}
-# For the side that an axis leads to, in NIfTI's letters: the plane across it, and the other side.
+# For the side that an axis points to, in NIfTI's letters: the plane across the axis, and the
+# opposite side.
 _PLANE_NAMES = {
     **dict.fromkeys("SI", "axial"),
     **dict.fromkeys("AP", "coronal"),
@@ -46,9 +47,9 @@ def draw_match(
 ) -> None:
     """Draw the masks observed and those of the match into a PNG; all arrays are [*grid].
 
-    The solver has an affine; `matched` has the masks of `observed`. The planes
-    go through the middle of the first of `solver.masks` that was observed. `density`, 0 or more, is
-    shown in colour under the outlines, if given. Raises WriteError.
+    The solver has an affine; `matched` has the masks of `observed`. The planes go through the
+    middle of the first of `solver.masks` that was observed. `density`, 0 or more, is shown in
+    colour under the outlines, if given. Raises WriteError.
     """
     with matplotlib.rc_context(STYLE), writing(picture):
         figure = Figure(figsize=(10.0, 4.6), layout="constrained", facecolor="black")
@@ -103,13 +104,13 @@ def _draw_planes(
 
 
 def _mask_colours(solver: ImagedSolver, observed: Mapping[str, Mask]) -> dict[str, str]:
-    """The colours of the masks that were observed, in the solver's order."""
+    """Return the colours of the masks that were observed, in the solver's order."""
     colours = zip(solver.masks, _MASK_COLOURS, strict=False)
     return {name: colour for name, colour in colours if name in observed}
 
 
 def _name_plane(axes: Axes, codes: tuple[str, ...], axis: int) -> None:
-    """Write which plane it is and which side is which; front and top are shown above."""
+    """Write the names of the plane and of its sides; front and top are shown above."""
     axes.set_title(f"{_PLANE_NAMES[codes[axis]]} plane", fontsize=9, loc="center", color="white")
     right, up = (codes[other] for other in others(axis))
     if up in "PI":

@@ -1,4 +1,4 @@
-"""One held-out simulation and its prediction, and what is said of the two.
+"""One held-out simulation and its prediction, with their heading.
 
 Shapes: T stored times, C fields, p parameters, n points along axis 0, `*grid` the grid's axes.
 """
@@ -32,13 +32,13 @@ class Comparison:
     grid: Grid
 
     def relative_l2(self) -> NDArray[np.float64]:
-        """The relative L2 error at each time [T]; NaN where the truth is zero."""
+        """Return the relative L2 error at each time [T]; NaN where the truth is zero."""
         errors: NDArray[np.float64]
         (errors,) = measure(self.predicted[None], self.truth[None])["relative_l2"]
         return errors
 
     def slice(self) -> int:
-        """The slice across axis 0 of a 3-D grid in which the truth changes most over time.
+        """Return the slice across axis 0 of a 3-D grid in which the truth changes most over time.
 
         Each field counts alike. If nothing changes, it is the middle slice.
         """
@@ -48,7 +48,7 @@ class Comparison:
 
 
 def heading(comparison: Comparison, width: int) -> list[str]:
-    """Say what is seen, in lines of up to `width` characters."""
+    """Describe the picture, in lines of up to `width` characters."""
     errors = comparison.relative_l2()
     error = error_text(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
@@ -67,7 +67,7 @@ def heading(comparison: Comparison, width: int) -> list[str]:
 
 
 def error_text(error: float) -> str:
-    """A relative error in per cent; without a bound where a rollout blew up."""
+    """Return a relative error in per cent, or words if it is unknown or without bounds."""
     if not np.isfinite(error):
         return "unknown"  # the truth is zero
     return f"{100 * error:.3g} %" if error < 1e4 else "beyond all bounds"

@@ -1,9 +1,9 @@
-"""Which points of the parameter space were simulated.
+"""A picture of the points of the parameter space that were simulated.
 
-All panels are drawn in one pair of axes, each in a square of side 1 of its own: dozens of pairs
-would take many seconds. A panel's coordinates are those of the prior, from 0 to 1, so that what
-covers the space evenly looks even. Where the prior of a parameter depends on other parameters, no
-value of it has a place of its own; its axis then shows quantiles.
+All panels are drawn in one pair of axes, each in its own square of side 1: dozens of pairs would
+take many seconds. A panel's coordinates are those of the prior's unit cube, so that points that
+cover the space evenly look even. Where the prior of a parameter depends on other parameters, its
+values have no fixed places; its axis then shows quantiles.
 
 Shapes: p parameters, n simulations.
 """
@@ -43,7 +43,7 @@ class DesignPoints:
 
 
 def draw_coverage(points: DesignPoints) -> Figure:
-    """Draw a histogram of each parameter, and below them every two against each other."""
+    """Draw a histogram of each parameter, and below it every pair of parameters."""
     count = min(len(points.space), _SHOWN_PARAMETERS)
     completed, quarantined, held_out = (
         points.space.to_unit(values)[:, :count]
@@ -94,7 +94,7 @@ _QUARANTINED: dict[str, Any] = {
 
 
 def _empty(count: int) -> tuple[Figure, Axes, float]:
-    """A figure, axes that hold count x count panels, and the side of a panel in inches."""
+    """Return a figure, axes that hold count x count panels, and a panel's side in inches."""
     panel = min(max(8.0 / count, 1.2), 2.5)
     panels = (count - 1) * _PITCH + 1
     inner = (panels * panel if count > 1 else 2.2 * panel, panels * panel)
@@ -110,12 +110,12 @@ def _empty(count: int) -> tuple[Figure, Axes, float]:
 
 
 def _corner(row: int, column: int, count: int) -> tuple[float, float]:
-    """The lower left corner of a panel."""
+    """Return the lower left corner of a panel."""
     return column * _PITCH, (count - 1 - row) * _PITCH
 
 
 def _draw_histogram(axes: Axes, values: NDArray[np.float64], x: float, y: float) -> None:
-    """Draw the histogram of values [n], and a line at its height if they were even."""
+    """Draw the histogram of values [n], and a line at the height of an even spread."""
     bins = int(np.clip(np.sqrt(len(values)), 4, 25))
     counts, edges = np.histogram(values, bins, (0, 1))
     scale = 0.9 / max(counts.max(), 1)
@@ -173,9 +173,9 @@ def _name_axes(axes: Axes, space: ParameterSpace, count: int, inches: float) -> 
 
 
 def _quantiles(space: ParameterSpace, index: int) -> NDArray[np.float64] | None:
-    """A parameter's values at `_PLACES`; None if they depend on the other parameters."""
-    # Any places do, and the same ones whatever the study's seed: only whether the values differ
-    # between them matters.
+    """Return a parameter's values at `_PLACES`; None if they depend on the other parameters."""
+    # Any places of the other parameters will do, whatever the study's seed: it only matters whether
+    # the values differ between them.
     random = generator(0, Stream.PICTURE)
     unit = random.random((8, 1, len(space))).repeat(len(_PLACES), 1)
     unit[..., index] = _PLACES
@@ -186,7 +186,7 @@ def _quantiles(space: ParameterSpace, index: int) -> NDArray[np.float64] | None:
 def _parameter_ticks(
     item: Parameter, quantiles: NDArray[np.float64], most: int
 ) -> list[tuple[float, str]]:
-    """Places from 0 to 1 of round values between a parameter's bounds, and these values."""
+    """Return places from 0 to 1 of round values between a parameter's bounds, and the values."""
     low, high = quantiles[[0, -1]]
     locator: Locator
     if item.prior == "log_uniform" and high > 4 * low:
@@ -195,7 +195,7 @@ def _parameter_ticks(
         locator = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10])
     values = np.asarray(locator.tick_values(low, high), dtype=np.float64)
     places = np.interp(values, quantiles, _PLACES)
-    inside = (places > 0.04) & (places < 0.96)  # or they run into the next panel's
+    inside = (places > 0.04) & (places < 0.96)  # others would run into the next panel's
     step = max(-(-int(inside.sum()) // (most + 1)), 1)
     ticks = zip(places[inside][::step].tolist(), values[inside][::step].tolist(), strict=True)
     return [(place, f"{value:g}") for place, value in ticks]

@@ -20,7 +20,7 @@ _SHOWN_TIMES = 5
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
-    """Draw a column for each time and some rows for each field; of a 3-D field one slice.
+    """Draw a column for each time and some rows for each field; one slice of a 3-D field.
 
     On a grid of one point, draw each field over time.
     """
@@ -134,10 +134,10 @@ def _draw_images(
 
 
 def _greatest_error(error: NDArray[np.float32]) -> float:
-    """The end of the colour scale of errors [K, rows, columns].
+    """Return the end of the colour scale of errors [K, rows, columns].
 
-    It is the greatest error but for a few points, and at most twice what is usual at the times: the
-    jump at the first time of many problems would leave all else white.
+    It is the greatest error without a few points, and at most twice what is usual over the times:
+    the jump at the first time of many problems would otherwise leave all else white.
     """
     known = [np.abs(image[np.isfinite(image)]) for image in error if np.isfinite(image).any()]
     greatest = [float(np.percentile(values, 99.5)) for values in known] or [0.0]
@@ -145,9 +145,9 @@ def _greatest_error(error: NDArray[np.float32]) -> float:
 
 
 def _drawable(fields: NDArray[np.float32], at: int) -> NDArray[np.float32]:
-    """Fields [K, *grid] as lines or images [K, ...], with NaN where they are infinite.
+    """Return fields [K, *grid] as lines or images [K, ...], with NaN where they are infinite.
 
-    Of 3-D fields it is the slice `at` of axis 0.
+    3-D fields are cut at the slice `at` of axis 0.
     """
     if fields.ndim == 4:
         fields = fields[:, at]
@@ -155,7 +155,10 @@ def _drawable(fields: NDArray[np.float32], at: int) -> NDArray[np.float32]:
 
 
 def _span(*arrays: NDArray[np.float32], margin: float = 0.05) -> tuple[float, float]:
-    """The ends of a scale: the least and the greatest finite value, with some room; never equal."""
+    """Return the ends of a scale, never equal: the least and the greatest finite value.
+
+    Some room is added to them.
+    """
     values = np.concatenate([array[np.isfinite(array)] for array in arrays])
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     room = margin * (high - low)

@@ -73,7 +73,7 @@ def draw_store(path: str, solver: Solver, space: ParameterSpace, picture: Path) 
 def draw_trajectories(
     trajectories: Sequence[Trajectory], solver: Solver, space: ParameterSpace
 ) -> Figure:
-    """A picture of one or more trajectories, one below the other."""
+    """Draw one or more trajectories, one below the other."""
     shape = solver.grid.shape
     if math.prod(shape) == 1:
         draw, height = _draw_course, 1.9
@@ -162,7 +162,7 @@ def _draw_three_planes(part: Any, trajectory: Trajectory, solver: Solver) -> Non
         for _, mask, colour in outlines:
             outline(axes, plane(mask, axis, index), colors=[colour], linewidths=1.2)
         values = plane(fields[0], axis, index)
-        # Over the static fields a density shows as far as there is some.
+        # Over the static fields, a density is as opaque as it is high.
         alpha = None if under is None else np.clip(2 * values / most, 0, 0.7)
         limits = {"vmin": fields[0].min(), "vmax": fields[0].max()}
         drawn = axes.imshow(values, cmap="inferno", alpha=alpha, zorder=0.5, **limits, **look)

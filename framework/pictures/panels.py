@@ -1,4 +1,4 @@
-"""The panels of a picture of held-out fields: for each field some rows, for each time a column."""
+"""The panels of a picture of held-out fields: some rows for each field, a column for each time."""
 
 from collections.abc import Callable
 
@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from framework.pictures.style import in_units
 from solvers.base import Grid
 
-# Inches: a panel's width, between panels, at their left, for colour bars, below a field's panels,
-# a line of text.
+# In inches: a panel's width, the gap between panels, the room at their left, the room for colour
+# bars, the room below a field's panels, and a line of text.
 _PANEL, _GAP, _BESIDE, _FOR_BARS, _BELOW, _LINE = 1.85, 0.12, 0.85, 1.0, 0.6, 0.2
 
 
 class Panels:
-    """A figure with panels of one size, placed by hand: that is fast, and pictures are alike."""
+    """A figure with panels of one size, placed by hand: fast, and alike in every picture."""
 
     def __init__(
         self, grid: Grid, fields: int, columns: int, heading: Callable[[int], list[str]]
@@ -49,7 +49,7 @@ class Panels:
         ]
 
     def of_field(self, channel: int) -> list[list[Axes]]:
-        """The rows of panels of a field."""
+        """Return the rows of panels of a field."""
         return self.axes[channel * self._rows : (channel + 1) * self._rows]
 
     def colour_bar(self, image: AxesImage, channel: int, first: int, last: int, label: str) -> None:
@@ -90,7 +90,7 @@ class Panels:
 
 
 def _extent(grid: Grid) -> tuple[float, float, float, float]:
-    """Left, right, lower and upper end of an image of a field, in the grid's units.
+    """Return the left, right, lower and upper end of a field's image, in the grid's units.
 
     Points lie in the middle of an image's squares, the first one at 0.
     """
@@ -99,6 +99,6 @@ def _extent(grid: Grid) -> tuple[float, float, float, float]:
 
 
 def round_ticks(end: float) -> list[float]:
-    """Two or three round values from 0 on; none near the end, where the next panel's first is."""
+    """Return two or three round values from 0 on; none near the end, next to another panel."""
     values = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(0, end)
     return [float(value) for value in np.asarray(values) if value < 0.85 * end]

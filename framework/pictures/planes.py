@@ -1,4 +1,4 @@
-"""Planes through a three-dimensional grid, as pictures show them."""
+"""Planes through a three-dimensional grid, for pictures."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ PLANES = ("sagittal", "coronal", "axial")
 
 
 def ground(solver: Solver) -> NDArray[np.float32] | None:
-    """The static fields in one [*grid], to draw under a field; None if there are none."""
+    """Add up the static fields [*grid], to draw under a field; return None if there are none."""
     total: NDArray[np.float32] | None = None
     for static in solver.static_fields.values():
         # Later fields count for less, so that two that share a voxel differ in shade.
@@ -22,22 +22,22 @@ def ground(solver: Solver) -> NDArray[np.float32] | None:
 
 
 def plane(volume: NDArray[Any], axis: int, index: int) -> NDArray[Any]:
-    """The plane of a volume [*grid] across `axis` at `index`, as an image.
+    """Return the plane of a volume [*grid] across `axis` at `index`, as an image.
 
-    Of the other two axes the first runs to the right and the second upwards.
+    The first of the other two axes runs to the right, the second upwards.
     """
     image: NDArray[Any] = volume.take(index, axis).T
     return image
 
 
 def others(axis: int) -> tuple[int, int]:
-    """The other two axes."""
+    """Return the other two axes."""
     first, second = (n for n in range(3) if n != axis)
     return first, second
 
 
 def aspect(solver: Solver, axis: int) -> float:
-    """The height of a voxel over its width, in the plane across an axis."""
+    """Return the height of a voxel over its width, in the plane across an axis."""
     first, second = others(axis)
     return solver.grid.spacing[second] / solver.grid.spacing[first]
 

@@ -1,9 +1,9 @@
 """The pictures of a run, drawn at its end from its history and a few arrays.
 
 fields.png    truth, prediction and error of one held-out simulation
-curves.png    the loss and the validation error over the steps
+curves.png    the loss and the validation error over the optimiser steps
 timeline.png  the buffer's occupancy, rates and waits over the seconds
-coverage.png  which parameters were simulated
+coverage.png  the parameters that were simulated
 
 A picture for which there is not enough yet is left out.
 """
@@ -29,9 +29,9 @@ from framework.tracking.history import Record
 
 Series = NDArray[np.float64]
 
-# A picture shows at most this many intervals of time.
+# A timeline shows at most this many intervals of time.
 _INTERVALS = 400
-# Rows are taken every 2 s or less: more than this between two of them is a gap.
+# Rows are taken every 2 s or less: a longer time than this between two rows is a gap.
 _GAP_SECONDS = 7.0
 _INCHES = 9.0  # of a picture's width
 _LARGE = 400_000  # bytes
@@ -44,7 +44,7 @@ def draw_pictures(
     points: DesignPoints,
     trivial: Mapping[str, float],
 ) -> list[Path]:
-    """Draw the pictures for which there is enough into `directory`; return their files.
+    """Draw into `directory` the pictures for which there is enough data; return their files.
 
     `trivial`: the relative L2 errors of predictors that know nothing, by name; may be empty.
     """
@@ -93,7 +93,7 @@ def draw_curves(history: Sequence[Record], trivial: Mapping[str, float]) -> Figu
 
 
 def draw_timeline(history: Sequence[Record]) -> Figure:
-    """Draw the buffer, the rates of samples, and who waited, over the seconds of the run."""
+    """Draw the buffer, the rates of samples, and the waits, over the seconds of the run."""
     rows = _thinned(history)
     figure = Figure(figsize=(_INCHES, 7.0), layout="constrained")
     buffer, rates, waits = figure.subplots(3, 1, sharex=True)
@@ -216,13 +216,13 @@ def _entitle(axes: Axes, title: str, label: str) -> None:
 
 
 def _column(history: Sequence[Record], key: str, at: str) -> tuple[Series, Series]:
-    """The figures `at` and `key` of the rows that have both; of rows with one `at`, the last."""
+    """Return the figures `at` and `key` of rows with both; for equal `at`, of the last row."""
     values = {row[at]: row[key] for row in history if key in row and at in row}
     return np.array([*values.keys()], dtype=float), np.array([*values.values()], dtype=float)
 
 
 def _thinned(history: Sequence[Record]) -> list[Record]:
-    """About _INTERVALS rows, each of several: the last counters, and the means of the shares."""
+    """Return about _INTERVALS rows, each of several: the last counters, and the mean shares."""
     apart: list[Record] = []
     for row in history:
         if not apart or row["seconds"] - apart[-1]["seconds"] >= 1:
@@ -241,7 +241,7 @@ def _thinned(history: Sequence[Record]) -> list[Record]:
 
 
 def _series(rows: Sequence[Record], key: str) -> tuple[Series, Series]:
-    """The seconds of all rows and their figures; NaN where a row has none, and within gaps."""
+    """Return the seconds of all rows and their figures; NaN where there is none, and in gaps."""
     x = np.array([row["seconds"] for row in rows])
     y = np.array([row.get(key, np.nan) for row in rows])
     between = np.diff(x)
@@ -250,7 +250,7 @@ def _series(rows: Sequence[Record], key: str) -> tuple[Series, Series]:
 
 
 def _smoothed(values: Series) -> Series:
-    """Geometric means over a sliding window, narrower at the ends."""
+    """Return geometric means over a sliding window, narrower at the ends."""
     half = max(len(values) // 30, 2)
     logs = np.log(values)
     known = np.isfinite(logs)

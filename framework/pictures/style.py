@@ -32,17 +32,17 @@ STYLE: Any = {  # matplotlib's settings
 
 
 def in_units(units: str) -> str:
-    """The units of an axis, to follow its name; nothing for numbers without units."""
+    """Return the units of an axis, to follow its name; nothing for numbers without units."""
     return "" if units == "1" else f" [{units}]"
 
 
 def named(field: Field) -> str:
-    """The name of a field with its units."""
+    """Return the name of a field with its units."""
     return field.name + in_units(field.units)
 
 
 def point(space: ParameterSpace, parameters: NDArray[np.floating[Any]]) -> str:
-    """The values of parameters [p], with their names and units."""
+    """Return the values of parameters [p], with their names and units, as text."""
     return ", ".join(
         f"{item.name} = {value:.4g}" + ("" if item.units == "1" else f" {item.units}")
         for item, value in zip(space.items, parameters, strict=True)

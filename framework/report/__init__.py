@@ -1,1 +1,1 @@
-"""Reports of a run: its summary as plain data, words for it, and the live display."""
+"""Reports of a run: its summary as plain data, the summary in words, and the live display."""

@@ -1,8 +1,8 @@
-"""What set the pace of a training run, and what to change to be faster.
+"""Advice on a training run: what set its pace, and what to change to be faster.
 
-Who set the pace follows from who waited, while simulations ran. A solver waits until the receive
-thread takes what it has computed; the receive thread ("transport") waits for the solvers or, with
-samples in hand, for training; training waits for samples. So training waits
+The pace follows from the waits while simulations ran. A solver waits until the receive thread takes
+its steps; the receive thread ("transport") waits for the solvers or, with samples in hand, for
+training; training waits for samples. So training waits
 
 - together with the receive thread: for the solvers;
 - while the receive thread does not wait: for transport.
@@ -20,7 +20,7 @@ from framework.simulation.ensemble import MESSAGE_BYTES
 from framework.study.case import Case
 from solvers.base import BatchSolver
 
-# A wait below this share of the time is not worth a word.
+# A wait below this share of the time is not worth mentioning.
 _MUCH = 0.15
 # A receive thread that waits for less than this share of the time has little room for more.
 _BUSY = 0.1
@@ -29,7 +29,7 @@ Pace = Literal["solvers", "training", "transport", "in turn", "all alike"]
 
 
 def pace(wait: Waits) -> Pace:
-    """Who set the pace of a run, by the shares of the time that each waited (see above)."""
+    """Return who set the pace of a run, by the share of the time that each waited (see above)."""
     solvers, training, transport = wait.solvers, wait.training, wait.transport
     if training < _MUCH:
         return "training" if solvers >= _MUCH else "all alike"
@@ -44,14 +44,14 @@ def pace(wait: Waits) -> Pace:
 
 @dataclass(frozen=True)
 class Advice:
-    """What set the pace, in a sentence, and what to change, most useful first."""
+    """What set the pace, in a sentence, and what to change, the most useful change first."""
 
     found: str
     changes: list[str]
 
 
 def advise(summary: Summary, case: Case) -> Advice:
-    """The advice on a run that has trained."""
+    """Return the advice on a run that has trained."""
     if summary.source is not None:
         return _on_the_store(summary, case)
     if not summary.training.steps_while_simulating:
@@ -137,7 +137,7 @@ def _faster_solvers(case: Case) -> list[str]:
 
 
 def _more_draws(case: Case) -> list[str]:
-    """Use for the time that training has."""
+    """Return changes that make use of training's spare time."""
     if case.study.buffer.kind != "reservoir":
         return [
             f"a reservoir (buffer.kind, now {case.study.buffer.kind}), from which training may "
@@ -208,7 +208,7 @@ def _on_a_cluster(case: Case) -> bool:
 
 
 def _machine_is_full(case: Case) -> bool:
-    """Whether another solver beside training would have to share a CPU of this machine."""
+    """Return whether another solver beside training would have to share a CPU of this machine."""
     ensemble = case.study.ensemble
     if _on_a_cluster(case):
         return False

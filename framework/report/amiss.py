@@ -1,4 +1,4 @@
-"""What is amiss in a training run, however fast it was."""
+"""Warnings about a training run: what went wrong, however fast it was."""
 
 from framework.report.summary import Summary
 from framework.report.words import error_percent, percent
@@ -7,12 +7,12 @@ from framework.study.sections import BufferConfig
 
 # Checkpoints may take this share of the time.
 _CHECKPOINTS = 0.05
-# Samples were drawn as often as permitted if it is to within this.
+# Samples were drawn as often as permitted if they reach this share of it.
 _NEARLY = 0.95
 
 
 def amiss(summary: Summary, case: Case) -> list[str]:
-    """A sentence or two for each thing that is amiss."""
+    """Return a sentence or two for each thing that went wrong."""
     return [
         *_of_the_error(summary, case),
         *_of_the_stop(summary, case),
@@ -88,6 +88,6 @@ def _of_checkpoints(summary: Summary, case: Case) -> list[str]:
 
 
 def replay_text(buffer: BufferConfig) -> str:
-    """The band of a buffer's replay, as a study gives it."""
+    """Return the band of a buffer's replay, as a study writes it."""
     least, most = buffer.replay
     return f"[{least:g}, {most:g}]"

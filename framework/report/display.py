@@ -1,7 +1,7 @@
-"""Shows a run while it goes on: on a terminal a live display, elsewhere a line now and then.
+"""Show a run while it goes on: on a terminal a live display, elsewhere a line now and then.
 
-Both go to standard error. What other code prints to standard output or error in the meantime
-appears above the live display. A terminal that goes away ends the display and not the run.
+Both go to standard error. Output of other code on standard output or error appears above the live
+display. A terminal that goes away ends the display and not the run.
 """
 
 import math
@@ -30,17 +30,20 @@ _ESTIMATE_PROGRESS, _ESTIMATE_SECONDS = 0.01, 5.0
 
 
 class Display:
-    """While entered, shows how far the run is; its last state stays on the screen."""
+    """While entered, shows a run's progress; its last state stays on the screen."""
 
     def __init__(self, title: str, read: Callable[[], Record], rows: Sequence[Record]) -> None:
-        """`read` returns the counters as they are now; it is called in the display's own thread, 4
-        times a second. Rates, waits, scores and checkpoints are taken from `rows`, the run's
-        history, to which rows may be appended meanwhile."""
+        """`read` returns the counters as they are now.
+
+        It is called in the display's own thread, 4 times a second. Rates, waits, scores and
+        checkpoints are taken from `rows`, the run's history, to which rows may be appended
+        meanwhile.
+        """
         self._title = title
         self._read = read
         self._rows = rows
         self._taken = 0  # rows
-        self._rare: Record = {}  # the last figures of those that only some rows have
+        self._rare: Record = {}  # the latest of the figures that only some rows have
         self._loss, self._validation = _Course(), _Course()
         self._progress: list[tuple[float, float]] = []  # (seconds, progress) while shown here
         self._shown: list[Text] = []
@@ -64,12 +67,12 @@ class Display:
         try:
             self._show()
         except OSError:
-            # The terminal has gone. What others still write there has to end nothing, either.
+            # The terminal has gone. Other code may still write to it, and must not fail either.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stderr.fileno())
             os.close(nowhere)
         except Exception as error:
-            # What shows a run must not end it.
+            # A display must not end its run.
             tell(f"the display has failed, and the run goes on without it: {error!r}")
 
     def _show(self) -> None:
@@ -90,7 +93,7 @@ class Display:
     def _draw(self, live: Live) -> None:
         record, console = self._record(), live.console
         size = console.size
-        # A terminal that was made narrower has wrapped what was drawn: go up by what that added.
+        # A terminal made narrower has wrapped the lines drawn: go up by the number of lines added.
         added = sum(max(math.ceil(text.cell_len / size.width), 1) - 1 for text in self._shown)
         console.control(
             Control(*((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)) * added)
@@ -114,7 +117,7 @@ class Display:
         live.update(Text("\n").join(self._shown), refresh=True)
 
     def _record(self) -> Record:
-        """The latest figures of all kinds."""
+        """Return the latest figures of all kinds."""
         rows = self._rows[self._taken :]
         self._taken += len(rows)
         for row in rows:
@@ -128,7 +131,7 @@ class Display:
             if "checkpoint/seconds" in row:
                 self._rare["checkpoint/seconds"] = row["checkpoint/seconds"]
                 self._rare["checkpoint/at"] = row["seconds"]
-        # What is of the moment, such as rates, says nothing of a run that is over.
+        # Momentary figures, such as rates, say nothing about a run that is over.
         moment = self._rows[-1] if self._rows and not self._over.is_set() else {}
         return {**self._rare, **moment, **self._read()}
 
@@ -153,13 +156,13 @@ class _Course:
             self._each *= 2
 
     def values(self) -> list[float]:
-        """The means so far, the last one perhaps over fewer values."""
+        """Return the means so far, the last one perhaps over fewer values."""
         pending = [sum(self._pending) / len(self._pending)] if self._pending else []
         return self._means + pending
 
 
 def time_left(course: Sequence[tuple[float, float]]) -> float | None:
-    """Seconds until the progress is 1, at the pace of its later half; None if that is not known.
+    """Return the seconds until the progress is 1, at the pace of its later half; None if unknown.
 
     `course` holds (seconds, progress), the last one of now.
     """
@@ -172,6 +175,6 @@ def time_left(course: Sequence[tuple[float, float]]) -> float | None:
 
 
 def _share_done(record: Record) -> float:
-    """The progress to the stop; where nothing is trained, that of the simulations."""
+    """Return the progress to the stop; where nothing is trained, that of the simulations."""
     requested = max(record.get("simulations/requested", 1.0), 1.0)
     return record.get("progress", record.get("simulations/completed", 0.0) / requested)

@@ -1,4 +1,4 @@
-"""What was done in a training run, in words: a line for each part of its summary."""
+"""A training run in words: a line for each part of its summary."""
 
 from dataclasses import asdict
 
@@ -7,7 +7,7 @@ from framework.report.words import error_percent, large, percent
 
 
 def facts(summary: Summary) -> list[str]:
-    """The lines; parts that the run does not have are left out."""
+    """Return the lines; parts that the run does not have are left out."""
     lines = [
         f"{summary.run_dir}: {summary.status} after {summary.seconds:.0f} s",
         _data(summary),

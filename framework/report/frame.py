@@ -13,7 +13,7 @@ _LABEL, _LONGEST_BAR, _LONGEST_COURSE = 13, 48, 32  # columns
 
 
 def line(record: Record) -> str:
-    """The progress of a run in one line."""
+    """Return the progress of a run in one line."""
     parts = []
     if "simulations/requested" in record:
         parts.append(f"simulations {_of(record, 'simulations/completed', 'simulations/requested')}")
@@ -49,7 +49,7 @@ class View:
 
 
 def frame(view: View) -> list[Text]:
-    """The lines of the live display; the least important are left out where it is too low."""
+    """Return the lines of the live display, without the least important ones if it is too low."""
     record = view.record
     entries = [(0, _header(view)), (8, [Text()])]
     if "simulations/requested" in record:
@@ -82,7 +82,7 @@ def frame(view: View) -> list[Text]:
 
 
 def _header(view: View) -> list[Text]:
-    """The title, with the time since the start at the right."""
+    """Return the title, with the time since the start at the right."""
     since = duration(view.record.get("seconds", 0.0))
     title = Text(view.title, style="bold")
     title.truncate(max(view.width - len(since) - 2, 1), overflow="crop")
@@ -91,7 +91,7 @@ def _header(view: View) -> list[Text]:
 
 
 def _entry(view: View, label: str, *items: Text) -> list[Text]:
-    """A label and its items, on as many lines as they take."""
+    """Return a label and its items, on as many lines as they take."""
     between = Text(", " if view.ascii_only else " · ", style="dim")
     lines = [Text.assemble((f"{label:{_LABEL}}", "cyan"))]
     begun = False
@@ -108,7 +108,7 @@ def _entry(view: View, label: str, *items: Text) -> list[Text]:
 
 
 def _bar(view: View, share: float, label: str) -> Text:
-    """A label, after a bar filled up to `share` (0 to 1) where there is room for one."""
+    """Return a label, after a bar filled up to `share` (0 to 1) if there is room for one."""
     width = min(view.width - _LABEL - 26, _LONGEST_BAR)
     if width < 8:
         return Text(label)
@@ -158,7 +158,7 @@ def _training_items(record: Record) -> list[Text]:
 
 
 def _waits(record: Record) -> list[str]:
-    """The shares of the time that each waits."""
+    """Return the share of the time that each part waits."""
     return [
         f"{who} {verb} {100 * record[f'wait/{who}']:.0f} %"
         for who, verb in (("solvers", "wait"), ("training", "waits"), ("transport", "waits"))
@@ -175,7 +175,7 @@ def _machine(record: Record) -> list[Text]:
 
 
 def _course(view: View, values: list[float]) -> Text:
-    """The course of a positive figure as a row of little bars, on a logarithmic scale."""
+    """Draw the course of a positive figure as a row of small bars, on a logarithmic scale."""
     width = min(view.width - _LABEL - 24, _LONGEST_COURSE)
     logs = [math.log(value) for value in values if value > 0]
     if width < 8 or len(logs) < 2:

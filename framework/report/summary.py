@@ -1,4 +1,4 @@
-"""What came of a training run, as typed plain data; its JSON is `summary.json` and `--json`.
+"""The outcome of a training run, as typed plain data; its JSON is `summary.json` and `--json`.
 
 Every field has the name of its key in the JSON. A number that is not finite is null there.
 """
@@ -32,7 +32,7 @@ class FailedSimulation:
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """Different samples, but for `drawn`, which counts every draw.
+    """Counts of different samples; only `drawn` counts every draw.
 
     `produced` were delivered by the solvers, or are in the store that is trained from; `received`
     have entered the buffer.
@@ -48,7 +48,7 @@ class SampleCounts:
 
 @dataclass(frozen=True)
 class TrainingFigures:
-    """What the training loop did.
+    """Figures of the training loop.
 
     `seconds` are those of optimiser steps and of waiting for them, since the first batch;
     `seconds_to_end` those of the run until training was done, with the wait for the first batch.
@@ -58,7 +58,7 @@ class TrainingFigures:
     steps_while_simulating: int
     samples_per_second: float
     wait_fraction: float
-    loss: float  # of the last step, in normalised units
+    loss: float  # of the last optimiser step, in normalised units
     seconds: float
     seconds_to_end: float
     device: str
@@ -66,7 +66,7 @@ class TrainingFigures:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What an optimiser step costs, see `surrogates.cost.Cost`."""
+    """The cost of an optimiser step, see `surrogates.cost.Cost`."""
 
     parameters: int
     flops: int
@@ -75,8 +75,10 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Waits:
-    """The shares (0 to 1) of the time while simulating that each waited: the solvers to hand over
-    what they had computed, training for a batch, transport for something to carry."""
+    """The share (0 to 1) of the time while simulating that each part waited.
+
+    Solvers waited to hand over their steps, training for a batch, transport for something to carry.
+    """
 
     solvers: float
     training: float
@@ -93,8 +95,10 @@ class CheckpointFigures:
 
 @dataclass(frozen=True)
 class BreedingFigures:
-    """How many simulations were bred and how many drawn uniformly, the processor seconds that
-    deciding took, and their share of the run."""
+    """How many simulations were bred and how many drawn uniformly.
+
+    `seconds`: the processor time of deciding; `share`: its share of the run.
+    """
 
     bred: int
     uniform: int
@@ -120,7 +124,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class Summary:
-    """What came of a training run. None stands for what the run does not have."""
+    """The outcome of a training run. None stands for a part that the run does not have."""
 
     run_dir: str
     status: str  # "new", "done", "failed" or "interrupted"
@@ -140,15 +144,16 @@ class Summary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON; a number that is not finite becomes None."""
+        """Return plain values for JSON; a number that is not finite becomes None."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
     @classmethod
     def from_json(cls, values: object) -> "Summary":
-        """The summary that `to_json` made these values of. Raises ValueError if they are of none.
+        """Return the summary that `to_json` turned into these values.
 
-        A None where there is a number becomes NaN.
+        A None in place of a number becomes NaN. Raises ValueError if they are not those of a
+        summary.
         """
         try:
             summary: Summary = _typed(cls, values)
@@ -159,7 +164,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What came of simulating into a store; `bytes` is the store's size on disk."""
+    """The outcome of simulating into a store; `bytes` is the store's size on disk."""
 
     store: str
     simulations: SimulationCounts
@@ -168,7 +173,7 @@ class StoreSummary:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
@@ -182,7 +187,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(kind: Any, value: Any) -> Any:
-    """A value of JSON as the type that is declared for it."""
+    """Return a value of JSON as the type that is declared for it."""
     if isinstance(kind, type) and is_dataclass(kind):
         types = get_type_hints(kind)
         return kind(**{key: _typed(types[key], value[key]) for key in types})

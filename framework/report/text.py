@@ -1,4 +1,4 @@
-"""All that is printed of a training run at its end: facts, advice, what is amiss, how to go on."""
+"""The text printed at the end of a training run: facts, advice, warnings, how to continue."""
 
 import textwrap
 
@@ -12,7 +12,7 @@ _TEXT_WIDTH = 100
 
 
 def run_text(summary: Summary, case: Case) -> str:
-    """The summary of a run of this case, and what to make of it, as lines to print."""
+    """Return the summary of a run of this case, and conclusions from it, as lines to print."""
     lines = facts(summary)
     if summary.training.steps:
         advice = advise(summary, case)

@@ -1,21 +1,21 @@
-"""Numbers and tables in words, for all that is printed."""
+"""Numbers in words, and tables, for printing."""
 
 import math
 from collections.abc import Sequence
 
 
 def percent(share: float) -> str:
-    """A share of the time, in whole per cent."""
+    """Return a share of the time, in whole per cent."""
     return f"{100 * share:.0f} %"
 
 
 def error_percent(error: float) -> str:
-    """A relative error in per cent, to two decimals; `unknown` of a NaN."""
+    """Return a relative error in per cent, to two decimals; `unknown` for NaN."""
     return "unknown" if math.isnan(error) else f"{100 * error:.2f} %"
 
 
 def digits(part: float) -> str:
-    """A part in per cent, without the sign: to three digits, at most two of them decimals."""
+    """Return a part in per cent, without the sign: to three digits, at most two decimals."""
     value = 100 * part
     if not math.isfinite(value):
         return "unknown"
@@ -25,19 +25,19 @@ def digits(part: float) -> str:
 
 
 def digits_percent(part: float) -> str:
-    """A part in per cent, see `digits`."""
+    """Return a part in per cent, see `digits`."""
     return f"{digits(part)} %"
 
 
 def large(number: float) -> str:
-    """Three digits and a prefix, to be followed by a unit."""
+    """Return three digits and a prefix, to be followed by a unit."""
     prefixes = ["", "k", "M", "G", "T", "P"]
     power = min(int(math.log10(max(number, 1)) // 3), len(prefixes) - 1)
     return f"{number / 1000**power:.3g} {prefixes[power]}"
 
 
 def duration(seconds: float) -> str:
-    """A duration to two figures or so."""
+    """Return a duration to about two figures."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table: the first column aligned to the left, the others to the right."""
+    """Return the lines of a table: the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,4 +1,4 @@
-"""The parts that a study's commands share, made as the study says. Raises StudyError."""
+"""Make the parts that a study's commands share, from its settings. Raises StudyError."""
 
 import os
 from itertools import chain
@@ -28,7 +28,7 @@ from framework.training.trainer import TrainerSettings
 
 
 def make_source(case: Case, ledger: Ledger) -> Source:
-    """What is trained on: the stream through an empty buffer, or the store of `training.source`."""
+    """Make the source of batches: a stream through an empty buffer, or `training.source`."""
     study, config = case.study, case.study.buffer
     if study.training.source:
         _check_memory(config, stored_sample_bytes(case, ledger.window))
@@ -51,7 +51,7 @@ def make_source(case: Case, ledger: Ledger) -> Source:
 
 
 def make_buffer(case: Case, shape: SampleShape) -> Buffer:
-    """An empty buffer of the study's kind."""
+    """Make an empty buffer of the study's kind."""
     study, config = case.study, case.study.buffer
     path = BUFFERS[config.kind].path if config.kind in BUFFERS else config.kind
     try:
@@ -75,14 +75,14 @@ def make_buffer(case: Case, shape: SampleShape) -> Buffer:
 
 
 def trainer_settings(config: TrainingConfig) -> TrainerSettings:
-    """The part of the study's `training` section that the trainer needs."""
+    """Return the part of the study's `training` section that the trainer needs."""
     names = ("optimiser", "learning_rate", "weight_decay", "warmup_steps", "schedule", "precision")
     settings = {name: getattr(config, name) for name in names}
     return TrainerSettings(**settings, **config.stop.model_dump())
 
 
 def make_breeding(case: Case) -> BredDesign | None:
-    """The design of a study whose simulations are bred; None if it is fixed in advance."""
+    """Make the design of a study whose simulations are bred; None if it is fixed in advance."""
     study, parameters = case.study, case.solver.parameters
     if study.design.sampler != "breed":
         return None
@@ -93,9 +93,10 @@ def make_breeding(case: Case) -> BredDesign | None:
 def make_ensemble(
     case: Case, held_out: int, training: int, store: Store | None, design: Design | None = None
 ) -> Ensemble:
-    """Runs so many simulations of each kind, the held-out ones first; writes the others.
+    """Make an ensemble of so many held-out and training simulations, the held-out ones first.
 
-    `design`: whose they are; without it, the study's, which then is fixed in advance.
+    Training simulations are written to `store`. `design` says what to simulate; by default it is
+    the study's own, which is fixed in advance.
     """
     config, stored_steps, design = (
         case.study.ensemble,
@@ -117,9 +118,10 @@ def make_ensemble(
 
 
 def open_store(case: Case, breeding: BredDesign | None = None) -> Store | None:
-    """The study's store, new or continued; None if it keeps none. Raises RunError, too.
+    """Open the study's store, new or continued; return None if it keeps none.
 
-    Of what was bred, a store that is continued may hold nothing but what `breeding` has decided.
+    With `breeding`, a continued store may only hold simulations that it has decided. Raises
+    RunError, too.
     """
     study = case.study
     if study.store.keep == "none":
@@ -137,13 +139,13 @@ def open_store(case: Case, breeding: BredDesign | None = None) -> Store | None:
 
 
 def stored_sample_bytes(case: Case, window: int) -> int:
-    """The memory that a sample from a store takes: those of a simulation share its steps."""
+    """Return the memory of a sample from a store; samples of a simulation share its steps."""
     simulation = case.solver.stored_steps * case.step_bytes
     return -(-simulation // samples_per_simulation(case, window))
 
 
 def memory(config: BufferConfig) -> int:
-    """What is free where a buffer is to be held, in bytes; of a machine's memory, all there is."""
+    """Return the bytes available to a buffer: a GPU's free memory, or all memory of the machine."""
     if config.device == "cuda":
         return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

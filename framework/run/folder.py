@@ -1,4 +1,4 @@
-"""The folder of a run, runs/NAME under the current directory: what lies where."""
+"""The folder of a run, runs/NAME under the current directory, and the files in it."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, name: str) -> "RunFolder":
-        """runs/NAME, or runs/NAME-2 and so on where that exists. Raises RunError."""
+        """Make runs/NAME, or runs/NAME-2 and so on where that exists. Raises RunError."""
         for number in range(1, 10**6):
             path = Path("runs", name if number == 1 else f"{name}-{number}")
             try:
@@ -44,14 +44,14 @@ class RunFolder:
 
     @classmethod
     def find(cls, path: Path) -> "RunFolder":
-        """The folder of an earlier run. Raises StudyError."""
+        """Return the folder of an earlier run. Raises StudyError."""
         folder = cls(path)
         if not folder.study.is_file():
             raise StudyError(f"{path} is not the directory of a run: it has no study.yaml")
         return folder
 
     def finished(self) -> Summary | None:
-        """The summary of the run, if it was done."""
+        """Return the summary of the run if it is done, else None."""
         try:
             summary = Summary.from_json(json.loads(self.summary.read_text()))
         except (OSError, ValueError):  # interrupted before it could be written

@@ -16,9 +16,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interrupts:
     """While entered, Ctrl-C and SIGTERM raise KeyboardInterrupt, or stop the work tidily.
 
-    With `stop`, the first signal calls it in a thread, and only the second one raises; a run so
-    stops between two steps. Contexts can be nested: the innermost one counts. Outside the main
-    thread, where Python handles no signals, this does nothing.
+    With `stop`, the first signal calls `stop` in a thread and only the second one raises, so that a
+    run ends between two optimiser steps. Contexts can be nested: the innermost one counts. Outside
+    the main thread, where Python handles no signals, this does nothing.
     """
 
     def __init__(self, stop: Callable[[], None] | None = None) -> None:
@@ -44,8 +44,8 @@ class Interrupts:
         if self.received or self._stop is None:
             raise KeyboardInterrupt
         self.received = True
-        # The handler runs between any two instructions of the main thread, where a lock may be
-        # held that `stop` needs, or standard error be written to.
+        # The handler runs between any two instructions of the main thread, which may hold a lock
+        # that `stop` needs, or be writing to standard error.
         Background("stop", partial(_stop_tidily, self._stop)).start()
 
 

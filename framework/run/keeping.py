@@ -16,7 +16,7 @@ from framework.training.model import save_model
 
 
 def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
-    """Write the trained surrogate to the run's folder, and have it registered.
+    """Write the trained surrogate to the run's folder, and register it.
 
     Raises WriteError.
     """
@@ -29,7 +29,7 @@ def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
 
 
 def data_identity(parts: Parts) -> dict[str, Any]:
-    """What is trained on: where it lies, if it is kept, and what it is a function of."""
+    """Return what identifies the training data: its path, if it is kept, and a hash."""
     if source := parts.rank.source.identity:
         return source
     if parts.store:

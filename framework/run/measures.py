@@ -1,6 +1,6 @@
-"""How far a run is and where its time goes: counters that are read off its parts.
+"""Counters of a run's progress and of where its time goes, read off its parts.
 
-Counters go on over resumes. All may be read from any thread.
+They continue after a resume. All may be read from any thread.
 """
 
 import time
@@ -26,11 +26,11 @@ class Measures:
         self._trained: float | None = None
         # Up to the checkpoint that the run was resumed from.
         self._before = {"seconds": 0.0, "streaming": 0.0, "idle": 0.0, "solvers_waited": 0.0}
-        # What training had taken when reception was last seen going on.
+        # The time of training when reception was last seen going on.
         self._training = {"seconds": 0.0, "waited": 0.0}
 
     def after_step(self) -> None:
-        """Take note of an optimiser step; called by the training loop after each one."""
+        """Count an optimiser step; called by the training loop after each one."""
         rank = self.parts.rank
         if rank.source.sink is not None and not rank.reception.over.is_set():
             trainer = rank.trainer
@@ -38,7 +38,7 @@ class Measures:
             self._training = {"seconds": trainer.seconds, "waited": trainer.waited}
 
     def end_training(self) -> None:
-        """Take note of the training loop's end; what follows is scoring and writing."""
+        """Note the end of the training loop; scoring and writing follow."""
         self._trained = self.seconds
 
     def end(self) -> None:
@@ -46,7 +46,7 @@ class Measures:
         self._ended = self.seconds
 
     def count_cost(self) -> None:
-        """Count what an optimiser step costs; takes about as long as one."""
+        """Measure the cost of an optimiser step; takes about as long as one."""
         trainer = self.parts.rank.trainer
         with suppress(torch.OutOfMemoryError):  # of a GPU that training itself has just fitted
             cost = trainer.surrogate.cost(self.parts.study.training.batch_size)
@@ -61,21 +61,21 @@ class Measures:
 
     @property
     def resumed_at(self) -> float:
-        """The seconds of the run at the checkpoint that it was resumed from; 0 of a new run."""
+        """The seconds of the run at the checkpoint that it was resumed from; 0 for a new run."""
         return self._before["seconds"]
 
     @property
     def seconds_to_end(self) -> float:
-        """Seconds of the run until training was done; until now if it goes on."""
+        """Seconds of the run until training ended, or until now while it goes on."""
         return self.seconds if self._trained is None else self._trained
 
     @property
     def source(self) -> dict[str, Any] | None:
-        """The identity of the store that is trained from; None if a stream is."""
+        """The identity of the store that is trained from; None when training from a stream."""
         return self.parts.rank.source.identity
 
     def state(self) -> dict[str, Any]:
-        """The counters, for `load_state`."""
+        """Return the counters, for `load_state`."""
         simulating = {"steps": self.steps_while_simulating, **self._training}
         return {"before": self.totals(), "simulating": simulating}
 
@@ -86,8 +86,10 @@ class Measures:
         self._training = {key: state["simulating"][key] for key in self._training}
 
     def totals(self) -> dict[str, float]:
-        """Seconds: of the run, of streaming, transport's idle ones, and those that the solvers,
-        all together, waited."""
+        """Return the seconds of the run, of streaming, and of waiting.
+
+        `idle` is transport's waiting, `solvers_waited` that of all solvers together.
+        """
         before, ensemble = self._before, self.parts.ensemble
         return {
             "seconds": self.seconds,
@@ -97,7 +99,7 @@ class Measures:
         }
 
     def waits(self) -> Waits:
-        """The shares of the time while simulating that each waited."""
+        """Return the share of the simulating time that each part waited."""
         totals, training = self.totals(), self._training
         actors = self.parts.study.ensemble.actors
         return Waits(
@@ -107,19 +109,19 @@ class Measures:
         )
 
     def samples(self) -> tuple[int, int]:
-        """How many different samples there are to train on, and how many are untrained."""
+        """Count the different samples there are to train on, and those of them still untrained."""
         return self.parts.rank.source.counts()
 
     def completed(self) -> int:
-        """How many training simulations have arrived whole."""
+        """Count the training simulations that have arrived whole."""
         return sum(not is_held_out(id) for id in self.parts.rank.ledger.completed())
 
     def stored(self) -> int:
-        """How many simulations of this study are complete in the store."""
+        """Count the simulations of this study that are complete in the store."""
         store = self.parts.store
         return store.count(below=self.parts.study.design.simulations) if store else 0
 
 
 def ratio(part: float, whole: float) -> float:
-    """The share of a part; 0 of nothing."""
+    """Return the share of a part in a whole; 0 if the whole is 0."""
     return part / whole if whole > 0 else 0.0

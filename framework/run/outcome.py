@@ -1,4 +1,4 @@
-"""What came of a run: its summary, and what its pictures are drawn from."""
+"""The outcome of a run: its summary, and the data of its pictures."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from framework.tracking.recorder import Tracking
 
 
 def summarised(measures: Measures, status: str, directory: str, tracking: Tracking) -> Summary:
-    """The summary of a run, as far as it has come."""
+    """Return the summary of a run as far as it has come."""
     parts = measures.parts
     names = parts.case.space.names
     checkpoints, registered, uri = parts.checkpoints, tracking.registered, tracking.uri
@@ -61,7 +61,7 @@ def _sample_counts(measures: Measures) -> SampleCounts:
     kept = kept_steps(parts.study.store.keep, rank.ledger.stored_steps)
     return SampleCounts(
         produced=produced,
-        # A simulation that had to start anew was put twice.
+        # A simulation that started anew was put twice.
         received=min(rank.source.received, produced),
         unique_trained=rank.ledger.unique_trained,
         untrained=untrained,
@@ -93,7 +93,7 @@ def _breeding(measures: Measures) -> BreedingFigures | None:
 
 
 def design_points(parts: Parts) -> DesignPoints:
-    """The parameters of the simulations, by what became of them."""
+    """Return the parameters of the simulations, grouped by their outcome."""
     design, ended = parts.design, sorted(parts.rank.ledger.completed())
 
     def parameters(ids: list[int]) -> NDArray[np.float64]:
@@ -109,7 +109,7 @@ def design_points(parts: Parts) -> DesignPoints:
 
 
 def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
-    """The surrogate's prediction of a held-out simulation, beside the simulation."""
+    """Return a held-out simulation together with the surrogate's prediction of it."""
     solver, trainer = parts.case.solver, parts.rank.trainer
     trajectory = parts.validation.trajectory(simulation)
     trainer.surrogate.eval()

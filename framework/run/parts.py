@@ -1,4 +1,4 @@
-"""The parts of a run: made once, and read by all that measures and reports."""
+"""The parts of a run: made once, then read by all code that measures or reports."""
 
 from dataclasses import dataclass
 

@@ -49,10 +49,11 @@ class Prediction:
 def load_surrogate(
     run_or_model: str | Path, overrides: Sequence[str] = ()
 ) -> tuple[Case, Surrogate]:
-    """The case and the trained surrogate of a run's directory, of a model's folder, or of a model
-    registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
+    """Load the case and the trained surrogate of a run or a model.
 
-    `overrides` as in `load_model`. Raises StudyError, and RunError if MLflow cannot be reached.
+    `run_or_model`: a run's directory, a model's folder, or a model registered in MLflow, such as
+    `models:/heat/1` or `models:/heat@best`. `overrides` as in `load_model`. Raises StudyError, and
+    RunError if MLflow cannot be reached.
     """
     if str(run_or_model).startswith("models:"):
         with TemporaryDirectory() as directory:
@@ -90,10 +91,10 @@ def predicted(
 ) -> Prediction:
     """Predict the fields of a case by its surrogate.
 
-    An autoregressive surrogate starts from what the solver has at the first stored time.
-    `overridden`: the case's solver may have other times than those trained on. Raises StudyError
-    if a parameter is missing, unknown, or outside the bounds that the surrogate was trained within,
-    if the solver cannot start from the parameters, or if the training had diverged.
+    An autoregressive surrogate starts from the solver's fields at the first stored time.
+    `overridden`: the case's solver may have other times than those trained on. Raises StudyError if
+    a parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
+    the solver cannot start from the parameters, or if the training had diverged.
     """
     solver, problem = case.solver, surrogate.problem
     _check(parameters, problem)
@@ -120,7 +121,7 @@ def predicted(
 
 
 def draw(prediction: Prediction, path: Path) -> None:
-    """Draw the fields, as `field_picture` does those of a simulation."""
+    """Draw the fields, as `draw_store` does those of a simulation."""
     values = np.array(list(prediction.parameters.values()))
     trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
     with matplotlib.rc_context(STYLE):
@@ -128,7 +129,7 @@ def draw(prediction: Prediction, path: Path) -> None:
 
 
 def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
-    """The fields [C, *grid] at the first stored time. Raises StudyError."""
+    """Return the fields [C, *grid] at the first stored time. Raises StudyError."""
     try:
         with their_mistakes("it failed", plain=ValueError):
             return next(iter(solver.solve(values, seed)))
@@ -155,7 +156,7 @@ def _check(parameters: Mapping[str, float], problem: Problem) -> None:
 
 
 def _check_times(t: NDArray[np.float64], surrogate: Surrogate) -> None:
-    """Overrides may ask for times that were never trained on."""
+    """Raise StudyError if overrides ask for times that were never trained on."""
     problem = surrogate.problem
     asked = {"time": (t.min(), t.max(), *problem.times)}
     if surrogate.mode == "autoregressive":

@@ -1,9 +1,9 @@
-"""One training rank: what receives a stream, holds it, and learns from it, in one process.
+"""One training rank: it receives a stream, buffers it and learns from it, in one process.
 
 ensemble --blocks--> Reception --samples--> source (buffer) --batches--> Trainer
                          |                                                  |
                          '--> Ledger: each step and sample counts once <----'
-                         '--> FieldStatistics: what to normalise by
+                         '--> FieldStatistics: means and deviations to normalise by
 """
 
 from collections.abc import Callable
@@ -51,13 +51,13 @@ class Rank:
         hold_out: Callable[[Block, bool], None],
         complete: Callable[[Block], None],
     ) -> None:
-        """Say where blocks come from, and where held-out and last blocks go; before `train`."""
+        """Set where blocks come from and where held-out and last blocks go; call before `train`."""
         self.reception = Reception(
             ensemble, self.ledger, self.source, self.statistics, hold_out, complete
         )
 
     def checkpointed(self) -> dict[str, Checkpointed]:
-        """The parts that a checkpoint keeps, by their names there."""
+        """Return the parts that a checkpoint keeps, by their names there."""
         return {
             "trainer": self.trainer,
             "statistics": self.statistics,

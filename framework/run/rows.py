@@ -1,4 +1,4 @@
-"""The rows of a run's history: its counters, and what has changed since the row before."""
+"""The rows of a run's history: its counters, and what has changed since the previous row."""
 
 import math
 
@@ -13,15 +13,15 @@ class Rows:
     def __init__(self, measures: Measures) -> None:
         self._measures = measures
         self._parts = measures.parts
-        self._last: dict[str, float] = {}  # what the row before has seen
+        self._last: dict[str, float] = {}  # values at the previous row
 
     def row(self) -> Record:
-        """A row of the history; rates and shares are those since the row before."""
+        """Make a row of the history; its rates and shares are those since the previous row."""
         row = {**self.counts(), **self._rates(), **self._news(), **system_figures()}
         return {key: float(value) for key, value in row.items() if math.isfinite(value)}
 
     def counts(self) -> Record:
-        """What was done up to this moment."""
+        """Return the counters at this moment."""
         parts, measures = self._parts, self._measures
         rank, trainer = parts.rank, parts.rank.trainer
         received, _ = measures.samples()
@@ -48,7 +48,7 @@ class Rows:
         return counts
 
     def _news(self) -> Record:
-        """The scores and the seconds of a checkpoint, where they are new since the row before."""
+        """Return the scores and a checkpoint's seconds, if they are new since the previous row."""
         row: Record = {}
         scores, seconds = self._parts.validation.latest, self._parts.checkpoints.seconds
         if scores and scores.step != self._last.get("validation"):
@@ -62,7 +62,7 @@ class Rows:
         return row
 
     def _rates(self) -> Record:
-        """Samples per second, and the shares of the time that each waited."""
+        """Return samples per second, and the share of the time that each part waited."""
         trainer = self._parts.rank.trainer
         now = {
             **self._measures.totals(),

@@ -13,13 +13,13 @@
     the receive thread    the buffer                                          a place is free
     the training loop     the buffer                                          a batch is permitted
                           a checkpoint, every now and then                    it is written
-    validation, commits,  nobody; and nobody for them, but at the end of a run
+    validation, commits,  nobody; only the end of a run waits for them
     history, tracking
 
 This process holds the receive thread, the buffer and the training loop; solvers and scoring have
 processes of their own. Whoever fails closes the buffer, which wakes the other side: the receive
 thread's error is raised here once the training loop has returned. An interrupt closes it, too; the
-loop then ends between two steps, and what is left is kept in a checkpoint. However a run ends, the
+loop then ends between two optimiser steps, and a checkpoint is written. However a run ends, the
 weights and the summary of what was done are written.
 """
 
@@ -57,7 +57,7 @@ from framework.training.validation import Validation
 
 # Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
 _CHECK_STEPS = 20
-# Seconds for what is still to be sent to MLflow; an interrupt has to end soon.
+# Seconds to wait for what is still to be sent to MLflow: usually, and after an interrupt.
 PATIENCE, HURRY = 60.0, 5.0
 
 
@@ -72,7 +72,7 @@ def train(case: Case) -> Summary:
 
 
 def resume(directory: str | Path) -> Summary:
-    """Go on with an interrupted run; of one that is done, return the summary.
+    """Continue an interrupted run; if it is done already, return its summary.
 
     Raises StudyError and RunError as `train` does.
     """
@@ -95,7 +95,7 @@ class Run:
     """One training run, in a folder of its own under runs/."""
 
     def __init__(self, case: Case, folder: RunFolder | None = None, pictures: bool = True) -> None:
-        """`folder`: of an earlier process, whose run is to go on. `pictures`: whether to draw any.
+        """`folder`: the folder of a run to continue. `pictures`: whether to draw any.
 
         Checks everything that can be checked before anything starts; raises StudyError, and
         RunError where a folder cannot be made.
@@ -131,9 +131,9 @@ class Run:
         self._history = History(self.folder.history, self._rows.row, self._tracking.log)
 
     def train(self) -> None:
-        """Run to the study's stop. However that ends, weights, pictures and summary are written.
+        """Run until the study's stop; however that ends, write weights, pictures and summary.
 
-        Raises RunError when it cannot be finished, KeyboardInterrupt when it was interrupted.
+        Raises RunError when the run cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
         with Interrupts(self._interrupt):
@@ -162,11 +162,11 @@ class Run:
         return self._interrupted
 
     def summary(self) -> Summary:
-        """What was done so far."""
+        """Return the summary of what was done so far."""
         return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
     def _begin(self) -> None:
-        """Write down the study, and tell what has started."""
+        """Save the study and the design, and tell tracking that the run has started."""
         if not self._resumed:
             with writing(self.folder.path):
                 self.study.save(self.folder.study)
@@ -176,11 +176,11 @@ class Run:
         if breeding := self._parts.breeding:
             breeding.keep(self.folder.design, self.study.validation.simulations)
         else:
-            # Seconds for 100,000 simulations, for which nobody has to wait.
+            # In the background: for 100,000 simulations it takes seconds.
             Background("design", self._write_design).start()
 
     def _write_design(self) -> None:
-        """Write which parameters and which seed every simulation has, to design.csv."""
+        """Write the parameters and the seed of every simulation to design.csv."""
         if self.folder.design.exists():
             return
         design = self._parts.design
@@ -201,8 +201,8 @@ class Run:
             if self._measures.source:
                 rank.reception.wait()  # held-out simulations, which training did not wait for
         finally:
-            # Before the last validation, which may need the solvers' CPUs. The rank first, which so
-            # knows that reception was cut short.
+            # Before the last validation, which may need the solvers' CPUs. The rank is closed
+            # first, so that it knows that reception was cut short.
             rank.close()
             ensemble.stop()
             rank.reception.wait()
@@ -235,21 +235,21 @@ class Run:
         self._parts.ensemble.stop()
 
     def _commit(self, last: Block) -> None:
-        """Mark a simulation complete in the store; its process has stored it before."""
+        """Mark a simulation complete in the store; its solver has already written it there."""
         if self._parts.store:
             self._parts.store.commit(last.simulation, last.parameters)
 
     def _checkpoint(self) -> None:
-        """Keep all that is needed to go on from here; between two steps."""
+        """Write a checkpoint of all that is needed to go on; call between two optimiser steps."""
         with self._parts.rank.source.lock:
             if self._parts.store:
-                # Or what the ledger calls received might never be stored.
+                # Otherwise what the ledger calls received might never be stored.
                 self._parts.store.flush()
             self._check_loss()
             self._parts.checkpoints.save(self._checkpointed())
 
     def _checkpointed(self) -> dict[str, Checkpointed]:
-        """All parts that a checkpoint keeps, by their names there."""
+        """Return all parts that a checkpoint keeps, by their names there."""
         bred = {"breeding": self._parts.breeding} if self._parts.breeding else {}
         return {
             **self._parts.rank.checkpointed(),
@@ -259,7 +259,7 @@ class Run:
         }
 
     def _restore(self) -> None:
-        """Go on from the last checkpoint; from the beginning if there is none."""
+        """Continue from the last checkpoint, or from the beginning if there is none."""
         self._parts.checkpoints.load(self._checkpointed())
         self._history.resume(self._measures.resumed_at)
         ledger = self._parts.rank.ledger
@@ -274,13 +274,13 @@ class Run:
         trainer = self._parts.rank.trainer
         if not torch.isfinite(trainer.loss):
             raise DivergedError(
-                f"training has diverged: the loss is {float(trainer.loss)} at step "
+                f"training has diverged: the loss is {float(trainer.loss)} at optimiser step "
                 f"{trainer.optimiser_steps}; lower training.learning_rate "
                 f"({self.study.training.learning_rate:g})"
             )
 
     def _end(self) -> None:
-        """Whatever has happened: keep and report what was done."""
+        """Keep and report what was done, whatever has happened."""
         self._measures.end()
         if self._status == "done":
             self._keep()
@@ -312,6 +312,6 @@ class Run:
 
 
 def _be_deterministic() -> None:
-    # What cuBLAS needs for the same bits every time.
+    # cuBLAS needs this to return the same bits every time.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -1,10 +1,10 @@
-"""The ensemble alone: simulations into a store, without training.
+"""Run the ensemble alone: simulate into a store, without training.
 
     design --simulations--> solver actors --their own writes--> store
                                 |                                 ^ commits
                                 '--blocks--> this process --------'
 
-What an earlier process has stored is not computed again, so the same command goes on after any
+Simulations already stored are not computed again, so the same command continues after any
 interruption.
 """
 
@@ -39,7 +39,7 @@ def simulate(case: Case) -> StoreSummary:
 
 
 class Simulating:
-    """One such run."""
+    """A run of simulations into a store."""
 
     def __init__(self, case: Case) -> None:
         study = case.study
@@ -49,7 +49,7 @@ class Simulating:
                 "design.sampler is breed, but nothing is trained whose losses could decide what "
                 "to simulate: set it to sobol, halton, monte_carlo or latin_hypercube"
             )
-        make_surrogate(case)  # which checks it: better now than when all is simulated
+        make_surrogate(case)  # checked now, not after everything is simulated
         store = open_store(case)
         if store is None:
             raise StudyError(
@@ -68,7 +68,7 @@ class Simulating:
         self._started = time.monotonic()
 
     def run(self) -> None:
-        """Simulate until all is stored. Raises RunError, and KeyboardInterrupt if interrupted."""
+        """Simulate until all is stored. Raises RunError, or KeyboardInterrupt if interrupted."""
         title = f"{self._store.path}: {self._study.solver.name}"
         try:
             with (
@@ -87,7 +87,7 @@ class Simulating:
             raise KeyboardInterrupt
 
     def summary(self) -> StoreSummary:
-        """What is stored by now."""
+        """Return the summary of what is stored by now."""
         quarantined = self._ensemble.quarantined
         return StoreSummary(
             store=self._store.path,
@@ -104,7 +104,10 @@ class Simulating:
         )
 
     def draw(self) -> Path:
-        """Draw some of what is stored, beside a local store; return where. Raises RunError."""
+        """Draw some of the stored simulations; return the picture's path. Raises RunError.
+
+        It lies beside a local store; for a store at a URL, in the current directory.
+        """
         path = self._store.path
         picture = Path(path.rpartition("/")[2] if "://" in path else path).with_suffix(".png")
         draw_store(path, self._case.solver, self._case.space, picture)
@@ -127,9 +130,9 @@ class Simulating:
 
 
 def store_all(ensemble: Ensemble, store: Store, stored_steps: int) -> None:
-    """Run an ensemble to its end, whose actors write to the store, and mark complete what is.
+    """Run an ensemble whose actors write to the store; mark its simulations complete.
 
-    Returns once that is on disk. Raises RunError.
+    Returns once all of it is on disk. Raises RunError.
     """
 
     def commit(block: Block, last: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a run uses of the machine that it is on."""
+"""What a run uses of its machine: processors and memory."""
 
 import sys
 from contextlib import suppress
@@ -11,8 +11,11 @@ _processes: dict[int, psutil.Process] = {}
 
 
 def system_figures() -> Record:
-    """What this process and its descendants use: CPU since the call before, in percent of one
-    core, and memory in GiB, without what they share with others."""
+    """Return the CPU and memory use of this process and its descendants.
+
+    CPU is counted since the previous call, in percent of one core; memory is in GiB, without what
+    is shared with other processes. With a GPU, also the memory that torch has reserved there.
+    """
     this = psutil.Process()
     there = {process.pid: process for process in (this, *this.children(recursive=True))}
     for pid in [pid for pid, process in _processes.items() if there.get(pid) != process]:

@@ -1,1 +1,1 @@
-"""What makes data: simulations, solver processes, their failures, and what is decided of them."""
+"""The simulations: solver processes, their failures, and decisions on what to simulate."""

@@ -1,4 +1,4 @@
-"""What comes back from a solver's process: blocks of consecutive stored steps, in messages.
+"""What a solver's process sends: blocks of consecutive stored steps, in messages.
 
 Shapes: C fields (channels), p parameters, s stored steps in a block, `*grid` the grid's axes.
 """
@@ -13,11 +13,11 @@ from framework.study.ids import is_held_out
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive time steps of one simulation, or, with `error` set, the news that it failed.
+    """Consecutive stored steps of one simulation or, with `error` set, the news that it failed.
 
-    `checksums` are those of every time step, so that a simulation that runs again can be compared
-    with what was received of it before. A block with an error has no steps: `first_step` is then
-    the step that could not be computed.
+    `checksums` has one checksum per step, so that a simulation that runs again can be compared with
+    what was received before. A block with an error has no steps: `first_step` is then the step that
+    could not be computed.
     """
 
     simulation: int
@@ -37,7 +37,7 @@ class Block:
         return is_held_out(self.simulation)
 
     def from_step(self, step: int) -> "Block":
-        """The part of this block that starts at `step`, as views."""
+        """Return the part of this block that starts at `step`, as views."""
         cut = step - self.first_step
         return Block(
             self.simulation,
@@ -51,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Message:
-    """Blocks that a solver's process sends together, and how long it waited to be allowed to."""
+    """Blocks that a solver's process sends together, and how long it had to wait before."""
 
     blocks: list[Block]
     waited: float = 0.0  # seconds, since the message before was ready

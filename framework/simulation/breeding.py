@@ -16,8 +16,8 @@ the prior maps the parameters to, so the prior's density is 1.
 - **Weight.** E[1 / q(x)] = 1: with `correct`, each loss is multiplied by its simulation's 1 / q(x),
   so that the expected loss is that under the prior. A weight is at most 1 / u.
 
-What is decided is kept in `Decisions` and, before the simulation starts, to a file. So whatever is
-killed, a simulation that runs again has the parameters that it had.
+Each decision is kept in `Decisions` and, before the simulation starts, in a file. So a simulation
+that runs again after any process was killed has the same parameters.
 
 Shapes: p parameters, n parents, b samples of a batch, k losses remembered.
 """
@@ -40,14 +40,15 @@ from framework.study.sections import DesignConfig
 from framework.study.streams import Stream, derived_seed, generator
 from solvers.base import ParameterSpace
 
-# Of fewer simulations the losses do not tell where in the cube they are high.
+# The losses of fewer simulations do not tell where in the cube the loss is high.
 _FEWEST_PARENTS = 10
 
 
 class BredDesign(Design):
     """A design whose simulations are decided as they start.
 
-    The receive thread calls `start`, the training loop `weigh`, anybody the rest.
+    The receive thread calls `start`, the training loop `weigh`; the rest may be called from any
+    thread.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class BredDesign(Design):
         self._telling = 0.0  # in the training loop
 
     def training(self, id: int) -> Simulation:
-        """Simulation `id` as it was decided. Raises LookupError if it was not yet."""
+        """Return simulation `id` as it was decided. Raises LookupError if it is undecided."""
         decision = self.decisions.decision(id)
         if decision is None:
             raise LookupError(f"the parameters of simulation {id} are not decided yet")
         return self._simulation(id, decision)
 
     def start(self, id: int) -> Simulation:
-        """Simulation `id`, decided now if it was not before.
+        """Return simulation `id`, deciding it now if it is undecided.
 
         Raises WriteError if it cannot be added to the file.
         """
@@ -93,7 +94,7 @@ class BredDesign(Design):
         return simulation
 
     def weigh(self, simulation: NDArray[np.int64], losses: Tensor) -> Tensor:
-        """Remember the losses [b] of a batch; return them, weighted if that is set.
+        """Remember the losses [b] of a batch; return them, weighted if the study says so.
 
         Waits neither for a GPU nor for a decision.
         """
@@ -107,20 +108,20 @@ class BredDesign(Design):
         return losses * weights.to(losses.device, losses.dtype, non_blocking=True)
 
     def uniform_share(self, id: int) -> float:
-        """The share of uniform draws among simulations as far in the design as `id`."""
+        """Return the share of uniform draws among simulations as far in the design as `id`."""
         first, last = self._breed.uniform
         progress = min(id / max(self.config.simulations - 1, 1), 1.0)
         return first + (last - first) * progress
 
     def counts(self) -> dict[str, Any]:
-        """How many simulations were decided which way, and the processor seconds it took."""
+        """Count the simulations decided in each way, and the processor seconds it took."""
         parents = [decision.parent for decision in self.decisions.all().values()]
         uniform = parents.count(None)
         seconds = self._deciding + self._telling
         return {"bred": len(parents) - uniform, "uniform": uniform, "seconds": seconds}
 
     def state(self) -> dict[str, Any]:
-        """The losses, the seconds and what was decided, for `load_state`."""
+        """Return the losses, the seconds and the decisions, for `load_state`."""
         seconds = {"deciding": self._deciding, "telling": self._telling}
         decided = self.decisions.state()
         return {"losses": self.losses.state(), "decisions": decided, **seconds}
@@ -134,7 +135,7 @@ class BredDesign(Design):
     def stranger(
         self, simulations: NDArray[np.int64], parameters: NDArray[np.float64]
     ) -> int | None:
-        """The first of the simulations [n], with parameters [n, p], that was not decided here."""
+        """Return the first of the simulations [n], with parameters [n, p], not decided here."""
         for id, values in zip(simulations.tolist(), parameters, strict=True):
             decision = self.decisions.decision(id)
             if decision is None or not np.array_equal(decision.parameters, values):
@@ -142,7 +143,7 @@ class BredDesign(Design):
         return None
 
     def keep(self, path: Path, held_out: int) -> None:
-        """Write the simulations to a file, those decided later as they are decided.
+        """Write the simulations to a file now, and each later one when it is decided.
 
         Raises WriteError.
         """
@@ -177,7 +178,7 @@ class BredDesign(Design):
         return Decision(self.space.from_unit(point), parent, weight)
 
     def _points(self, simulations: NDArray[np.int64]) -> Floats:
-        """Where simulations are in the unit cube [n, p]."""
+        """Return the points [n, p] of simulations in the unit cube."""
         parameters = [decision.parameters for decision in self.decisions.decided(simulations)]
-        # What was rounded may lie outside by as much.
+        # Rounding may have put them just outside.
         return self.space.to_unit(np.array(parameters)).clip(0, 1)

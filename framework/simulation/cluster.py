@@ -1,4 +1,4 @@
-"""Ray for the length of a command: the cluster that was named, or a local one."""
+"""Ray for the length of a command: the cluster that the study names, or a local one."""
 
 import logging
 import math
@@ -20,9 +20,9 @@ _ANSWER = 10.0  # s that a cluster's head may take to answer
 
 
 def check_gpus(config: EnsembleConfig) -> None:
-    """Raise StudyError if the solvers are to have GPUs of this machine, and it has none.
+    """Raise StudyError if the solvers need GPUs of this machine, and it has none.
 
-    Ray would wait for one for ever. A cluster may add machines that have some.
+    Ray would wait for one for ever. A cluster may still add machines with GPUs.
     """
     here = _address(config) == "local" and not ray.is_initialized()
     if not here or not config.gpus_per_actor:
@@ -70,7 +70,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         )
         raise ClusterError(f"{what}: {' '.join(str(error).split())}") from None
     if callable(handler) and threading.current_thread() is threading.main_thread():
-        # Ray has put its own in the place of the command's, and that ends at once.
+        # Ray has replaced the command's handler by its own, which ends the process at once.
         signal.signal(signal.SIGTERM, handler)
     try:
         yield

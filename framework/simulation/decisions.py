@@ -1,6 +1,6 @@
-"""What was decided of simulations before they ran, where that depends on the training.
+"""Decisions on simulations that are made before they run and depend on the training.
 
-A simulation that runs again has the parameters that it had. p: parameters.
+A simulation that runs again keeps its parameters. p: parameters.
 """
 
 import threading
@@ -32,36 +32,36 @@ class Decision:
 
 
 class Decisions:
-    """What was decided of each simulation. May be used from any thread."""
+    """The decision on each simulation. May be used from any thread."""
 
     def __init__(self) -> None:
         self._decisions: dict[int, Decision] = {}
         self._lock = threading.Lock()
 
     def decide(self, simulation: int, decision: Decision) -> None:
-        """Enter what a simulation will run with. Raises ValueError if that was decided before."""
+        """Enter the decision on a simulation. Raises ValueError if there is one already."""
         with self._lock:
             if simulation in self._decisions:
                 raise ValueError(f"simulation {simulation} was decided before")
             self._decisions[simulation] = decision
 
     def all(self) -> dict[int, Decision]:
-        """What was decided so far, by simulation."""
+        """Return the decisions so far, by simulation."""
         with self._lock:
             return dict(self._decisions)
 
     def decided(self, simulation: NDArray[np.int64]) -> list[Decision]:
-        """What was decided of simulations [n]. Raises KeyError if that is nothing."""
+        """Return the decisions on simulations [n]. Raises KeyError if there is none on one."""
         with self._lock:
             return [self._decisions[id] for id in simulation.tolist()]
 
     def decision(self, simulation: int) -> Decision | None:
-        """What was decided of a simulation, if anything was."""
+        """Return the decision on a simulation, if there is one."""
         with self._lock:
             return self._decisions.get(simulation)
 
     def load(self, path: Path, names: Sequence[str]) -> None:
-        """Take up what an earlier process has decided, from its design.csv.
+        """Read the decisions of an earlier process from its design.csv.
 
         `names` of the parameters. Raises StudyError if the file is damaged.
         """
@@ -81,7 +81,7 @@ class Decisions:
                 ) from None
 
     def state(self) -> dict[str, Any]:
-        """What was decided so far, for `load_state`."""
+        """Return the decisions so far, for `load_state`."""
         return {
             "decided": [
                 {
@@ -95,7 +95,7 @@ class Decisions:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; what was decided since then stays entered."""
+        """Go on from what `state` returned; later decisions are kept."""
         with self._lock:
             for item in state["decided"]:
                 self._decisions[item["simulation"]] = Decision(

@@ -29,21 +29,22 @@ from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
-# A message costs Ray 2-3 ms on two cores, whatever its size (benchmarks/transport.py): one is to be
-# about this large.
+# The size of a message to aim at: each costs Ray 2-3 ms on two cores, whatever its size
+# (benchmarks/transport.py).
 MESSAGE_BYTES = 16 * 2**20
 
 
 def steps_per_block(group_size: int, stored_steps: int, step_bytes: int) -> int:
-    """How many steps make a block, so that a group's message is about MESSAGE_BYTES large."""
+    """Return how many steps make a block, for messages of about MESSAGE_BYTES."""
     return min(max(MESSAGE_BYTES // (group_size * step_bytes), 1), stored_steps)
 
 
 class Ensemble:
     """Runs simulations on `config.actors` processes, which are started by `blocks()`.
 
-    `quarantined` and the seconds may be read from any thread; `stop` may be called from any. Which
-    simulations are complete is the ledger's to say: the ensemble knows which it still has to run.
+    `quarantined` and the seconds may be read from any thread; `stop` may be called from any. The
+    ledger alone decides which simulations are complete; the ensemble knows which it still has to
+    run.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Ensemble:
         stored_steps: int,
         steps_per_block: int,
     ) -> None:
-        """`total`: how many simulations there are; the share that may be quarantined is of it."""
+        """`total`: how many simulations there are, of which a share may be quarantined."""
         self.solvers_waited = 0.0  # seconds that the solvers waited for messages to be drawn
         self._stored_steps = stored_steps
         self._group_size = config.group_size
@@ -75,30 +76,30 @@ class Ensemble:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the first process was given work, until all work had ended."""
+        """Seconds from the first call given to a process until all work had ended."""
         if self._pool.began is None:
             return 0.0
         return (self._end or time.monotonic()) - self._pool.began
 
     @property
     def idle(self) -> float:
-        """Those of `seconds` without a message to draw."""
+        """The part of `seconds` without a message to draw."""
         return self._pool.idle
 
     def store(self, writer: Writer) -> None:
-        """Have the training simulations written where they run; before `blocks()`."""
+        """Write the training simulations where they run; call before `blocks()`."""
         self._writer = writer
 
     def skip(self, completed: Iterable[int]) -> None:
-        """Do not run these simulations, nor those that are quarantined; before `blocks()`.
+        """Do not run these simulations, nor those quarantined; call before `blocks()`.
 
-        A group of which one did not end runs as a whole: what a solver computes may depend on how
+        A group runs as a whole unless all of it has ended: what a solver computes may depend on how
         many simulations it computes at once.
         """
         self._ended = set(completed)
 
     def state(self) -> dict[str, Any]:
-        """The simulations that were given up, for `load_state`."""
+        """Return the simulations that were given up, for `load_state`."""
         return self._failures.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -156,7 +157,7 @@ class Ensemble:
                 self._give_up(worker)
 
     def _work_left(self) -> bool:
-        """Whether a call is queued; takes the next fresh group when no call has to run again."""
+        """Return whether a call is queued; queue the next fresh group if none has to run again."""
         while not self._queue:
             group = tuple(islice(self._fresh, self._group_size))
             if not group:

@@ -1,4 +1,4 @@
-"""Which simulations have failed, how often, and which of them are given up."""
+"""Counts of failed simulations, and those that were given up."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Quarantined:
     error: str
 
     def describe(self, names: Sequence[str]) -> dict[str, Any]:
-        """As plain values, with the parameters by their names."""
+        """Return plain values, with the parameters by name."""
         parameters = dict(zip(names, self.simulation.parameters.tolist(), strict=True))
         return {
             "simulation": self.simulation.id,
@@ -40,14 +40,14 @@ class Failures:
     """
 
     def __init__(self, simulations: int, share: float) -> None:
-        """No more than this share of so many simulations may be quarantined."""
+        """At most this share of so many simulations may be quarantined."""
         self.quarantined: list[Quarantined] = []
         self._simulations = simulations
         self._share = share
         self._counts: Counter[tuple[int, int]] = Counter()  # (simulation, step)
 
     def count(self, simulation: Simulation, step: int, error: str) -> bool:
-        """Count a failure; return whether the simulation may run again, or else quarantine it.
+        """Count a failure; return True if the simulation may run again, else quarantine it.
 
         Raises SolverError when too many are quarantined.
         """
@@ -65,7 +65,7 @@ class Failures:
         return False
 
     def state(self) -> dict[str, Any]:
-        """The quarantined simulations, for `load_state`."""
+        """Return the quarantined simulations, for `load_state`."""
         return {
             "quarantined": [
                 {
@@ -80,7 +80,7 @@ class Failures:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; failures before it count no more."""
+        """Go on from what `state` returned; earlier failures of other simulations are forgotten."""
         self.quarantined = [
             Quarantined(
                 Simulation(item["id"], np.array(item["parameters"]), int(item["seed"])),

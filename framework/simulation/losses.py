@@ -16,11 +16,14 @@ from framework.simulation.mutation import Floats
 
 
 class RecentLosses:
-    """The last `window` losses, as deviations within their batch; of any two threads, one adds."""
+    """The last `window` losses, as deviations within their batch.
+
+    Two threads may use it, of which one calls `add`.
+    """
 
     def __init__(self, window: int, batch_size: int) -> None:
         self._window = window
-        # Read only when asked: to read a loss on a GPU is to wait for it.
+        # Read only when scores are asked for: reading a loss on a GPU waits for it.
         self._new: deque[tuple[NDArray[np.int64], Tensor]] = deque(maxlen=-(-window // batch_size))
         self._simulations = np.empty(0, dtype=np.int64)  # [k]
         self._deviations = np.empty(0)  # [k]
@@ -31,7 +34,7 @@ class RecentLosses:
         self._new.append((simulation, losses.detach()))
 
     def scores(self) -> tuple[NDArray[np.int64], Floats]:
-        """The simulations that losses are remembered of, ascending, and the score of each."""
+        """Return the simulations with remembered losses, ascending, and the score of each."""
         with self._lock:
             self._read()
             if not len(self._simulations):
@@ -43,7 +46,7 @@ class RecentLosses:
             return first + present, sums[present] / counts[present]
 
     def state(self) -> dict[str, Any]:
-        """What is remembered, for `load_state`."""
+        """Return what is remembered, for `load_state`."""
         with self._lock:
             self._read()
             return {"simulations": self._simulations, "deviations": self._deviations}
@@ -55,7 +58,7 @@ class RecentLosses:
             self._deviations = np.asarray(state["deviations"]).copy()
 
     def _read(self) -> None:
-        """Take up what was added since; all of it crosses from a GPU at once."""
+        """Read the losses added since the last call, all from a GPU at once."""
         batches = [self._new.popleft() for _ in range(len(self._new))]
         if not batches:
             return
@@ -67,14 +70,14 @@ class RecentLosses:
 
 
 def _deviations(losses: Floats, lengths: NDArray[np.int64]) -> Floats:
-    """How far each loss lies above the mean of its batch, in standard deviations; 0 below it.
+    """Return how far each loss lies above its batch's mean, in standard deviations, or 0.
 
     The batches, of these lengths, follow each other.
     """
     starts = np.cumsum(lengths) - lengths
     above = losses - (np.add.reduceat(losses, starts) / lengths).repeat(lengths)
     spread = np.sqrt(np.add.reduceat(above**2, starts) / lengths).repeat(lengths)
-    # Neither tells anything: a batch without spread, and one that has diverged.
+    # A batch without spread tells nothing, nor does one that has diverged.
     tells = np.isfinite(spread) & (spread > 0)
     deviations = np.zeros(len(losses))
     np.divide(above.clip(0), spread, out=deviations, where=tells)

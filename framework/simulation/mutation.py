@@ -1,4 +1,4 @@
-"""Mutations of a point of the unit cube, and how densely they fall. p: parameters."""
+"""Mutations of a point of the unit cube, and their probability density. p: parameters."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ _TRIES = 4
 
 
 def mutate(parent: Floats, sigma: float, random: np.random.Generator) -> Floats:
-    """A Gaussian mutation [p] of a point [p] of the unit cube, inside the cube.
+    """Return a Gaussian mutation [p], inside the unit cube, of a point [p] of it.
 
     A draw outside is tried again with half the deviation, and the last one reflected at the faces.
     """
@@ -25,7 +25,7 @@ def mutate(parent: Floats, sigma: float, random: np.random.Generator) -> Floats:
 
 
 def mutation_density(point: Floats, parent: Floats, sigma: float) -> Floats:
-    """The density [...] at points [..., p] of what `mutate` makes of parents [..., p].
+    """Return the density [...] at points [..., p] of the mutations of parents [..., p].
 
     With s_i = sigma / 2^i, phi_s and Phi_s the normal density and distribution function, and
     P_i = prod_d [Phi_s_i(1 - c_d) - Phi_s_i(-c_d)] the probability that draw i stays inside,

@@ -27,11 +27,11 @@ from framework.study.ids import is_held_out
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
-# Messages of a call that may wait to be drawn before its solver has to.
+# How many messages of a call may wait to be drawn before its solver has to wait.
 CREDIT = 2
-# Kills from outside are not a simulation's fault. But a solver in C can take its process with it:
-# a call whose process dies this often without a new block counts as failed. Where this many die in
-# a row as they start, the run stops.
+# A process killed from outside is not its simulation's fault. But a solver in C can crash its
+# process: a call whose process dies this often without a new block counts as failed. If this many
+# processes die in a row as they start, the run stops.
 DEATHS = 5
 
 
@@ -45,7 +45,7 @@ class Call:
     def __init__(self, group: tuple[Simulation, ...], done: Container[int] = ()) -> None:
         self.group = group
         self.wanted = {simulation.id: 0 for simulation in group if simulation.id not in done}
-        self.deaths = 0  # of processes, since an attempt came further than those before
+        self.deaths = 0  # of processes, since an attempt came further than all before
         self._furthest = 0  # blocks drawn by the attempt that came furthest
         self._drawn = 0  # blocks drawn by this attempt
 
@@ -55,17 +55,17 @@ class Call:
         self._drawn = 0
 
     def count_message(self) -> None:
-        """Count a message of this attempt; processes that died before it did so for nothing."""
+        """Count a message of this attempt; if it came further than all before, forget deaths."""
         self._drawn += 1
         if self._drawn > self._furthest:
             self._furthest, self.deaths = self._drawn, 0
 
     def to_store(self) -> frozenset[int]:
-        """Which simulations its process may have to store: no held-out ones, and none again."""
+        """Return the simulations to store: those still wanted, without the held-out ones."""
         return frozenset(id for id in self.wanted if not is_held_out(id))
 
     def simulation(self, id: int) -> Simulation | None:
-        """The simulation of the group with this id, if there is one."""
+        """Return the simulation of the group with this id, if there is one."""
         return next((item for item in self.group if item.id == id), None)
 
 
@@ -117,7 +117,7 @@ class Pool:
         return any(worker.call for worker in self.workers)
 
     def start(self, writer: Writer | None) -> None:
-        """Start all workers; simulations are stored by `writer`, if there is one."""
+        """Start all workers; they store simulations by `writer`, if there is one."""
         self._writer = writer
         for worker in self.workers:
             self.replace(worker)
@@ -129,7 +129,7 @@ class Pool:
                 ray.kill(worker.actor)
 
     def replace(self, worker: Worker) -> None:
-        """Give a worker a new process, in place of the one that it has, and no call."""
+        """Give a worker a new process in place of its old one, and no call."""
         if worker.actor is not None:
             ray.kill(worker.actor)
         worker.actor = self._make_actor(
@@ -139,7 +139,7 @@ class Pool:
         worker.call = worker.stream = None
 
     def run(self, worker: Worker, call: Call) -> None:
-        """Have an idle worker run a call from its first step."""
+        """Run a call on an idle worker, from its first step."""
         call.begin()
         worker.call = call
         worker.heard = time.monotonic()
@@ -149,7 +149,7 @@ class Pool:
         ).remote(call.group, self._steps_per_block, call.to_store())
 
     def ready(self) -> list[Worker]:
-        """The workers that `draw` need not wait for; waits half a second for the first of them."""
+        """Return the workers that `draw` need not wait for; wait up to half a second for one."""
         busy = {worker.expected: worker for worker in self.workers if worker.expected is not None}
         found, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
         if not found:
@@ -160,10 +160,10 @@ class Pool:
         return [busy[reference] for reference in found]
 
     def draw(self, worker: Worker) -> Message | None:
-        """The next message of a worker; None where it has started, or its call has ended.
+        """Return the next message of a worker; None if it has just started or its call has ended.
 
         Raises ProcessDiedError, after which the worker has to be replaced, SolverError if no
-        process can be started, and RunError for what else goes wrong.
+        process can be started, and RunError for any other failure.
         """
         try:
             if worker.ping is not None:
@@ -175,7 +175,7 @@ class Pool:
             worker.call = worker.stream = None
             return None
         except RayTaskError as error:
-            # What a solver raises comes as a block with an error: this is of our own code.
+            # An error of a solver comes as a block: this one is of our own code.
             raise RunError(str(error.cause)) from error
         except (RayActorError, OutOfMemoryError, ObjectLostError) as error:
             if worker.ping is not None:
@@ -187,18 +187,18 @@ class Pool:
         return message
 
     def silent(self, but: Collection[Worker]) -> list[Worker]:
-        """The workers, except some, that have computed for longer than they may without a word."""
+        """Return the workers, except `but`, that have been silent for longer than they may."""
         return [worker for worker in self.workers if worker not in but and self._is_silent(worker)]
 
     @property
     def silence(self) -> float:
-        """The seconds for which a worker may be silent."""
+        """How many seconds a worker may be silent."""
         return 1.2 * self._time_limit + 2
 
     def _is_silent(self, worker: Worker) -> bool:
         if worker.call is None or time.monotonic() - worker.heard < self.silence:
             return False
-        # The consumer may have been away for long: what came meanwhile is heard first.
+        # The consumer may have been away for long: a message may have come meanwhile.
         return not ray.wait([worker.stream], timeout=1)[0]
 
 

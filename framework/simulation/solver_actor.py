@@ -1,4 +1,4 @@
-"""What runs in a solver's process: a group of simulations, cut into blocks.
+"""The code of a solver's process: it runs a group of simulations and cuts them into blocks.
 
 B: simulations in the group, C: fields, `*grid`: the grid's axes.
 """
@@ -28,7 +28,7 @@ class Writer(Protocol):
         """Return once every step is written."""
 
     def forget(self, simulation: int) -> None:
-        """The simulation has failed."""
+        """Drop what is held of a simulation that has failed."""
 
 
 class SolverActor:
@@ -50,15 +50,16 @@ class SolverActor:
         self._writer = writer
 
     def ping(self) -> None:
-        """Answers once the process is up and the solver is loaded."""
+        """Return once the process is up and the solver is loaded."""
 
     def run(
         self, group: Sequence[Simulation], steps_per_block: int, store: Collection[int] = ()
     ) -> Iterator[Message]:
         """Yield the blocks of the group's simulations, several in a message.
 
-        A simulation ends with its last stored step or with a block that carries its error. Those
-        in `store` are written too, and are stored when their last step is sent.
+        A simulation ends with its last stored step or with a block that carries its error.
+        Simulations in `store` are also written, and are stored by the time that their last step is
+        sent.
         """
         waited = 0.0
         for blocks in self._blocks(group, steps_per_block, store):
@@ -99,7 +100,7 @@ class SolverActor:
                     yield failed
 
     def _fields(self, pending: "_Unsent") -> Iterator[NDArray[np.float32]]:
-        """The group's fields [B, C, *grid] at every stored time; before them, sets its times."""
+        """Set the group's times, then yield its fields [B, C, *grid] at every stored time."""
         solver, group = self._solver, pending.group
         pending.times = np.stack([solver.times(simulation.parameters) for simulation in group])
         if pending.times.shape[1:] != (solver.stored_steps,):
@@ -141,18 +142,18 @@ class _Unsent:
         self._fields: NDArray[np.float32] | None = None  # [B, capacity, C, *grid]
 
     def full(self) -> bool:
-        """Whether as many steps are pending as make a block."""
+        """Return whether enough steps are pending to make a block."""
         return self.step - self._first == self._capacity
 
     def append(self, fields: NDArray[np.float32]) -> list[Block]:
-        """Add one step [B, C, *grid]; return the end of the simulations that it is wrong for."""
+        """Add one step [B, C, *grid]; return the last blocks of simulations that fail at it."""
         if fields.shape != self._shape:
             return self.fail(
                 f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"
             )
         if self._fields is None:
             b, *shape = self._shape
-            # An array for each message: none is used again, as its reader may still have it.
+            # A new array for each message: the reader may still hold the last one.
             self._fields = np.empty((b, self._capacity, *shape), dtype=np.float32)
         self._fields[:, self.step - self._first] = fields
         broken = [] if _finite(fields) else [i for i in self.alive if not _finite(fields[i])]
@@ -168,27 +169,30 @@ class _Unsent:
         return ends
 
     def finish(self) -> None:
-        """Every step was appended: return once what is to be stored is stored."""
+        """Return once the last steps are stored; call when every step was appended."""
         for i, writer in self._written():
             writer.finish(self.group[i].id)
 
     def flush(self) -> list[Block]:
-        """The pending steps of the simulations that still run, as blocks."""
+        """Return the pending steps of the simulations that still run, as blocks."""
         blocks = [self._block(i) for i in self.alive]
         self._first, self._fields = self.step, None
         return blocks
 
     def fail(self, error: str) -> list[Block]:
-        """End every simulation that still runs; what was computed before the error is sent.
+        """End every simulation that still runs; send what was computed before the error.
 
-        But never the last step: a simulation of which every step is sent counts as complete.
+        The last step is never sent: a simulation of which every step is sent counts as complete.
         """
         ends = [block for i in self.alive for block in self._end(i, error)]
         self.alive = []
         return ends
 
     def _written(self) -> Iterator[tuple[int, Writer]]:
-        """Which simulations of the group still run and are to be stored, and who writes them."""
+        """Yield the indices of the simulations that still run and are to be stored.
+
+        With each comes its writer.
+        """
         if self._writer is not None:
             for i in self.alive:
                 if self.group[i].id in self._store:
@@ -225,14 +229,14 @@ class _Unsent:
 
 
 def checksum(fields: NDArray[np.float32]) -> int:
-    """The checksum of one time step's fields [C, *grid]."""
+    """Return the checksum of one step's fields [C, *grid]."""
     return int(google_crc32c.value(np.ascontiguousarray(fields)))
 
 
 def _finite(fields: NDArray[np.float32]) -> bool:
-    """Whether no number is NaN or infinite."""
+    """Return whether all numbers are finite."""
     flat = fields.ravel()
-    # The sum of squares is several times faster, but where it overflows it does not tell.
+    # The sum of squares is several times faster, but it may overflow with finite numbers.
     return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
 
 
@@ -244,7 +248,7 @@ def _as_float32(fields: ArrayLike) -> NDArray[np.float32]:
 
 
 def _describe(error: BaseException) -> str:
-    """One line: what was raised, and in which file and line."""
+    """Return one line that says what was raised, and in which file and line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"

@@ -1,1 +1,1 @@
-"""What is kept: every simulation of a study, in one zarr group."""
+"""The store: every simulation of a study, in one zarr group."""

@@ -1,4 +1,4 @@
-"""What a store says of itself: its attributes, and the solver that made its simulations."""
+"""How a store describes itself: its attributes, and the solver that made its simulations."""
 
 import sys
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from solvers.base import Solver
 
 
 def solver_factory(reader: StoreReader) -> Callable[[], Solver]:
-    """Find what makes the solver of a store; it can be sent to another process.
+    """Return a function that makes the solver of a store; it can be sent to another process.
 
     Raises ValueError if the solver is not found or its settings are wrong.
     """
@@ -28,7 +28,7 @@ def solver_factory(reader: StoreReader) -> Callable[[], Solver]:
 def solver_of(reader: StoreReader) -> Solver:
     """Make the solver of a store's simulations anew.
 
-    Raises StudyError if it cannot be made, or is another one now.
+    Raises StudyError if it cannot be made, or has changed since.
     """
     try:
         solver = solver_factory(reader)()
@@ -44,14 +44,14 @@ def solver_of(reader: StoreReader) -> Solver:
 
 
 def attributes(config: StoreConfig, identity: dict[str, Any], solver: Solver) -> dict[str, Any]:
-    """The attributes of a new store, by which readers know it; `hash` is among them."""
+    """Return the attributes of a new store, by which readers know it; `hash` is among them."""
     kind, ours = type(solver), metadata.version("millstream")
     package = kind.__module__.partition(".")[0]
     version = ours if package == "solvers" else getattr(sys.modules[package], "__version__", None)
     affine = solver.affine
     settings = {key: value for key, value in identity["solver"].items() if key != "name"}
     return {
-        "coordinates": "t resolved complete",  # which arrays xarray is to take for coordinates
+        "coordinates": "t resolved complete",  # the arrays that xarray reads as coordinates
         "millstream_format": versions.STORE,
         "millstream_version": ours,
         "solver": {

@@ -1,8 +1,7 @@
-"""How a store is laid out on disk: makes and resizes its arrays, and finds and opens it.
+"""The layout of a store on disk: make, resize, find and open its arrays.
 
-Shared by all who write or read a store; owner.py says what the arrays hold. A solver's process
-imports this file, so it is quickly imported.
-
+Shared by all code that writes or reads a store; owner.py says what the arrays hold. A solver's
+process imports this file, so its own imports are few.
 Shapes: S simulations, K kept steps, `*grid` the grid's axes.
 """
 
@@ -27,7 +26,7 @@ from solvers.base import Solver
 CHUNK_BYTES = 4 * 2**20
 # A chunk of the other arrays is at most this large and this long: a commit rewrites one of each.
 _ROWS_BYTES, _ROWS = 2**18, 8192
-# All chunks of an array in one directory: else every simulation makes several.
+# All chunks of an array lie in one directory: otherwise each simulation would make several.
 _CHUNK_KEYS: ChunkKeyEncodingLike = {"name": "default", "separator": "."}
 # The arrays that the owner writes for every simulation; the last one marks the others as written.
 OF_SIMULATIONS = ("parameters", "t", "resolved", "complete")
@@ -128,8 +127,8 @@ def resize(group: zarr.Group, simulations: int) -> None:
 def _codecs(name: str, size: int) -> list[Any]:
     """Make the codecs for numbers of `size` bytes; the last one is a checksum.
 
-    Of heat fields lz4 at level 1 makes 63 % of the bytes at hardly a cost, zstd at level 3 makes
-    54 % and is three times slower.
+    lz4 at level 1 leaves 63 % of the bytes of heat fields at hardly any cost; zstd at level 3
+    leaves 54 % and is three times slower.
     """
     if name == "none":
         return [Crc32cCodec()]
@@ -149,7 +148,7 @@ def zarr_store(path: str, read_only: bool = False) -> zarr.abc.store.Store:
 
 
 def is_empty(store: zarr.abc.store.Store) -> bool:
-    """Whether a new group can be made here; what a killed run has left does not count."""
+    """Return whether a group can be made here; remains of a killed run do not count."""
     if isinstance(store, zarr.storage.LocalStore):
         return all(item.suffix == ".partial" for item in store.root.iterdir())
     return sync(store.is_empty(""))
@@ -164,24 +163,24 @@ def remove_rests(store: zarr.abc.store.Store) -> None:
 
 
 def array_of(group: zarr.Group, name: str) -> "zarr.Array[Any]":
-    """The array of this name."""
+    """Return the array of this name."""
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array
 
 
 def attributes_of(group: zarr.Group) -> dict[str, Any]:
-    """The attributes of the group, as they are now."""
+    """Return the attributes of the group, as they are now."""
     return dict(group.attrs)
 
 
 def read(group: zarr.Group, name: str) -> NDArray[Any]:
-    """The whole of the array of this name."""
+    """Read the whole of the array of this name."""
     return np.asarray(array_of(group, name)[:])
 
 
 def cannot_write(path: str, error: BaseException) -> str:
-    """What to say of an error in writing, as part of a sentence."""
+    """Return the part of a sentence that tells the user of an error in writing."""
     return (
         f"the store {path} cannot be written: {what_zarr_says(error)}; make room or mend that and "
         "go on with the study: what is complete in it stays"
@@ -189,5 +188,5 @@ def cannot_write(path: str, error: BaseException) -> str:
 
 
 def what_zarr_says(error: BaseException) -> str:
-    """What an error of the system or of zarr says, on one line."""
+    """Return the message of an error of the system or of zarr, on one line."""
     return (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())

@@ -4,7 +4,7 @@
     FIELD      [simulation, time, *grid]   one array a field; NaN where nothing was written
     time       [time]                      the stored steps that are kept
     t          [simulation, time]          their times
-    resolved   [simulation]                whether grid and step are fine enough for its parameters
+    resolved   [simulation]                whether grid and time step are fine enough for it
     complete   [simulation]                whether all of the simulation is there
 
 Two kinds of process write, and no chunk is written by both or by two of one kind:
@@ -14,8 +14,8 @@ Two kinds of process write, and no chunk is written by both or by two of one kin
 - The training process has the `Store`, the one owner: it creates and resizes the arrays, and writes
   parameters, times, `resolved` and then `complete` of what was reported.
 
-So whatever is killed, what is marked complete was written before. Readers (reader.py) go by that
-mark, never by the length of an array. A chunk is replaced by renaming a whole new one into its
+So a simulation marked complete was written before, whatever is killed. Readers (reader.py) go by
+that mark, never by the length of an array. A chunk is replaced by renaming a whole new one into its
 place. It has a checksum: damage by a disk or a power cut is noticed when the chunk is read.
 
 Shapes: S simulations, T stored steps, K of them kept, C fields, p parameters, `*grid` the grid's
@@ -58,7 +58,7 @@ from solvers.base import Solver
 
 
 class Store:
-    """The owner of a store; at any time there is one. Its methods may be called from any thread."""
+    """The only owner of a store at any time. Its methods may be called from any thread."""
 
     def __init__(
         self, path: str, group: zarr.Group, solver: Solver, lock: ExitStack | None = None
@@ -86,10 +86,10 @@ class Store:
         solver: Solver,
         simulations: int,
     ) -> Self:
-        """Create a store with room for `simulations`, or go on with one, with room for as many.
+        """Create a store with room for `simulations`, or continue one and make as much room.
 
-        `config` may not keep none. Raises StudyError if there is something else at `path`, or the
-        store of a study with another identity or version of random streams, and BusyError if
+        `config.keep` may not be none. Raises StudyError if there is something else at `path`, or
+        the store of a study with another identity or version of random streams, and BusyError if
         another run is writing it.
         """
         path = absolute(path)
@@ -106,7 +106,7 @@ class Store:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What to record of the data that something was trained on."""
+        """The identity of the data, as a run that trains on it records it."""
         count = self.count(len(self._complete))
         return {"path": self.path, "simulations": count, "hash": self._hash}
 
@@ -117,23 +117,23 @@ class Store:
             return set(np.flatnonzero(self._complete).tolist())
 
     def count(self, below: int) -> int:
-        """How many of the simulations with an id below this one are marked complete on disk."""
+        """Count the simulations with an id below this one that are marked complete on disk."""
         with self._changed:
             return int(np.count_nonzero(self._complete[:below]))
 
     def parameters(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The simulations [n] that are marked complete on disk, and their parameters [n, p]."""
+        """Return the simulations [n] marked complete on disk, and their parameters [n, p]."""
         with self._changed:
             complete = np.flatnonzero(self._complete)
         return complete, np.asarray(self._arrays["parameters"][:])[complete]
 
     def writer(self) -> StoreWriter:
-        """Make the writer for a solver actor; it leaves alone what is complete by now."""
+        """Make the writer for a solver actor; it does not touch what is complete by now."""
         with self._changed:
             return StoreWriter(self.path, self._steps, self._complete.copy())
 
     def commit(self, simulation: int, parameters: NDArray[np.float64]) -> None:
-        """Mark a simulation complete that its `StoreWriter` has finished; does not wait for it.
+        """Mark a simulation complete that its `StoreWriter` has finished; return at once.
 
         Raises WriteError if earlier commits could not be written.
         """
@@ -150,9 +150,9 @@ class Store:
             self._check_written()
 
     def close(self) -> None:
-        """Write what is committed, if that is possible, and let another run have the store.
+        """Write what is committed, if possible, and let another run have the store.
 
-        Raises nothing: `commit` and `flush` say that writing has failed.
+        Raises nothing: `commit` and `flush` report failures of writing.
         """
         with self._changed:
             self._closed = True
@@ -161,7 +161,7 @@ class Store:
         self._lock.close()
 
     def bytes(self) -> int:
-        """The size on disk."""
+        """Return the size on disk."""
         if "://" in self.path:
             return sync(zarr_store(self.path).getsize_prefix(""))
         return sum(
@@ -184,7 +184,7 @@ class Store:
             self._changed.notify_all()
 
     def _write_commits(self) -> None:
-        """Write commits, all that wait at once, until the store is closed."""
+        """Write commits, always all that wait, until the store is closed."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -219,7 +219,7 @@ def _prepare(
     solver: Solver,
     simulations: int,
 ) -> None:
-    """Make a store of this identity, or give the one there room for the simulations."""
+    """Make a store of this identity, or make room for the simulations in the one there."""
     remedy = "set store.path to another place, or store.keep to none"
     try:
         group = zarr.open_group(store, mode="r+", use_consolidated=False)
@@ -231,7 +231,7 @@ def _prepare(
         raise StudyError(f"store.path is {path}: that is not a store; {remedy}") from None
     if group is not None and "millstream_format" not in group.attrs:
         raise StudyError(f"store.path is {path}: that is not millstream's; {remedy}")
-    # The hash is written last: without it whoever created the group was killed over it.
+    # The hash is written last: without it the process that created the group was killed.
     if group is None or "hash" not in group.attrs:
         steps, overwrite = kept_steps(config.keep, solver.stored_steps), group is not None
         dtype, compression = config.dtype, config.compression
@@ -250,6 +250,6 @@ def _prepare(
     else:
         resize(group, simulations)
         remove_rests(store)
-    # One file then has the shapes of all arrays: nobody who opens the store sees only some resized.
+    # One file then has the shapes of all arrays, so that no reader sees only some of them resized.
     with warnings.catch_warnings(action="ignore"):
         zarr.consolidate_metadata(store)

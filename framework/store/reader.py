@@ -1,4 +1,4 @@
-"""Reads a store: its simulations that are complete, each checked for damage.
+"""Reads a store's complete simulations, checking each for damage.
 
 Shapes: S simulations, K kept steps, C fields, p parameters, `*grid` the grid's axes.
 """
@@ -24,7 +24,7 @@ from framework.study import versions
 
 
 class StoreReader:
-    """Reads the simulations that were complete when it was made."""
+    """Reads the simulations that were complete when the reader was made."""
 
     def __init__(self, path: str) -> None:
         """Open the store at `path`. Raises StudyError if there is none, DamagedError if damaged."""
@@ -51,7 +51,7 @@ class StoreReader:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What to record of the data that something was trained on."""
+        """The identity of the data, as a run that trains on it records it."""
         hash = self._attributes["hash"]
         return {"path": self.path, "simulations": len(self.complete), "hash": hash}
 
@@ -74,7 +74,7 @@ class StoreReader:
         )
 
     def chunks(self) -> list[slice]:
-        """The positions that lie in one chunk each, and so are read together."""
+        """Return the positions that lie in one chunk each, and so are read together."""
         count, length = len(self.steps), self._arrays[0].chunks[1]
         return [slice(first, min(first + length, count)) for first in range(0, count, length)]
 

@@ -19,10 +19,10 @@ from framework.study.ids import is_held_out
 
 
 class StoreWriter:
-    """Writes the fields of simulations, a chunk at a time; small, and can be sent elsewhere.
+    """Writes the fields of simulations, a chunk at a time; small, and can be sent to a process.
 
-    It passes over held-out simulations (negative ids) and over those that were complete when it
-    was made: what is complete is never touched again.
+    It skips held-out simulations (negative ids) and those that were complete when the writer was
+    made: a complete simulation is never touched again.
     """
 
     def __init__(self, path: str, steps: NDArray[np.int64], complete: NDArray[np.bool_]) -> None:
@@ -72,7 +72,7 @@ class StoreWriter:
     def _open(self) -> list["zarr.Array[Any]"]:
         if not self._arrays:
             group = zarr.open_group(zarr_store(self._path), mode="r+")
-            # Fields are never all NaN: looking whether a chunk could be left out is in vain.
+            # Fields are never all NaN: checking whether a chunk is empty would be wasted time.
             self._arrays = [
                 array_of(group, name).with_config({"write_empty_chunks": True})
                 for name in attributes_of(group)["fields"]
@@ -97,7 +97,7 @@ class UnwrittenSteps:
         self._fields = np.empty((len(arrays), *chunk), dtype=arrays[0].dtype)
 
     def full(self) -> bool:
-        """Whether a chunk is full."""
+        """Return whether the pending steps fill a chunk."""
         return self.count == self._capacity
 
     def add(self, fields: NDArray[np.float32]) -> None:
@@ -128,7 +128,7 @@ class UnwrittenSteps:
 def _without_tails(fields: NDArray[np.float32]) -> NDArray[np.float32]:
     """Round small numbers as float16 does, and leave the others.
 
-    numpy rounds them itself, but one by one: ten times slower where a field has long tails.
+    numpy rounds them itself, but one by one: ten times slower for a field with long tails.
     """
     smallest = np.finfo(np.float16).smallest_normal
     step = np.float32(np.finfo(np.float16).smallest_subnormal)

@@ -1,1 +1,1 @@
-"""What arrives: blocks become samples, which wait in a buffer to be drawn."""
+"""The stream: blocks arrive, become samples, and wait in a buffer to be drawn."""

@@ -1,7 +1,7 @@
 """Sums over the ranks of a data-parallel run; with one rank nothing is communicated.
 
-The ranks are those of `torch.distributed`, if whoever started the process has initialised it. What
-is counted lies on the CPU, gradients lie on the training device: with GPUs the backend is
+The ranks are those of `torch.distributed`, if whoever started the process has initialised it.
+Counts are on the CPU, gradients on the training device: with GPUs the backend is
 `cpu:gloo,cuda:nccl`.
 """
 
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The elementwise sum of the ranks' tensors; may change `tensor`."""
+    """Return the elementwise sum of the ranks' tensors; may change `tensor`."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(tensor)
     return tensor
 
 
 def sum_counts(*counts: float) -> list[float]:
-    """The sums of the ranks' counts."""
+    """Return the sums of the ranks' counts."""
     if not (dist.is_available() and dist.is_initialized()):
         return [*counts]
     totals: list[float] = sum_over_ranks(torch.tensor(counts, dtype=torch.float64)).tolist()

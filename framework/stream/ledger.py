@@ -1,13 +1,13 @@
-"""Which steps were received and which samples were trained on: what makes each count once.
+"""The ledger: which steps were received and which samples trained on, so that each counts once.
 
-Delivery is at least once: a simulation whose solver died runs again from its first step. The
-ledger keeps the checksum of every step received, so that a repeated step is dropped, and one that
-came out different is noticed. It is used by the receive thread and the training thread.
+Delivery is at least once: a simulation whose solver died runs again from its first step. The ledger
+keeps the checksum of every step received, so that a repeated step is dropped, and a step that came
+out different is noticed. It is used by the receive thread and the training thread.
 
-In a run the ledger is the authority on whether a simulation is complete: it is once every stored
-step was received. Reception asks it and tells the store to mark the simulation, or the validation
-to keep the trajectory. What is left of an earlier process (a checkpoint, files of held-out
-trajectories) is entered here first; the ensemble then skips what the ledger calls complete.
+In a run the ledger alone decides whether a simulation is complete, which it is once every stored
+step was received. Reception asks the ledger, then tells the store to mark the simulation, or the
+validation to keep the trajectory. What an earlier process has left (a checkpoint, files of held-out
+trajectories) is entered here first; the ensemble then skips the simulations that are complete.
 """
 
 import threading
@@ -22,7 +22,7 @@ from framework.study.ids import is_held_out
 
 
 class ReplayMismatchError(Exception):
-    """A simulation that ran again differs from what was received of it before."""
+    """A simulation that ran again differs from what was received from it before."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Ledger:
         self._lock = threading.Lock()
 
     def receive(self, block: Block) -> Block | None:
-        """Enter a block; return the part of it that is new, or None.
+        """Enter a block; return the part of it that is new, or None if none is.
 
         Raises ReplayMismatchError, entering nothing, if a step received before has changed, and
         ValueError if the block leaves a gap.
@@ -71,24 +71,24 @@ class Ledger:
             return block.from_step(known)
 
     def forget(self, simulation: int) -> None:
-        """The simulation starts anew. What was trained on stays entered: it was."""
+        """Forget the steps of a simulation that starts anew; what was trained on stays entered."""
         with self._lock:
             self._entry(simulation).received = 0
 
     def complete(self, simulation: int) -> bool:
-        """Whether every step of the simulation was received."""
+        """Return whether every step of the simulation was received."""
         with self._lock:
             return self._entry(simulation).received == self.stored_steps
 
     def completed(self) -> set[int]:
-        """The simulations of which every step was received, held-out ones too."""
+        """Return the simulations of which every step was received, held-out ones too."""
         with self._lock:
             return {
                 id for id, entry in self._entries.items() if entry.received == self.stored_steps
             }
 
     def train(self, simulation: NDArray[np.int64], first_step: NDArray[np.int64]) -> None:
-        """Enter samples [n] that an optimiser step has used."""
+        """Enter the samples [n] that an optimiser step has used."""
         with self._lock:
             for id, step in zip(simulation.tolist(), first_step.tolist(), strict=True):
                 trained = self._entry(id).trained
@@ -96,7 +96,7 @@ class Ledger:
                 trained[step] = True
 
     def count(self) -> tuple[int, int]:
-        """How many different samples for training arrived, and how many of them are untrained."""
+        """Count the different samples for training that arrived, and how many are untrained."""
         with self._lock:
             received = untrained = 0
             for id, entry in self._entries.items():
@@ -106,7 +106,7 @@ class Ledger:
             return received, untrained
 
     def state(self) -> dict[str, Any]:
-        """The entries as arrays, one row a simulation, for `load_state`."""
+        """Return the entries as arrays, one row per simulation, for `load_state`."""
         with self._lock:
             entries = list(self._entries.values())
             rows, steps = len(entries), self.stored_steps

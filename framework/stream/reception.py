@@ -1,7 +1,7 @@
 """The receive thread: takes blocks from the ensemble and fills the buffer.
 
-Ledger, statistics, buffer and the ends of blocks are changed under the buffer's lock, so that
-whoever holds it sees all of them agree.
+Ledger, statistics, buffer and the kept ends of blocks are changed under the buffer's lock, so that
+they agree for whoever holds it.
 """
 
 import threading
@@ -24,7 +24,7 @@ class Blocks(Protocol):
         """Yield the blocks of every simulation, each simulation's in order."""
 
     def restart(self, simulation: int) -> None:
-        """Run a simulation of which a block was just yielded once more, from step 0."""
+        """Run a simulation again, from step 0, of which a block was just yielded."""
 
 
 class Reception:
@@ -62,20 +62,22 @@ class Reception:
 
     @property
     def error(self) -> BaseException | None:
-        """What has ended the thread early, if anything has."""
+        """The error that ended the thread early, if any."""
         return self._thread.error
 
     def wait(self) -> None:
-        """Wait for the end of the thread."""
+        """Wait for the thread to end."""
         self._thread.wait()
 
     def state(self) -> dict[str, Any]:
-        """The ends of blocks of simulations under way; under the buffer's lock it agrees with the
-        buffer's state."""
+        """Return the last steps received of the simulations under way.
+
+        Taken under the buffer's lock, it agrees with the buffer's state.
+        """
         return {"tails": self._cutter.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; before the thread starts."""
+        """Go on from what `state` returned; call before `start`."""
         self._cutter.load_state(state["tails"])
 
     def _receive(self) -> None:
@@ -105,12 +107,12 @@ class Reception:
             buffer.end_reception()
 
     def _enter(self, block: Block, buffer: Buffer | None) -> Block | None:
-        """The part of a block that was not received before, if any."""
+        """Enter a block in the ledger; return the part not received before, if any."""
         try:
             return self._ledger.receive(block)
         except ReplayMismatchError:
-            # On another processor the same simulation came out different: a trajectory must not
-            # be mixed from two, so it starts anew.
+            # The simulation came out different on another processor: a trajectory must not mix two
+            # runs, so it starts anew.
             self._ledger.forget(block.simulation)
             self._cutter.forget(block.simulation)
             if buffer is not None:
@@ -128,14 +130,14 @@ class Reception:
 
 
 def receive_all(ensemble: Blocks, ledger: Ledger, take: Callable[[Block, bool], None]) -> None:
-    """Receive an ensemble to its end, without training.
+    """Receive an ensemble's blocks to the end, without training.
 
     `take` is called with each new block, and whether it is the last of its simulation.
     """
     for block in ensemble.blocks():
         try:
             new = ledger.receive(block)
-        except ReplayMismatchError:  # see `Reception`: a trajectory must not be mixed from two
+        except ReplayMismatchError:  # see `Reception`: a trajectory must not mix two runs
             ledger.forget(block.simulation)
             ensemble.restart(block.simulation)
             continue

@@ -22,7 +22,7 @@ class SampleShape:
 
     @property
     def bytes(self) -> int:
-        """The memory that the fields of one sample take, in single precision."""
+        """The memory of the fields of one sample, in single precision."""
         return 4 * self.window * math.prod(self.fields)
 
 
@@ -40,7 +40,7 @@ class Samples:
         return len(self.simulation)
 
     def part(self, part: slice) -> "Samples":
-        """Some of these samples, as views."""
+        """Return some of these samples, as views."""
         return Samples(
             self.simulation[part],
             self.first_step[part],

@@ -18,7 +18,7 @@ class Source(Protocol):
 
     @property
     def identity(self) -> dict[str, Any] | None:
-        """What to record of the store that is trained on; None of a stream."""
+        """The identity of the store that is trained on; None for a stream."""
 
     @property
     def lock(self) -> AbstractContextManager[Any]:
@@ -32,29 +32,29 @@ class Source(Protocol):
         """How many samples are in memory."""
 
     def get(self) -> Batch | None:
-        """The next batch; None at the end, and once closed."""
+        """Return the next batch; None at the end, and once closed."""
 
     def close(self) -> None:
         """Wake whoever waits in `get`."""
 
     def statistics(self) -> Iterator[Samples]:
-        """Samples to normalise by, before the first batch; none where reception counts them."""
+        """Yield samples to normalise by, before the first batch; none if reception counts them."""
 
     def progress(self, drawn: float, unique_trained: float) -> float:
-        """The share done of all that there is to train on, from counts over all ranks."""
+        """Return the share done of all there is to train on, from counts over all ranks."""
 
     def counts(self) -> tuple[int, int]:
-        """How many different samples there are to train on by now, and how many are untrained."""
+        """Count the different samples there are to train on by now, and how many are untrained."""
 
     def state(self) -> dict[str, Any]:
-        """What decides the next batches, for `load_state`."""
+        """Return what decides the next batches, for `load_state`."""
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
 
 
 class StreamSource(Source):
-    """A stream through a buffer, each of whose samples is entered in a ledger."""
+    """A stream through a buffer, with a ledger of its samples."""
 
     def __init__(self, buffer: Buffer, ledger: Ledger, expected: int) -> None:
         """`expected`: how many different samples the stream will bring, over all ranks."""

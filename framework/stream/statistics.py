@@ -1,4 +1,4 @@
-"""What fields are normalised by: means and deviations of the samples received so far.
+"""Statistics to normalise fields by: means and deviations of the samples received so far.
 
 Shapes: n samples, w stored steps in each, C fields, K steps that the surrogate predicts at once,
 `*grid` the grid's axes.
@@ -24,11 +24,11 @@ class FieldStatistics:
         self._count = torch.zeros(1, dtype=torch.float64)
         self._mean = torch.zeros(channels, dtype=torch.float64)
         self._squares = torch.zeros(channels, dtype=torch.float64)  # of deviations from the mean
-        # The mean square of what changes from a window's first step to each of the next K.
+        # The mean square change from a window's first step to each of the next K.
         self._changes = torch.zeros(bundle, channels, dtype=torch.float64)
 
     def add(self, samples: Samples) -> None:
-        """Merge in samples, by the update of Chan, Golub and LeVeque (1983)."""
+        """Merge samples in, by the update of Chan, Golub and LeVeque (1983)."""
         with self._lock:
             if self._frozen or not len(samples):
                 return
@@ -48,7 +48,7 @@ class FieldStatistics:
             self._count = total
 
     def state(self) -> dict[str, Any]:
-        """What was added up so far, for `load_state`."""
+        """Return the sums so far, for `load_state`."""
         with self._lock:
             sums = (self._count, self._mean, self._squares, self._changes)
             return {"frozen": self._frozen, "sums": [tensor.clone() for tensor in sums]}
@@ -60,9 +60,10 @@ class FieldStatistics:
             self._count, self._mean, self._squares, self._changes = state["sums"]
 
     def freeze(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean [C], standard deviation [C], and root mean square change over 1 to K steps [K, C].
+        """Return means [C], standard deviations [C], and RMS changes over 1 to K steps [K, C].
 
-        Over all ranks; what is added later is ignored. The change is 0 where a sample is one step.
+        They are those over all ranks; samples added later are ignored. The changes are 0 if a
+        sample is a single step.
         """
         with self._lock:
             self._frozen = True

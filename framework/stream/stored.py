@@ -3,7 +3,7 @@
 An epoch puts the simulations in a random order and goes through them in portions that fit the
 buffer's capacity; the windows of a portion are shuffled. If everything fits there is one portion,
 and it is read once. Everything random is a function of the seed, the epoch and the portion, so a
-position in an epoch is all that has to be kept of it.
+checkpoint needs only a position in an epoch.
 
 Shapes: S simulations, K kept steps, w steps in a window, n windows in a batch, C fields,
 p parameters, `*grid` the grid's axes.
@@ -44,7 +44,7 @@ def check_source(source: StoreReader, identity: dict[str, Any]) -> None:
 
 
 class StoredSamples:
-    """Every window of a store once an epoch, in batches (a `Source`).
+    """A `Source` of every window of a store, once an epoch, in batches.
 
     `received` counts the different samples read so far; it and the length may be read from any
     thread.
@@ -63,9 +63,11 @@ class StoredSamples:
         simulations: int | None = None,
         device: str = "cpu",
     ) -> None:
-        """`capacity`: samples in memory, on the `device`; `ledger`: what was trained on, and the
-        window; `simulations`: how many, the first ones, if not all. Raises StudyError if the store
-        cannot be trained on."""
+        """`capacity`: samples in memory, on the `device`.
+
+        `ledger`: has the window, and is told what was trained on. `simulations`: how many to train
+        on, the first ones; all by default. Raises StudyError if the store cannot be trained on.
+        """
         window = ledger.window
         self.source = source
         self._ledger = ledger
@@ -97,33 +99,34 @@ class StoredSamples:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What to record of the data that is trained on."""
+        """The identity of the data that is trained on."""
         return {**self.source.identity, "simulations": len(self._simulations)}
 
     @property
     def samples(self) -> int:
-        """How many different samples the store has, which is how many an epoch draws."""
+        """How many different samples the store has, which is what an epoch draws."""
         return len(self._simulations) * self._windows
 
     def progress(self, drawn: float, unique_trained: float) -> float:
-        """The share done of all epochs."""
+        """Return the share done of all epochs."""
         return drawn / (self.samples * self._epochs)
 
     def counts(self) -> tuple[int, int]:
-        """How many different samples the store has, and how many of them are untrained."""
+        """Count the different samples in the store, and how many of them are untrained."""
         return self.samples, self.samples - self._ledger.unique_trained
 
     def get(self) -> Batch | None:
-        """The next batch; the last one of an epoch may be short. None at the end, or once closed.
+        """Return the next batch; None at the end, or once closed.
 
-        Reading the next portion takes its time. Raises RunError if the store is damaged.
+        The last batch of an epoch may be short. Waits while the next portion is read. Raises
+        RunError if the store is damaged.
         """
         with self.lock:
             if self._epoch == self._epochs:
                 return None
             parts, position = [], self._position
             end = min(position + self._batch_size, self.samples)
-            while position < end:  # what is left of a portion begins a batch, the next one ends it
+            while position < end:  # a batch may begin in one portion and end in the next
                 self._load(position)
                 if self._closed.is_set():
                     return None
@@ -135,11 +138,11 @@ class StoredSamples:
             return parts[0] if len(parts) == 1 else _one_batch(parts)
 
     def close(self) -> None:
-        """From now on get returns None; it stops reading if it is about it."""
+        """Make `get` return None from now on, and stop a read under way."""
         self._closed.set()
 
     def statistics(self) -> Iterator[Samples]:
-        """The samples of the first portion, to normalise by: as many as fit, of random simulations.
+        """Yield the samples of the first portion: as many as fit, of random simulations.
 
         They stay in memory for the first batches.
         """
@@ -159,7 +162,7 @@ class StoredSamples:
                     )
 
     def state(self) -> dict[str, Any]:
-        """What decides the next batches, as plain numbers and a tensor."""
+        """Return what decides the next batches, as plain numbers and a tensor."""
         with self.lock:
             return {
                 "epoch": self._epoch,
@@ -208,10 +211,10 @@ class StoredSamples:
                 f"a whole simulation, {self._windows} samples"
             )
 
-    # A portion is `_rows` simulations, the last one of an epoch maybe fewer; p counts them.
+    # A portion has `_rows` simulations, the last one of an epoch perhaps fewer; p counts portions.
 
     def _load(self, position: int) -> None:
-        """Have the portion of a position in the epoch in memory; leaves off when closed."""
+        """Load the portion that a position in the epoch lies in; stop early when closed."""
         p = position // (self._rows * self._windows)
         if self._portion == (self._epoch, p):
             return
@@ -240,13 +243,13 @@ class StoredSamples:
         self._held = simulations
 
     def _take(self, position: int, end: int) -> Batch:
-        """The windows at these positions of the epoch, as far as the portion in memory has them."""
+        """Return the windows at these positions of the epoch that are in memory."""
         start = position % (self._rows * self._windows)
         chosen = self._order[start : start + end - position]
         return self._gather(*np.divmod(chosen, self._windows))
 
     def _gather(self, rows: NDArray[np.int64], starts: NDArray[np.int64]) -> Batch:
-        """The windows that begin in these rows at these kept steps."""
+        """Return the windows that begin in these rows at these kept steps."""
         parameters, times, fields = self._tensors
         kept = times.shape[1]
         first = torch.from_numpy(rows * kept + starts)

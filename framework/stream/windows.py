@@ -17,7 +17,7 @@ class WindowCutter:
         self._tails: dict[int, Block] = {}  # simulation -> its last window - 1 steps
 
     def cut(self, block: Block, last: bool) -> Samples:
-        """The samples that `block` completes. `last` says that the simulation ends with it."""
+        """Return the samples that `block` completes. `last`: the simulation ends with it."""
         tail = self._tails.pop(block.simulation, None)
         if tail is not None:
             block = Block(
@@ -49,7 +49,7 @@ class WindowCutter:
         )
 
     def state(self) -> list[dict[str, NDArray[np.generic] | int]]:
-        """What is kept of the simulations under way, for `load_state`."""
+        """Return what is kept of the simulations under way, for `load_state`."""
         return [
             {
                 "simulation": tail.simulation,

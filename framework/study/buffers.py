@@ -1,4 +1,4 @@
-"""The kinds of buffers that a study can name, and what their settings may be."""
+"""The kinds of buffer that a study can name, and which settings each has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""A study's solver, parameter space, design and problem: made once a command, and checked.
+"""A study's solver, parameter space, design and problem: made once per command, and checked.
 
-Making the solver imports the module that the study names, and with it what that needs, such as
-torch: seconds, of which whoever makes a case should tell. T: stored steps.
+Making the solver imports the module that the study names and its dependencies, such as torch. That
+takes seconds, so tell the user before making a case. T: stored steps.
 """
 
 import math
@@ -20,7 +20,7 @@ from framework.study.study import Study
 from solvers.base import BatchSolver, ParameterSpace, Solver
 from surrogates.problem import Problem
 
-# The ranges of times are those of the first simulations, of which so many are looked at.
+# The ranges of times are taken over this many simulations, the first ones.
 _TIMED = 1000
 
 
@@ -37,9 +37,9 @@ class Case:
     def __init__(
         self, study: Study, path: Path | None = None, solver_of: "Case | None" = None
     ) -> None:
-        """Make the parts and check that they agree; `path` is named in what is told of mistakes.
+        """Make the parts and check that they agree; messages about mistakes begin with `path`.
 
-        `solver_of`: a case whose solver serves this study too, if it names the same. Raises
+        `solver_of`: a case whose solver is used for this study too, if both name the same. Raises
         StudyError.
         """
         self.study = study
@@ -50,7 +50,7 @@ class Case:
             raise self.mistake(str(error)) from None
 
     def mistake(self, message: str) -> StudyError:
-        """The error to raise for a mistake in the study."""
+        """Return the error to raise for a mistake in the study."""
         return StudyError(f"{self._path}: {message}" if self._path else message)
 
     @property
@@ -65,9 +65,9 @@ class Case:
 
     @cached_property
     def make_surrogate(self) -> Callable[[], Any]:
-        """Makes the study's surrogate, untrained; can be sent to another process.
+        """A function that makes the study's surrogate, untrained; can be sent to another process.
 
-        Raises StudyError if it is not found or a setting is wrong.
+        Raises StudyError if the surrogate is not found or a setting is wrong.
         """
         try:
             return factory(self.study.surrogate, SURROGATE, self.problem)
@@ -109,7 +109,7 @@ class Case:
             )
 
     def _times(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """The range of the stored times, and of the steps between two. Raises ValueError."""
+        """Return the range of the stored times, and of the steps between two. Raises ValueError."""
         times, steps, stored = [], [], self.solver.stored_steps
         for id in range(min(self.study.design.simulations, _TIMED)):
             t = np.asarray(self.solver.times(self.design.even(id)))

@@ -1,7 +1,7 @@
 """Solvers and surrogates by name: how a study finds them and checks their settings.
 
 A component's settings are its constructor's arguments, checked by pydantic against their
-annotations. Those of Millstream's own components stand in tables too, which import nothing slow.
+annotations. Millstream's own components are also listed in tables, which import nothing slow.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from framework.study.section import Section
 
 
 class Component(Section):
-    """The section of a solver or a surrogate: its name, and beside it its own settings."""
+    """The section of a solver or a surrogate: its name, and its own settings beside it."""
 
     model_config = ConfigDict(extra="allow")
     name: str
@@ -31,9 +31,9 @@ class Component(Section):
 
 @contextmanager
 def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterator[None]:
-    """Code of the user's runs: what it raises becomes a ValueError that says `what` and where.
+    """Turn any error of the user's code into a ValueError that says `what` failed and where.
 
-    Errors of the kind `plain` say all that is needed and pass as they are.
+    Errors of the kind `plain` pass as they are: they say all that is needed.
     """
     try:
         yield
@@ -49,12 +49,12 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
 
 @dataclass(frozen=True)
 class Kind:
-    """A section that names a component: the names that are known, and what others have to be."""
+    """A section that names a component: the known names, and what other names must lead to."""
 
     section: str
     table: Mapping[str, Any]  # name -> an entry with its `path` and its `settings`
     base: str  # module:Class, of which a component is a subclass
-    leading: int  # arguments of the constructor that are no settings
+    leading: int  # how many arguments of the constructor are no settings
 
 
 SOLVER = Kind("solver", solvers.table.TABLE, "solvers.base:Solver", 0)
@@ -62,7 +62,7 @@ SURROGATE = Kind("surrogate", surrogates.table.TABLE, "surrogates.base:Surrogate
 
 
 def check_settings(component: Component, kind: Kind) -> None:
-    """Check the name and, of a component that the table knows, the settings.
+    """Check the name and, if the table knows the component, its settings.
 
     Imports no component: those with an import path are left for `find` and `factory`. Raises
     ValueError.
@@ -89,7 +89,7 @@ def find(component: Component, kind: Kind) -> type[Any]:
 def load_class(named: str, path: str, base: str) -> type[Any]:
     """Import the class at `path`, module:Class, which has to be a subclass of that at `base`.
 
-    Raises ValueError, which begins with `named`: where the class was asked for.
+    Raises ValueError, whose message begins with `named`: where the class was asked for.
     """
     module, _, attribute = path.partition(":")
     with their_mistakes(f"{named}: importing {module} failed"):
@@ -105,7 +105,7 @@ def load_class(named: str, path: str, base: str) -> type[Any]:
 
 
 def factory(component: Component, kind: Kind, *leading: Any) -> Callable[[], Any]:
-    """The component's class with its settings filled in; `leading` arguments come before them.
+    """Return the component's class with its settings filled in, after the arguments `leading`.
 
     Raises ValueError if the component is not found or a setting is wrong.
     """
@@ -115,14 +115,14 @@ def factory(component: Component, kind: Kind, *leading: Any) -> Callable[[], Any
 
 
 def settings_with_defaults(component: Component, kind: Kind) -> dict[str, Any]:
-    """All settings of a component as plain values, those that were not given, too."""
+    """Return all settings of a component as plain values, defaults included."""
     return _validated(component, kind, find(component, kind), kind.leading).model_dump(mode="json")
 
 
 def _validated(
     component: Component, kind: Kind, declared_by: Callable[..., Any], leading: int
 ) -> Section:
-    """The settings, checked against the signature that declares them. Raises ValueError."""
+    """Check the settings against the signature that declares them. Raises ValueError."""
     with their_mistakes(f"{kind.section}.name is {component.name}: reading its settings failed"):
         model = settings_of(declared_by, leading)
     try:
@@ -132,8 +132,8 @@ def _validated(
 
 
 def settings_of(declared_by: Callable[..., Any], leading: int) -> type[Section]:
-    """A model of the arguments of a constructor, or of a function, without the `leading` ones."""
-    # Of a class, the constructor; of a function, itself.
+    """Make a model of the arguments of a class or a function, without the `leading` ones."""
+    # A class declares them in its constructor, a function in itself.
     signed = getattr(declared_by, "__init__") if isinstance(declared_by, type) else declared_by  # noqa: B009
     hints = get_type_hints(signed, include_extras=True)
     parameters = list(inspect.signature(declared_by).parameters.values())[leading:]
@@ -148,7 +148,7 @@ def settings_of(declared_by: Callable[..., Any], leading: int) -> type[Section]:
 
 
 def describe(name: str, declared_by: Callable[..., Any], leading: int = 0) -> dict[str, str]:
-    """A component's name, the first sentence of its documentation, and its settings."""
+    """Return a component's name, the first sentence of its documentation, and its settings."""
     settings = (
         key if field.is_required() else f"{key}={field.default}"
         for key, field in settings_of(declared_by, leading).model_fields.items()
@@ -159,7 +159,7 @@ def describe(name: str, declared_by: Callable[..., Any], leading: int = 0) -> di
 
 
 def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") -> str:
-    """What is wrong, a sentence for each mistake: the key, the value, and what is allowed."""
+    """Say what is wrong, a sentence for each mistake: the key, the value, and what is allowed."""
     sentences = []
     for detail in error.errors(include_url=False):
         location = [str(part) for part in detail["loc"]]
@@ -186,7 +186,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
-    """The names of the settings of the section that `location` leads to; none if it is no model."""
+    """Return the names of the settings of the section at `location`, if it is a section."""
     for part in location:
         field = model.model_fields.get(part)
         candidates = [field.annotation, *get_args(field.annotation)] if field else []

@@ -1,8 +1,8 @@
-"""Design of experiments: which parameters and which seed every simulation has.
+"""Design of experiments: the parameters and the seed of every simulation.
 
 (study, simulation id) -> (parameters, seed) is a pure function: it needs no memory of what was
 drawn before, so a simulation can be run again anywhere and a longer design begins with the same
-simulations. Of the sampler `breed` that holds for the seeds and the held-out simulations; its other
+simulations. With the sampler `breed` that holds for seeds and held-out simulations only; the other
 parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
 """
 
@@ -19,7 +19,7 @@ from solvers.base import ParameterSpace
 
 @dataclass(frozen=True)
 class Simulation:
-    """What has to be known to run one simulation; see ids.py for the ids."""
+    """What is needed to run one simulation; see ids.py for the ids."""
 
     id: int
     parameters: NDArray[np.float64]  # [p]
@@ -41,27 +41,28 @@ class Design:
         self._sequence: NDArray[np.float64] = np.empty((0, len(space)))
 
     def training(self, id: int) -> Simulation:
-        """Simulation `id`, counted from 0; designs but the Latin hypercube go on for ever.
+        """Return simulation `id`, counted from 0; only a Latin hypercube ever ends.
 
-        Raises ValueError past the end of a Latin hypercube, which cannot grow: its strata are
-        fixed by its size. Raises LookupError where the parameters are not decided yet, see
-        `start`.
+        Raises ValueError past the end of a Latin hypercube, which cannot grow: its strata are fixed
+        by its size. Raises LookupError if the parameters are not decided yet, see `start`.
         """
         if self.config.sampler == "breed":
             raise LookupError(f"the parameters of simulation {id} are decided by a run")
         return Simulation(id, self.even(id), derived_seed(self._seed, Stream.SIMULATION, id))
 
     def start(self, id: int) -> Simulation:
-        """Simulation `id`, which is about to run; `training` knows it from now on."""
+        """Return simulation `id`, which is about to run; `training` knows it from now on."""
         return self.training(id)
 
     def even(self, id: int) -> NDArray[np.float64]:
-        """Parameters [p] that cover the space evenly, over many ids: those of simulation `id`, if
-        it is not bred. Raises ValueError as `training` does."""
+        """Return the parameters [p] of simulation `id` of a design that covers the space evenly.
+
+        A bred simulation has others. Raises ValueError as `training` does.
+        """
         return self.space.from_unit(self._point(id))
 
     def held_out(self, index: int) -> Simulation:
-        """Held-out simulation `index`, counted from 0: Monte Carlo, a random stream of its own."""
+        """Return held-out simulation `index`, counted from 0, of a random stream of its own."""
         point = generator(self._seed, Stream.HELD_OUT_POINT, index).random(len(self.space))
         return Simulation(
             held_out_id(index),
@@ -70,11 +71,11 @@ class Design:
         )
 
     def simulation(self, id: int) -> Simulation:
-        """A simulation of either kind, by its id."""
+        """Return a simulation of either kind, by its id."""
         return self.held_out(held_out_number(id)) if is_held_out(id) else self.training(id)
 
     def _point(self, id: int) -> NDArray[np.float64]:
-        """Point `id` of the design in the unit cube [p]."""
+        """Return point `id` of the design in the unit cube [p]."""
         if self.config.sampler == "monte_carlo":
             return generator(self._seed, Stream.MONTE_CARLO, id).random(len(self.space))
         if id >= len(self._sequence):
@@ -83,7 +84,7 @@ class Design:
         return point
 
     def _draw(self, count: int) -> NDArray[np.float64]:
-        """The first points of the sequence, at least `count` of them."""
+        """Draw the first points of the sequence, at least `count` of them."""
         from scipy.stats import qmc  # takes longer to import than all else here
 
         dimensions = len(self.space)
@@ -97,7 +98,8 @@ class Design:
                 )
             points = qmc.LatinHypercube(dimensions, rng=random).random(self.config.simulations)
             return points
-        # A Sobol sequence is balanced at powers of two only; drawing more changes nothing before.
+        # A Sobol sequence is balanced only at powers of two; drawing more leaves the first points
+        # alone.
         power = max(count, self.config.simulations, 2) - 1
         engine = qmc.Halton if self.config.sampler == "halton" else qmc.Sobol
         points = engine(dimensions, rng=random).random(2 ** power.bit_length())

@@ -1,4 +1,4 @@
-"""design.csv: which parameters and which seed every simulation of a run has.
+"""design.csv: the parameters and the seed of every simulation of a run.
 
 A row has the simulation's id, its seed, its parameters by name, and the values of further columns.
 """
@@ -17,16 +17,16 @@ DesignRow = tuple[Simulation, Sequence[object]]
 
 
 class DesignFile:
-    """Writes the file: the simulations that are known, and more as they are decided."""
+    """Writes the file: the known simulations first, more as they are decided."""
 
     def __init__(self, path: Path, names: Sequence[str], further: Sequence[str] = ()) -> None:
-        """`names` of the parameters; `further` columns behind them."""
+        """`names` of the parameters; `further` columns after them."""
         self._path = path
         self._header = ["simulation", "seed", *names, *further]
         self._file: IO[str] | None = None
 
     def write(self, rows: Iterable[DesignRow]) -> None:
-        """Write the file anew, whole or not at all; `add` goes on with it. Raises WriteError."""
+        """Write the file anew, whole or not at all; `add` continues it. Raises WriteError."""
         self.close()
         try:
             with replacing(self._path, flush=True) as temporary:
@@ -40,21 +40,21 @@ class DesignFile:
             raise
 
     def add(self, simulation: Simulation, further: Sequence[object]) -> None:
-        """Add a row, which is kept whatever happens to this process. Raises WriteError."""
+        """Add a row and flush it, so that it survives the process. Raises WriteError."""
         assert self._file is not None
         with writing(self._path):
             csv.writer(self._file).writerow(_cells(simulation, further))
             self._file.flush()
 
     def close(self) -> None:
-        """Add no more rows."""
+        """Close the file; no row can be added any more."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def read_design(path: Path) -> list[dict[str, str]]:
-    """The rows that are whole: one that was cut short belongs to no simulation that started."""
+    """Read the whole rows; one that was cut short belongs to no simulation that started."""
     lines = [line for line in path.read_text().splitlines(True) if line.endswith("\n")]
     return list(csv.DictReader(lines))
 

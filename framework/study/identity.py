@@ -1,6 +1,6 @@
-"""The identity of a study's simulations: all that determines what its store holds.
+"""The identity of a study's simulations: all that determines the contents of its store.
 
-Studies of one identity compute the same simulations and store them alike, so they share a store.
+Studies with the same identity compute and store the same simulations, so they share a store.
 """
 
 import hashlib
@@ -16,10 +16,11 @@ from solvers.base import Solver
 
 
 def identity(case: Case) -> dict[str, Any]:
-    """What determines the content of a study's store, as plain values named as in the study.
+    """Return what determines the contents of a study's store, as plain values.
 
-    The number of simulations is part of it only where a longer design has other simulations. Bred
-    ones differ from run to run: see `BredDesign.check`.
+    They are named as in the study. The number of simulations is among them only where a longer
+    design has other simulations. Bred simulations differ from run to run: see
+    `BredDesign.stranger`.
     """
     study, solver, space = case.study, case.solver, case.space
     design: dict[str, Any] = {
@@ -43,14 +44,14 @@ def identity(case: Case) -> dict[str, Any]:
         "store": {"keep": study.store.keep, "dtype": study.store.dtype},
     }
     if solver.static_fields:
-        # They may come from files, whose names say nothing of what is in them.
+        # They may come from files, whose names say nothing about their contents.
         content["static_fields"] = static_hashes(solver)
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
 
 
 def static_hashes(solver: Solver) -> dict[str, str]:
-    """Short names for what is in the static fields."""
+    """Return a short hash of the values of each static field, by name."""
     return {
         name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
         for name, values in solver.static_fields.items()
@@ -58,12 +59,12 @@ def static_hashes(solver: Solver) -> dict[str, str]:
 
 
 def study_hash(identity: dict[str, Any]) -> str:
-    """A short name for an identity."""
+    """Return a short hash of an identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> str:
-    """The first setting that differs between two identities, with both values; empty if none."""
+    """Return the first setting that differs, with both values; an empty text if none does."""
     for key in dict.fromkeys([*there, *here]):
         one, other = there.get(key), here.get(key)
         if isinstance(one, dict) and isinstance(other, dict):
@@ -75,5 +76,5 @@ def first_difference(there: dict[str, Any], here: dict[str, Any], prefix: str = 
 
 
 def streams_version(identity: dict[str, Any]) -> int:
-    """The version of the random streams and priors that simulations were drawn by."""
+    """Return the version of the random streams and priors that simulations were drawn by."""
     return int(identity.get("streams", 1))

@@ -2,15 +2,15 @@
 
 
 def is_held_out(id: int) -> bool:
-    """Whether a simulation is held out from training, to score surrogates with."""
+    """Return whether a simulation is held out from training, to score surrogates with."""
     return id < 0
 
 
 def held_out_id(number: int) -> int:
-    """The id of a held-out simulation from its number, counted from 0."""
+    """Return the id of a held-out simulation from its number, counted from 0."""
     return -1 - number
 
 
 def held_out_number(id: int) -> int:
-    """The number of a held-out simulation, counted from 0, from its id."""
+    """Return the number of a held-out simulation, counted from 0, from its id."""
     return -1 - id

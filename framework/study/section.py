@@ -1,4 +1,4 @@
-"""The base of every section of a study; each section's own model lives beside the code it sets."""
+"""The base of every section of a study."""
 
 from typing import Any, get_args
 
@@ -6,8 +6,11 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    """Unknown keys and numbers that are not finite are refused, and so is true or false where it
-    is not asked for, which Python would take for 1 or 0. Nothing changes after the check."""
+    """Settings that are checked once and do not change afterwards.
+
+    Unknown keys and numbers that are not finite are refused. So are true and false where they are
+    not asked for: Python would take them for 1 and 0.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
@@ -23,7 +26,7 @@ class Section(BaseModel):
 
 
 def _may_be_true(annotation: Any) -> bool:
-    """Whether true is for this annotation to judge: a bool, anything, or a section of its own."""
+    """Return whether the annotation itself decides on true: a bool, Any, or another section."""
     if annotation in (bool, Any):
         return True
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -1,4 +1,4 @@
-"""The sections of a study: their settings, and what of them can be checked without a solver."""
+"""The sections of a study: their settings, and the checks that need no solver."""
 
 import difflib
 from typing import Annotated, Any, Literal, Self
@@ -31,9 +31,9 @@ class BreedConfig(Section):
     sigma: Annotated[float, Gt(0), Le(1)] = 0.05
     # The share of simulations that are not bred: of the first, and of the last.
     uniform: tuple[Share, Share] = (0.5, 0.25)
-    # How many samples' losses are remembered, the latest.
+    # How many of the latest samples' losses are remembered.
     window: PositiveInt = 2000
-    # Weigh each sample's loss by how much less often than it should its simulation was drawn.
+    # Weigh each loss by the prior density of its simulation over the density it was drawn with.
     correct: bool = False
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class DesignConfig(Section):
     simulations: PositiveInt  # to train on, or to fill a store with
     # Bounds that replace the solver's own: name -> [low, high].
     bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    # Settings of the sampler `breed`; none of the others.
+    # Settings of the sampler `breed`; other samplers have none.
     breed: BreedConfig | None = None
 
     @model_validator(mode="before")
@@ -80,9 +80,9 @@ class EnsembleConfig(Section):
     actors: PositiveInt = 1  # solver processes
     # For each solver process; Ray counts in ten-thousandths.
     cpus_per_actor: Annotated[float, Ge(0.001)] = 1.0
-    # Of a GPU, for each actor: with more than 0, `solve_batch` is told to compute on device cuda,
-    # which in the actor's process is the GPU that Ray gave it. No test of this project has run on
-    # one.
+    # The share of a GPU for each actor. If above 0, `solve_batch` is told to compute on device
+    # cuda, which in the actor's process is the GPU that Ray gave it. No test of this project has
+    # run on one.
     gpus_per_actor: Annotated[NonNegativeFloat, Le(1)] = 0.0
     # Simulations that a solver with `solve_batch` runs at once.
     group_size: PositiveInt = 1
@@ -156,8 +156,8 @@ class BufferConfig(Section):
 class Stop(Section):
     """When training ends: after optimiser steps, samples drawn, or seconds of training.
 
-    With none of them it ends when it is drained: every simulation has ended and the buffer is
-    empty; in a study this is written `stop: drained`. It always ends there.
+    With none of them training ends when it is drained: every simulation has ended and the buffer is
+    empty; in a study this is written `stop: drained`. Training always ends there.
     """
 
     steps: PositiveInt | None = None
@@ -187,16 +187,16 @@ class TrainingConfig(Section):
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0
-    # Linear from 0 to the learning rate over this many steps, before the schedule.
+    # Linear from 0 to the learning rate over this many optimiser steps, before the schedule.
     warmup_steps: NonNegativeInt = 0
     # `cosine` falls to 0 as the run proceeds towards its stop.
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["float32", "float64", "bfloat16"] = "float32"  # of the network
     stop: Stop = Stop()
-    # A store to train from, instead of the stream; then `epochs` times on each of its samples.
+    # A store to train from instead of the stream, `epochs` times on each of its samples.
     source: str | None = None
     epochs: PositiveInt = 1
-    # Of the store, only so many of its complete simulations, the first ones.
+    # How many of the store's complete simulations to train on, the first ones; all by default.
     simulations: PositiveInt | None = None
 
     @model_validator(mode="after")
@@ -221,7 +221,7 @@ class ValidationConfig(Section):
     simulations: int = Field(default=20, ge=2)
     # Optimiser steps between two validations; there is always one at the end.
     every_steps: PositiveInt = 500
-    cpus: PositiveFloat = 1.0  # for scoring, which is a task of Ray's
+    cpus: PositiveFloat = 1.0  # for scoring, which is a Ray task
 
 
 Keep = Literal["all", "last", "none"] | Annotated[int, Field(strict=True, ge=1)]
@@ -248,12 +248,12 @@ class StoreConfig(Section):
         return value
 
     def location(self, study: str) -> str:
-        """Where the store of a study with this name is: an absolute path, or a URL."""
+        """Return where the store of a study with this name is: an absolute path or a URL."""
         return absolute(self.path or f"stores/{study}.zarr")
 
 
 def kept_steps(keep: Keep, stored_steps: int) -> NDArray[np.int64]:
-    """Which of a simulation's stored steps are kept [K]."""
+    """Return which of a simulation's stored steps are kept [K]."""
     if keep == "last":
         return np.array([stored_steps - 1])
     return np.arange(0, stored_steps, keep if isinstance(keep, int) else 1)
@@ -262,7 +262,7 @@ def kept_steps(keep: Keep, stored_steps: int) -> NDArray[np.int64]:
 class TrackingConfig(Section):
     """The `tracking` section of a study."""
 
-    # Of MLflow; without one MLFLOW_TRACKING_URI, else sqlite:///mlflow.db. `none`: no tracking.
+    # MLflow's; by default MLFLOW_TRACKING_URI, or else sqlite:///mlflow.db. `none`: no tracking.
     uri: str | None = None
     experiment: Annotated[str, StringConstraints(min_length=1)] = "millstream"  # in MLflow
 

@@ -1,7 +1,7 @@
 """A study: one YAML file that says what to simulate, and what to learn from it.
 
-What can be said of it without its solver and its surrogate is checked here, and imports neither;
-what only they can say is checked by `Case` (case.py) and by `training.surrogate`.
+The checks here need neither the solver nor the surrogate, and import neither; `Case` (case.py) and
+`training.surrogate` check the rest.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ class Study(Section):
     store: StoreConfig = StoreConfig()  # what is kept of the simulations
     tracking: TrackingConfig = TrackingConfig()  # where the run is tracked
     checkpoint: CheckpointConfig = CheckpointConfig()  # what an interrupted run goes on from
-    # Two runs, or one that was interrupted, train alike to the bit: with one solver actor.
+    # Two runs, or one that was interrupted, train alike to the bit; needs a single solver actor.
     deterministic: bool = False
 
     @classmethod
@@ -59,8 +59,10 @@ class Study(Section):
 
     @classmethod
     def of(cls, values: Mapping[str, Any], prefix: str = "") -> Self:
-        """Check a mapping with the sections of a study. Raises StudyError, which begins with
-        `prefix`."""
+        """Check a mapping with the sections of a study.
+
+        Raises StudyError, whose message begins with `prefix`.
+        """
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -71,7 +73,7 @@ class Study(Section):
         write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
     def hash(self) -> str:
-        """A hash of all that decides what is trained, but for how and where it runs."""
+        """Return a hash of all that decides what is trained, leaving out how and where it runs."""
         how = {"ensemble", "store", "tracking", "checkpoint"}
         text = json.dumps(self.model_dump(mode="json", exclude=how), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

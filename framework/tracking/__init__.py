@@ -1,1 +1,1 @@
-"""Tracking in MLflow, by way of a journal. Nothing outside this room may import mlflow."""
+"""Tracking in MLflow, by way of a journal. Nothing outside this package may import mlflow."""

@@ -1,4 +1,4 @@
-"""Access to MLflow: its settings, what it raises, and look-ups that more than one file needs.
+"""Access to MLflow: its settings, its errors, and look-ups that more than one file needs.
 
 MLflow takes seconds to import, so only functions that ask it import it.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# A server that is away is noticed soon; MLflow draws no progress bars and calls nobody.
+# A server that is away is noticed soon; MLflow draws no progress bars and sends no telemetry.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -21,12 +21,12 @@ _ENVIRONMENT = {
 
 
 def set_up() -> None:
-    """Set MLflow's environment, but for what the user has set. Call this before MLflow is used."""
+    """Set MLflow's environment, except what the user has set. Call this before using MLflow."""
     os.environ.update({**_ENVIRONMENT, **os.environ})
 
 
 def mlflow_failures() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it cannot be reached, or lacks a package that its server needs."""
+    """Return the errors that MLflow raises if it is out of reach or lacks a package it needs."""
     from alembic.util.exc import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -36,7 +36,7 @@ def mlflow_failures() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def tolerating(*codes: str) -> Iterator[None]:
-    """Pass over an error of MLflow that has one of these codes."""
+    """Ignore an error of MLflow that has one of these codes."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -47,5 +47,5 @@ def tolerating(*codes: str) -> Iterator[None]:
 
 
 def model_versions(client: "MlflowClient", where: str) -> list[int]:
-    """The versions of registered models that match a filter of MLflow."""
+    """Return the versions of registered models that match a filter of MLflow."""
     return [int(version.version) for version in client.search_model_versions(where)]

@@ -13,7 +13,7 @@ from types import TracebackType
 from framework.errors import tell
 from framework.threads import Background
 
-# Name, such as "samples/received", -> figure. Figures that are not known are left out.
+# Name, such as "samples/received", -> figure. Unknown figures are left out.
 Record = dict[str, float]
 
 # Seconds between two rows: at first, and at most; they grow by a tenth from row to row.
@@ -21,12 +21,12 @@ _SHORTEST, _LONGEST_WAIT = 0.2, 2.0
 
 
 def read_rows(path: Path) -> list[Record]:
-    """The rows of a history.jsonl; none if it is not there."""
+    """Read the rows of a history.jsonl; none if it is not there."""
     rows: list[Record] = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
-        except ValueError:  # the last line of a process that was killed as it wrote
+        except ValueError:  # the last line of a process that was killed while writing
             break
     return rows
 
@@ -37,7 +37,7 @@ class History:
     def __init__(
         self, path: Path, read: Callable[[], Record], then: Callable[[Record], None]
     ) -> None:
-        """`read` makes a row and `then` is given it, both in a thread of the history's own."""
+        """`read` makes a row and `then` is given it, both in the history's own thread."""
         self.rows: list[Record] = []
         self._path = path
         self._read = read
@@ -47,7 +47,7 @@ class History:
         self._thread = Background("history", self._run)
 
     def resume(self, seconds: float) -> None:
-        """Take up the rows of an earlier process, up to the checkpoint at `seconds`."""
+        """Load the rows of an earlier process, up to the checkpoint at `seconds`."""
         self.rows += [row for row in read_rows(self._path) if row["seconds"] <= seconds]
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         self._path.write_text(text)

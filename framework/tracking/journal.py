@@ -1,8 +1,8 @@
-"""The journal of a run: what has to be tracked, and how far it was sent, in the run's folder.
+"""The journal of a run, in its folder: entries to track, and how far they were sent.
 
-    tracking.jsonl   an entry a line; the first, the head, is how the run is found again
+    tracking.jsonl   an entry a line; by the first one, the head, the run is found again
     tracking.json    the state: how far the sending process has got, and what it has made in MLflow
-    tracking.log     what went wrong there
+    tracking.log     errors of the sending process
 
 Training appends entries and never waits; the sending process reads them and writes the state.
 """
@@ -32,11 +32,11 @@ class Journal:
         with self.path.open("ab+") as file:
             if not self._whole:
                 file.seek(0)
-                # A process may have been killed as it wrote its last line.
+                # A process may have been killed while writing its last line.
                 file.truncate(file.read().rfind(b"\n") + 1)
                 self._whole = True
             if not file.seek(0, os.SEEK_END):
-                # How the run is found again, and what a relative path in the URI is relative to.
+                # The key finds the run again; relative paths in the URI are relative to cwd.
                 head = {"key": uuid.uuid4().hex, "cwd": str(Path.cwd())}
                 text = json.dumps({"kind": "head", "time": entry["time"], **head}) + "\n" + text
             file.write(text.encode())
@@ -56,11 +56,11 @@ class Journal:
                 yield entry, offset
 
     def unsent(self) -> bool:
-        """Whether some entries were not sent."""
+        """Return whether some entries were not sent."""
         return self.path.exists() and any(True for _ in self.after(self.state()["offset"]))
 
     def state(self) -> dict[str, Any]:
-        """The state that the sending process wrote last."""
+        """Return the state that the sending process wrote last."""
         try:
             state: dict[str, Any] = json.loads(self._state.read_text())
         except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Tracking as the training process sees it: writes the journal and starts the sending process.
+"""The training process's side of tracking: write the journal and start the sending process.
 
 `sender.py`, which is that process, says why there is one.
 """
@@ -24,7 +24,7 @@ from framework.tracking.sender import LEFT
 from framework.tracking.uri import masked, resolve
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_LONGEST = 5000  # characters of one value, as MLflow takes them
+_LONGEST = 5000  # characters of one value that MLflow accepts
 
 
 class Tracking:
@@ -57,7 +57,7 @@ class Tracking:
         return registered
 
     def start(self, study: dict[str, Any], data: dict[str, Any], send: bool = True) -> None:
-        """Begin, or go on after a resume.
+        """Begin tracking, or continue it after a resume.
 
         The study becomes parameters. `data` describes the data that is trained on (path,
         simulations, hash) and becomes tags and a dataset. Without `send` nothing is sent before
@@ -84,7 +84,7 @@ class Tracking:
         self._write("model", path=str(directory.absolute()), name=name, tags=_flat(tags))
 
     def child(self, name: str, study: dict[str, Any], rows: Sequence[Record], status: str) -> None:
-        """Track a run inside this one that is over: its study, its history, and how it ended."""
+        """Track a finished run inside this one: its study, its history, and how it ended."""
         metrics = [
             {
                 "step": int(row.get("step", 0)),
@@ -99,9 +99,9 @@ class Tracking:
         self._write("finish", status=_STATUS[status])
 
     def close(self, timeout: float = 60.0) -> None:
-        """Send what is left, also by earlier processes, and tell the user if something remains.
+        """Send all unsent entries, those of earlier processes too; tell the user if any remain.
 
-        It waits until all is sent, at most `timeout` seconds; not at all if MLflow is away.
+        Waits until everything is sent, at most `timeout` seconds; not at all if MLflow is away.
         """
         if self._process is None and not self._off and self._journal.unsent():
             self._start_process()
@@ -151,7 +151,7 @@ class Tracking:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested mappings as one of `section.key` to text, which is what MLflow takes."""
+    """Flatten nested mappings to `section.key` -> text, which MLflow takes."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = prefix + re.sub(r"[^\w./ -]", "_", str(key), flags=re.ASCII)
@@ -164,7 +164,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _relay(sentences: IO[str]) -> None:
-    """Tell the user what the sending process says."""
+    """Print the sentences of the sending process for the user."""
     with sentences:
         for sentence in sentences:
             tell(sentence.rstrip())

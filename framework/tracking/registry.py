@@ -1,4 +1,4 @@
-"""Registered models: how one is downloaded from MLflow."""
+"""Download registered models from MLflow."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def download(uri: str, directory: Path) -> Path:
             "give the directory of a run"
         )
     set_up()
-    # MLflow keeps a connection for every URI, also once the process has gone to another directory.
+    # MLflow keeps a connection for every URI, even after the process has changed its directory.
     address = f"sqlite:///{database.resolve()}" if database else tracking
     try:
         return _download(uri, directory, tracking, address)
@@ -60,7 +60,7 @@ def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
 def _version(
     client: "MlflowClient", name: str, separator: str, wanted: str, there: list[int]
 ) -> int | None:
-    """The version that is wanted, by its alias, by its number or as the latest; None if unknown."""
+    """Return the version wanted, by alias, by number or as the latest; None if unknown."""
     if separator == "@":
         with tolerating("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"):
             return int(client.get_model_version_by_alias(name, wanted).version)
@@ -71,7 +71,7 @@ def _version(
 
 
 def _known(client: "MlflowClient", name: str, there: list[int]) -> str:
-    """The versions or the models that there are instead."""
+    """Say which versions or models there are instead."""
     if there:
         return f"{name} has the versions {', '.join(map(str, sorted(there)))}"
     names = ", ".join(model.name for model in client.search_registered_models())

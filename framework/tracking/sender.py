@@ -6,15 +6,15 @@
 
 `Tracking` is in recorder.py, the journal in journal.py.
 
-MLflow takes seconds to import and to set up a database, and a server may be slow or away. So what
-is to be tracked is first written to a journal, which waits for nobody, and this process sends it:
-it shares neither the interpreter nor the standard output with training. What cannot be sent now
-stays in the journal, for this process or for that of the next resume.
+MLflow takes seconds to import and to set up a database, and a server may be slow or away. So
+entries are first written to a journal, without waiting, and this process sends them: it shares
+neither the interpreter nor the standard output with training. Entries that cannot be sent now stay
+in the journal, for this process or for that of the next resume.
 
 The sending process ends when its standard input does, so also when training is killed; it then
-sends what there is. It locks the journal, so that no two of them send the same one. What it was
-sending when it was killed is sent again, which MLflow accepts; before it makes the run and the
-model version, it looks whether they are there.
+sends what is left. It locks the journal, so that no two processes send the same one. An entry that
+was being sent when the process was killed is sent again, which MLflow accepts; before making the
+run or the model version, the process checks whether they exist.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 LEFT = 3  # exit status of the sending process: MLflow could not be reached
-_LOOK_SECONDS = 3.0  # between two looks at the journal
+_LOOK_SECONDS = 3.0  # between two reads of the journal
 _LONGEST_PAUSE = 60.0  # between two attempts to reach MLflow
 _METRICS, _PARAMS = 1000, 100  # in one request
 
@@ -61,7 +61,7 @@ class _Sender:
         self._refused: set[str] = set()
 
     def send(self) -> None:
-        """Send what is new in the journal, rows of metrics many at a time."""
+        """Send the new entries of the journal, many rows of metrics at a time."""
         if self._client is None:
             self._client = self._connect()
         metrics: list[Metric] = []
@@ -81,12 +81,12 @@ class _Sender:
             self._metrics(self._client, metrics, before)
 
     def end(self) -> None:
-        """End: if the journal does not say that the run is over, mark the run as killed."""
+        """Mark the run as killed, unless the journal says that it is over."""
         if self._client and not self._state["over"]:
             self._client.set_terminated(self._state["run_id"], "KILLED")
 
     def _connect(self) -> "MlflowClient":
-        """Find the run, or make it; an MLflow that did not have it gets the whole journal."""
+        """Find the run, or make it; send the whole journal to an MLflow that did not have it."""
         from mlflow import MlflowClient
 
         head, _ = next(self._journal.after(0))
@@ -151,8 +151,8 @@ class _Sender:
         tags = [RunTag(f"data.{key}", value) for key, value in data.items()]
         client.log_batch(run_id, tags=tags)
         if "hash" in data:
-            # MLflow never changes a dataset that has this name and digest: what may change later,
-            # such as the number of simulations, is right in the tags alone.
+            # MLflow never changes a dataset with this name and digest: values that may change
+            # later, such as the number of simulations, are only right in the tags.
             path = data.get("path", self._run_name)
             source = json.dumps({"uri": path})
             dataset = Dataset(path[-500:], data["hash"][:36], "local", source)
@@ -175,7 +175,7 @@ class _Sender:
         self._save(registered={"name": name, "version": str(versions[0])})
 
     def _child(self, client: "MlflowClient", entry: dict[str, Any]) -> None:
-        """Send a run inside this one, whole; it is found again if it was sent in part."""
+        """Send a run inside this one, whole; if it was sent in part, find it and send it again."""
         from mlflow.entities import Param
 
         parent = client.get_run(self._state["run_id"])
@@ -187,7 +187,7 @@ class _Sender:
         began = entry["time"] - max(times, default=0)
         child = found[0] if found else client.create_run(experiment, began, tags, entry["name"])
         run_id, params = child.info.run_id, [Param(*item) for item in entry["params"].items()]
-        # First, so that it is over even if MLflow does not take something of it.
+        # First, so that the run is over even if MLflow refuses some of its entries.
         client.set_terminated(run_id, entry["status"], entry["time"])
         for first in range(0, len(params), _PARAMS):
             client.log_batch(run_id, params=params[first : first + _PARAMS])
@@ -201,7 +201,7 @@ class _Sender:
 
     @contextmanager
     def _refusable(self, kind: str) -> Iterator[None]:
-        """Pass over an entry that MLflow refuses: it would refuse it again."""
+        """Skip an entry that MLflow refuses: it would refuse it again."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -276,7 +276,7 @@ def _serve(training: IO[str], directory: str, uri: str, experiment: str, run_nam
 
 
 if __name__ == "__main__":
-    # Standard output is for what the user is told: what MLflow prints goes to the log.
+    # Standard output is for sentences to the user: MLflow's own output goes to the log.
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     set_up()

@@ -13,7 +13,7 @@ _DEFAULT_URI = "sqlite:///mlflow.db"
 
 
 def check_uri(config: TrackingConfig) -> None:
-    """Raise StudyError if there can be no such tracking URI. Asks no server."""
+    """Raise StudyError if the tracking URI is impossible. Asks no server."""
     uri = resolve(config)
     if why := _impossible(uri):
         place = "MLFLOW_TRACKING_URI" if config.uri is None else "tracking.uri"
@@ -24,23 +24,23 @@ def check_uri(config: TrackingConfig) -> None:
 
 
 def resolve(config: TrackingConfig) -> str:
-    """The URI of the study, else that of the environment, else the default."""
+    """Return the URI of the study, else that of the environment, else the default."""
     return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or _DEFAULT_URI
 
 
 def masked(uri: str) -> str:
-    """The URI without its password."""
+    """Return the URI without its password."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def sqlite_file(uri: str, cwd: Path) -> Path | None:
-    """The file of an SQLite URI; None of another URI."""
+    """Return the file of an SQLite URI; None for another URI."""
     scheme, _, path = uri.partition(":///")
     return cwd / path if scheme == "sqlite" and path else None
 
 
 def _impossible(uri: str) -> str:
-    """Why there can be no such tracking URI; empty if there can."""
+    """Return why this tracking URI is impossible; an empty text if it is possible."""
     scheme = uri.partition(":")[0]
     if uri in ("none", "databricks") or scheme == "databricks":
         return ""
@@ -68,20 +68,20 @@ def _impossible(uri: str) -> str:
 
 
 def _unusable(database: Path) -> str:
-    """Why this file cannot be an SQLite database; empty if it can."""
+    """Return why this file cannot be an SQLite database; an empty text if it can."""
     try:
         if database.exists():
             with database.open("r+b") as file:
                 start = file.read(15)
             return "" if start in (b"", b"SQLite format 3") else f"{database} is no such database"
         database = next(parent for parent in database.parents if parent.exists())
-        TemporaryFile(dir=database).close()  # root may write where the system lets nobody
+        TemporaryFile(dir=database).close()  # the permission bits do not say what root may write
     except OSError as error:
         return f"{database} cannot be written ({error.strerror})"
     return ""
 
 
 def what_mlflow_says(error: Exception) -> str:
-    """The reason in an error of MLflow, of which many are a page long."""
+    """Return the reason in an error of MLflow; many such errors are a page long."""
     system = re.search(r"\[Errno -?\d+\] ([^'\")\n]+)", str(error))
     return system[1] if system else str(error).partition("\n")[0][:300]

@@ -1,9 +1,9 @@
-"""Checkpoints: what has to be known to go on after any interruption.
+"""Checkpoints: everything needed to continue a run after any interruption.
 
 A checkpoint is a folder `NUMBER/` with the state (tensors and plain values, read without unpickling
 code) and a manifest with its checksum. It is written under another name, flushed to the disk and
-then renamed, so that under its own name it is always whole; should the disk have damaged it, the
-checksum tells, and the one before is used.
+then renamed, so that under its own name it is always whole. If the disk has damaged it since, its
+checksum shows that, and the previous checkpoint is used.
 """
 
 import json
@@ -27,15 +27,17 @@ class Checkpointed(Protocol):
     """A part of a run that is kept in its checkpoints."""
 
     def state(self) -> Any:
-        """All that the part has to know to go on: tensors, arrays, plain values, and dictionaries
-        and lists of them."""
+        """Return all that the part needs to go on.
+
+        Tensors, arrays, plain values, and dictionaries and lists of them.
+        """
 
     def load_state(self, state: Any) -> None:
         """Go on from what `state` returned, arrays having become tensors."""
 
 
 class Checkpoints:
-    """The checkpoints of one run. `count` and `seconds` (of writing) go on over resumes."""
+    """The checkpoints of one run. `count` and `seconds` (of writing) continue after a resume."""
 
     def __init__(self, directory: Path, config: CheckpointConfig, study_hash: str) -> None:
         self.count = 0
@@ -46,7 +48,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last checkpoint is long enough ago."""
+        """Return whether enough time has passed since the last checkpoint."""
         return time.monotonic() - self._last >= self._config.every_seconds
 
     def save(self, parts: Mapping[str, Checkpointed]) -> None:
@@ -86,10 +88,11 @@ class Checkpoints:
         self.seconds += self._last - started
 
     def load(self, parts: Mapping[str, Checkpointed]) -> bool:
-        """Have the parts go on from the last whole checkpoint; False if there never was one.
+        """Let the parts continue from the last whole checkpoint; return False if there is none.
 
         They are loaded in the order of `parts`. Raises StudyError if the checkpoint is of another
-        study, format or version of the random streams, DamagedError if none is whole.
+        study, format or version of the random streams, DamagedError if there are checkpoints and
+        none is whole.
         """
         found = self._all()
         for directory in reversed(found):
@@ -112,7 +115,7 @@ class Checkpoints:
         return False
 
     def _manifest(self, directory: Path) -> dict[str, Any] | None:
-        """The manifest of a checkpoint, or None if anything of it is damaged."""
+        """Return the manifest of a checkpoint, or None if any of its files is damaged."""
         try:
             manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_bytes())
             found = manifest.pop("checksum")
@@ -139,12 +142,12 @@ class Checkpoints:
         return manifest
 
     def _all(self) -> list[Path]:
-        """The checkpoints, the oldest first."""
+        """Return the checkpoints, the oldest first."""
         return sorted(path for path in self._directory.glob("[0-9]*") if path.name.isdigit())
 
 
 def _as_tensors(value: Any) -> Any:
-    """Arrays as tensors, which are read back without unpickling anything else."""
+    """Turn arrays into tensors, which are read back without unpickling anything else."""
     if isinstance(value, dict):
         return {key: _as_tensors(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -153,7 +156,7 @@ def _as_tensors(value: Any) -> Any:
 
 
 def _checksum(path: Path, manifest: dict[str, Any]) -> int:
-    """The checksum of a state's file and of the rest of its manifest."""
+    """Return the checksum of a state's file and the rest of its manifest."""
     total = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
     with path.open("rb") as file:
         while piece := file.read(2**22):

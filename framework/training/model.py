@@ -1,6 +1,6 @@
 """A trained surrogate as a folder: `weights.npz` and `model.json`, tensors and plain JSON.
 
-Reading one runs no code but that of the solver and the surrogate that its study names.
+Loading a model runs no code but that of the solver and the surrogate that its study names.
 """
 
 import json
@@ -30,7 +30,7 @@ from surrogates.base import Problem, Surrogate
 
 
 class _TrainedFor(Section):
-    """A `Problem` without its static fields, which are large and are the solver's to give."""
+    """A `Problem` without its static fields, which are large and come from the solver."""
 
     names: tuple[str, ...]
     low: tuple[float, ...]
@@ -54,7 +54,7 @@ class _Description(Section):
 
 
 def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[str, Any]) -> None:
-    """Write a model's folder, whole or not at all; one that is there is replaced.
+    """Write a model's folder, whole or not at all; replace an earlier one.
 
     `extra`: plain values that describe the model further. Raises WriteError.
     """
@@ -65,7 +65,7 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
         surrogate=study.surrogate.model_dump(mode="json"),
         problem=_TrainedFor(**trained_for),
         extra=extra,
-        # Where a run was tracked is nobody's business who is given the model.
+        # Whoever is given the model need not learn where its run was tracked.
         study=study.model_dump(mode="json", exclude={"tracking"}),
     )
     arrays: dict[str, Any] = {key: value.numpy() for key, value in surrogate.tensors().items()}
@@ -78,7 +78,7 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
 
 
 def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Surrogate]:
-    """Load a model's folder: its case, and its surrogate, which takes batches of any size.
+    """Load a model's folder: the case, and the surrogate, which takes batches of any size.
 
     `overrides`, such as `solver.grid_size=128`, change the study's solver, and so the grid, if the
     surrogate's weights do not depend on it. Bounds, times and normalisation stay those that the
@@ -101,14 +101,14 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Su
             f"{directory / 'weights.npz'} does not fit the {name} that model.json describes: it is "
             "damaged, or the surrogate's code has changed since"
         )
-    # As they are: to copy them into the new surrogate's would lose a precision of float64.
+    # Assigned, not copied: a copy into the new surrogate's tensors would lose float64 precision.
     surrogate.load_state_dict(tensors, assign=True)
     surrogate.eval()
     return case, surrogate
 
 
 def _made(directory: Path, case: Case, problem: Problem) -> Surrogate:
-    """The surrogate for a problem, before its weights are loaded."""
+    """Make the surrogate for a problem, before its weights are loaded."""
     try:
         with their_mistakes("making the surrogate failed", plain=ValueError):
             surrogate = factory(case.study.surrogate, SURROGATE, problem)()
@@ -164,7 +164,7 @@ def _study(directory: Path, saved: dict[str, Any], overrides: Sequence[str]) -> 
 
 
 def _problem(now: Problem, trained: "_TrainedFor") -> Problem:
-    """The problem that the surrogate was trained for, with the grid and static fields of `now`."""
+    """Return the problem trained for, with the grid and the static fields of `now`."""
     for name in ("names", "channels"):
         if getattr(trained, name) != getattr(now, name):
             raise StudyError(
@@ -187,7 +187,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
 
 def _static(trained: NDArray[np.float32], now: NDArray[np.float32]) -> Tensor:
-    """Static fields `now` [S, *grid], normalised by the mean and the spread of `trained`."""
+    """Return static fields `now` [S, *grid], normalised by mean and spread of `trained`."""
     axes = tuple(range(1, trained.ndim))
     mean = trained.mean(axes, dtype=np.float64)
     spread = trained.std(axes, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The scores of a surrogate as plain data, without torch; `scores` says what the measures are."""
+"""The scores of a surrogate as plain data, without torch; scores.py defines the measures."""
 
 from dataclasses import dataclass
 

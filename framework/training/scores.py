@@ -1,4 +1,4 @@
-"""How wrong a surrogate is on held-out trajectories, by three measures.
+"""The errors of a surrogate on held-out trajectories, by three measures.
 
 Shapes: V held-out simulations, T stored times, C fields, p parameters, `*grid` the grid's axes.
 With e the error and u the reference of one simulation at one time:
@@ -39,7 +39,7 @@ Errors = dict[str, NDArray[np.float64]]
 
 
 def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> Errors:
-    """The errors of fields [V, T, C, *grid]; an axis of the prediction may have length 1."""
+    """Return the errors of fields [V, T, C, *grid]; an axis of `predicted` may have length 1."""
     worst = float(np.finfo(np.float32).max)
     finite = np.nan_to_num(predicted.astype(np.float64), nan=worst, posinf=worst, neginf=-worst)
     error = finite - reference
@@ -59,7 +59,7 @@ def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> E
 
 
 def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
-    """The surrogate's errors on held-out trajectories; an autoregressive one is rolled out."""
+    """Return a surrogate's errors on held-out trajectories; roll an autoregressive one out."""
     predicted = np.empty_like(held_out.fields)
     chunk = max(1, _CHUNK_POINTS // held_out.fields[0, 0].size)
     for start in range(0, len(predicted), chunk):
@@ -75,7 +75,7 @@ def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
 
 
 def trivial_errors(held_out: Trajectories) -> dict[str, float]:
-    """The mean relative L2 of two predictors that know nothing of the physics, by name.
+    """Return the mean relative L2 of two predictors that know nothing of the physics, by name.
 
     `mean_field` predicts, at each time, the mean of the held-out trajectories themselves: the best
     that any fixed field can do. `initial_field` predicts the first stored step at all times.
@@ -91,7 +91,7 @@ def trivial_errors(held_out: Trajectories) -> dict[str, float]:
 
 
 def summarise(errors: Errors, held_out: Trajectories, step: int) -> Scores:
-    """The scores over all times and at each stored time, of a surrogate after `step` steps."""
+    """Return the scores, overall and at each stored time, after `step` optimiser steps."""
     relative = errors["relative_l2"]
     by_error = np.argsort(_finite_mean(relative, 1))
     return Scores(
@@ -115,12 +115,12 @@ def summarise(errors: Errors, held_out: Trajectories, step: int) -> Scores:
 
 
 def mean_score(errors: NDArray[np.float64]) -> float:
-    """The mean over trajectories of the scores of errors [V, T]."""
+    """Return the mean over trajectories of the scores of errors [V, T]."""
     return float(_finite_mean(_finite_mean(errors, 1), 0))
 
 
 def _finite_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    """The mean of what is not NaN; NaN where nothing is left."""
+    """Return the mean of the values that are not NaN; NaN where none is left."""
     count = np.isfinite(values).sum(axis)
     with np.errstate(invalid="ignore"):
         mean: NDArray[np.float64] = np.nansum(values, axis) / count
@@ -128,7 +128,7 @@ def _finite_mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _distribution(values: NDArray[np.float64]) -> Distribution:
-    """The distribution of the finite values [V]."""
+    """Return the distribution of the finite values [V]."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Distribution(*[float("nan")] * 5)

@@ -43,12 +43,12 @@ def make_surrogate(case: Case) -> Surrogate:
 
 
 def samples_per_simulation(case: Case, window: int) -> int:
-    """How many windows of `window` consecutive steps the stored steps of a simulation have."""
+    """Return how many windows of `window` consecutive stored steps a simulation has."""
     return case.solver.stored_steps - window + 1
 
 
 def _shorten(surrogate: Surrogate) -> str:
-    """Advice on how to shorten the window of a surrogate."""
+    """Return advice on how to shorten the window of a surrogate."""
     ways = []
     if surrogate.bundle > 1:
         ways.append(f"lower surrogate.bundle, which is {surrogate.bundle}")

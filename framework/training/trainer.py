@@ -3,8 +3,8 @@
     ensemble.blocks() -> ledger -> samples -> buffer.put     (receive thread: `Reception`)
                                               buffer.get -> optimiser step   (`Trainer.train`)
 
-The two share the buffer, the ledger and the field statistics. What reception changes in them it
-changes under the buffer's lock, so that whoever holds that sees all three agree. The loop is
+The two share the buffer, the ledger and the field statistics. Reception changes them under the
+buffer's lock, so that they agree for whoever holds it. The loop is
 written for several ranks, each with a reception and a buffer of its own: what they agree on goes
 through `collective`, so with one rank nothing is communicated.
 """
@@ -28,7 +28,7 @@ from framework.stream.source import Source
 from framework.stream.statistics import FieldStatistics
 from surrogates.base import Surrogate
 
-# Weighs the losses [n] of samples, given the simulations [n] that they are of.
+# Weighs the losses [n] of samples, given their simulations [n].
 Weigh = Callable[[NDArray[np.int64], Tensor], Tensor]
 
 
@@ -67,7 +67,7 @@ class Trainer:
         ledger: Ledger,
         weigh: Weigh = lambda simulation, losses: losses,
     ) -> None:
-        """`weigh` is told the losses of every batch, and returns those to be minimised."""
+        """`weigh` is given the losses of every batch, and returns those to minimise."""
         self.surrogate = surrogate.to(device)
         if settings.precision == "float64":
             self.surrogate.double()
@@ -88,8 +88,8 @@ class Trainer:
         )
 
     def train(self, statistics: FieldStatistics, after_step: Callable[[], None]) -> None:
-        """Train until the stop, and close the source. `after_step` is called after every step."""
-        with self._source.lock:  # or what arrives between the two would count, too
+        """Train until the stop, then close the source; `after_step` follows each optimiser step."""
+        with self._source.lock:  # else samples arriving between the two would count, too
             batch = None if self._reached() else self._source.get()
             going_on = self._any_batch(batch)
             if going_on:
@@ -118,11 +118,11 @@ class Trainer:
             going_on = self._any_batch(batch)
         out_of_time.cancel()
         self._source.close()
-        float(self.loss)  # waits for a GPU, which may be steps behind
+        float(self.loss)  # waits for a GPU, which may be optimiser steps behind
         self.seconds = time.monotonic() - started
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides the next step, and the counters; between two steps."""
+        """Return the counters and all that decides the next optimiser step; call between two."""
         return {
             "surrogate": self.surrogate.tensors(),
             "optimiser": self._optimiser.state_dict(),
@@ -134,7 +134,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; before `train`."""
+        """Go on from what `state` returned; call before `train`."""
         self.surrogate.load_state_dict(state["surrogate"])
         self._optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
@@ -146,7 +146,7 @@ class Trainer:
             setattr(self, name, state[name])
 
     def _close_source_in_time(self) -> threading.Timer:
-        """So that a stop after some seconds is kept even while the loop waits for samples."""
+        """Start a timer that keeps a stop after some seconds, even while the loop waits."""
         left = min(max((self._settings.seconds or 0) - self.seconds, 0), threading.TIMEOUT_MAX)
         timer = threading.Timer(left, self._source.close)
         timer.daemon = True
@@ -155,15 +155,18 @@ class Trainer:
         return timer
 
     def _any_batch(self, batch: Batch | None) -> bool:
-        """Whether any rank has a batch; a rank that has none takes part in the others' step."""
+        """Return whether any rank has a batch; ranks without one join in the optimiser step."""
         return sum_counts(batch is not None)[0] > 0
 
     def _reached(self) -> bool:
-        """Whether the stop is reached; the same on every rank."""
+        """Return whether the stop is reached; the same on every rank."""
         return self._settings.limited and self.progress >= 1
 
     def _enter_step(self, batch: Batch | None) -> float:
-        """Enter the step; return how many samples of all ranks its loss is a mean of."""
+        """Count an optimiser step; return the number of samples that its loss is a mean of.
+
+        That number is the sum over all ranks.
+        """
         samples = len(batch) if batch else 0
         if batch:
             self._ledger.train(batch.simulation, batch.first_step)
@@ -180,7 +183,7 @@ class Trainer:
         return totals[0]
 
     def learning_rate(self) -> float:
-        """The learning rate of the next optimiser step."""
+        """Return the learning rate of the next optimiser step."""
         rate = self._settings.learning_rate
         if self.optimiser_steps < self._settings.warmup_steps:
             return rate * (self.optimiser_steps + 1) / self._settings.warmup_steps

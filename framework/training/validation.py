@@ -18,7 +18,7 @@ from surrogates.base import Surrogate
 
 
 class Validation:
-    """Collects held-out blocks and has surrogates scored, as Ray tasks, which Ray retries.
+    """Collects held-out blocks and scores surrogates in Ray tasks, which Ray retries.
 
     `add` is called by the receive thread, the rest by the training loop.
     """
@@ -29,7 +29,7 @@ class Validation:
         cpus: float,
         directory: Path | None = None,
     ) -> None:
-        """`directory`: where complete trajectories are kept, for a run that is resumed."""
+        """`directory`: where complete trajectories are kept, for a resume."""
         self.latest: Scores | None = None
         self._make_surrogate = make_surrogate
         self._directory = directory
@@ -38,7 +38,7 @@ class Validation:
         self._complete: dict[int, list[Block]] = {}  # simulation -> all of its blocks
         self._held_out: Any = None  # reference to the trajectories that were complete
         self._completions = 0  # how often a trajectory became complete
-        self._put = 0  # that number when the trajectories were last put
+        self._put = 0  # the same number when the trajectories were last put
         self._outstanding: Any = None
 
     def add(self, block: Block, last: bool) -> None:
@@ -55,7 +55,7 @@ class Validation:
             self._keep(block.simulation)
 
     def load(self) -> list[Block]:
-        """Take up the trajectories that an earlier process has kept; return each as a block."""
+        """Load the trajectories that an earlier process has kept; return each as a block."""
         assert self._directory is not None
         for path in sorted(self._directory.glob("*.npz")):
             with np.load(path) as kept:
@@ -67,7 +67,7 @@ class Validation:
         return [block for blocks in self._complete.values() for block in blocks]
 
     def trajectory(self, simulation: int) -> Trajectories:
-        """One complete trajectory."""
+        """Return one complete trajectory."""
         return _as_trajectories([self._complete[simulation]])
 
     def _keep(self, simulation: int) -> None:
@@ -88,7 +88,7 @@ class Validation:
             )
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
-        """Start scoring the surrogate as it is now, unless the last scoring is still under way."""
+        """Start scoring the surrogate as it is now, unless an earlier scoring is under way."""
         self.poll()
         completions = self._completions  # read before the blocks, to miss none
         complete = list(self._complete.values())
@@ -112,9 +112,10 @@ class Validation:
     def final(
         self, surrogate: Surrogate, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> Scores | None:
-        """Score the surrogate as it is now, and wait; None without two complete trajectories.
+        """Score the surrogate as it is now and wait; return the scores.
 
-        `interrupted` is asked now and then: once it is true, the score is not waited for.
+        Returns None without two complete trajectories. `interrupted` is asked now and then: once it
+        is true, the scores are not waited for.
         """
         self._wait(interrupted)
         self.submit(surrogate, step)

@@ -1,1 +1,1 @@
-"""Tumour growth in a brain: tissue, priors, growth models, and what is imaged of them."""
+"""Tumour growth in a brain: tissue, priors, growth models, and images of tumours."""

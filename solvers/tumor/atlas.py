@@ -1,4 +1,4 @@
-"""Tissue on a grid: how much of every voxel is white and how much is grey matter.
+"""Tissue on a grid: the shares of white and grey matter in every voxel.
 
 Axes are those of the maps' files; positions in mm follow from the affine.
 """
@@ -20,10 +20,10 @@ from solvers.limits import require_memory
 if TYPE_CHECKING:
     import nibabel
 
-# Where white and grey matter make up less than this of a voxel, it is no tissue.
+# A voxel with less white and grey matter than this share is no tissue.
 LEAST_TISSUE = 0.1
-# How many arrays of the grid's size, in single precision, a simulation of three fields needs at
-# once, about.
+# About how many arrays of the grid's size, in single precision, a simulation of three fields needs
+# at once.
 _ARRAYS = 25
 
 
@@ -38,16 +38,16 @@ class Tissue:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """Which voxels are tissue [*grid]."""
+        """The voxels that are tissue [*grid]."""
         return self.white + self.grey >= LEAST_TISSUE
 
 
 def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> Tissue:
-    """The maps in the NIfTI files `white` and `grey`, or MNI152's if both are None.
+    """Load the maps in the NIfTI files `white` and `grey`, or MNI152's if both are None.
 
     They are put in the middle of a cube with the side of their longest axis, which is cut into
-    `grid_size` voxels along each axis; a voxel has the mean of what lies in it. With None for
-    `grid_size` they stay on their own grid. Raises ValueError on what cannot be used.
+    `grid_size` voxels along each axis; each voxel has the mean over its volume. With None for
+    `grid_size` the maps stay on their own grid. Raises ValueError if they cannot be used.
     """
     if (white is None) != (grey is None):
         missing = "white" if white is None else "grey"
@@ -60,7 +60,10 @@ def load_tissue(white: str | None, grey: str | None, grid_size: int | None) -> T
 
 @lru_cache(maxsize=4)
 def _load(maps: tuple[tuple[str, int], ...], grid_size: int | None) -> Tissue:
-    """`maps` are the files and when they were changed: a study makes its solver several times."""
+    """Load maps; `maps` has files and times of change, so that equal calls are cached.
+
+    A study makes its solver several times.
+    """
     paths = [path for path, _ in maps]
     tissue = _read_maps(*paths) if paths else _mni152()
     if grid_size is not None:
@@ -87,10 +90,10 @@ def _require_memory(shape: tuple[int, ...]) -> None:
 
 
 def resample(tissue: Tissue, grid_size: int) -> Tissue:
-    """The tissue on `grid_size` voxels along each axis of a cube around its middle.
+    """Return the tissue on `grid_size` voxels along each axis of a cube around its middle.
 
-    Every voxel has the exact mean of the old ones over its volume (0 outside them), so volumes
-    of tissue are kept whether the grid becomes coarser or finer.
+    Every voxel has the exact mean of the old ones over its volume (0 outside them), so volumes of
+    tissue are kept whether the grid becomes coarser or finer.
     """
     lengths = np.multiply(tissue.white.shape, tissue.spacing)
     side = float(lengths.max())
@@ -114,9 +117,9 @@ def resample(tissue: Tissue, grid_size: int) -> Tissue:
 
 
 def _mni152() -> Tissue:
-    """MNI152 (2009a, 1 mm) as nilearn bundles it.
+    """Return MNI152 (2009a, 1 mm) as nilearn bundles it.
 
-    The files are opened where they lie: importing nilearn takes seconds, in every solver's process.
+    Its files are opened directly: importing nilearn takes seconds, in every solver's process.
     """
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:

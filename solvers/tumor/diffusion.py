@@ -20,9 +20,10 @@ def conductances(
     mask: NDArray[np.bool_],
     spacing: tuple[float, float, float],
 ) -> NDArray[np.float32]:
-    """Conductances of the faces between each voxel and the next on every axis [3, *grid], 1/mm2.
+    """Return the conductances between each voxel and the next on every axis [3, *grid], 1/mm2.
 
-    The mean of the two voxels' mobility over the spacing squared; 0 unless both are tissue.
+    A conductance is the mean of the two voxels' mobility over the spacing squared; 0 unless both
+    are tissue.
     """
     faces = np.zeros((3, *mask.shape), dtype=np.float32)
     for axis in range(3):
@@ -45,7 +46,7 @@ class Diffusion:
     """
 
     def __init__(self, faces: torch.Tensor, spread: torch.Tensor, windows: Windows) -> None:
-        """`faces` [3, *grid] as of `conductances`, `spread` [B]; both in the type to compute in."""
+        """`faces` [3, *grid] as from `conductances`, `spread` [B]; both in the computing type."""
         self._strides = windows.strides
         self._faces = [windows.cut(along) for along in faces]
         largest = torch.stack([cut.amax(1) for cut in self._faces]).amax(0) * spread
@@ -91,9 +92,9 @@ class Diffusion:
 
 
 def stages(size: float) -> int:
-    """How many stages keep RKL2 stable over a step of `size` inverse largest eigenvalues.
+    """Return how many stages keep RKL2 stable over a step of `size` inverse largest eigenvalues.
 
-    An odd number, as odd ones damp the stiffest modes.
+    The number is odd, as odd numbers damp the stiffest modes.
     """
     s = math.ceil((math.sqrt(9 + 8 * size) - 1) / 2)
     return max(3, s + 1 - s % 2)

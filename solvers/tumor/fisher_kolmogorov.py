@@ -15,9 +15,9 @@ from solvers.tumor.prior import FILTERED, PUBLISHED, SEED, FilteredSpace, Seeded
 
 # Cells move ten times more slowly in grey matter than in white.
 GREY_MOBILITY = 0.1
-# Of the images: defaults, and the ranges in which t1c and flair are published.
+# Thresholds of the images: the default, and the range, published for t1c and flair.
 THRESHOLDS = {"t1c": (0.6, 0.5, 0.85), "flair": (0.2, 0.05, 0.5), "necrosis": (0.95, 0.85, 1.0)}
-# Those that a look-up tries.
+# The thresholds that a look-up tries.
 TRIED = {"t1c": (0.5, 0.6, 0.7, 0.8, 0.85), "flair": (0.05, 0.1, 0.2, 0.35, 0.5)}
 
 
@@ -59,11 +59,14 @@ class FisherKolmogorov(TumorGrowth):
         step: Annotated[float, Ge(1e-3)] = 0.75,
         first_time: Annotated[float, Ge(0), Le(0.99)] = 0.0,
     ) -> None:
-        """`grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps
-        of `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps`
-        times from `first_time`, a part of T, to T; at 0 there is only the seed. `step` is the
-        largest growth rho dt in a time step: with 0.75 a front is about 1 % slower than with very
-        short steps, with 0.25 it is none, in twice the time."""
+        """The settings of the grid, the tissue, the prior and the time steps.
+
+        `grid_size` voxels along each side of a cube around the MNI152 atlas, or around the maps of
+        `white` and `grey` matter in NIfTI files; with null the maps' own grid. `stored_steps` times
+        from `first_time`, a part of T, to T; at 0 there is only the seed. `step` is the largest
+        growth rho dt in a time step: with 0.75 a front is about 1 % slower than with very short
+        time steps; with 0.25 it is not slower, but the run takes twice the time.
+        """
         super().__init__(grid_size, white, grey, stored_steps, step, first_time)
         self._published = prior == "published"
         if self._published:
@@ -79,21 +82,24 @@ class FisherKolmogorov(TumorGrowth):
         return self.fractions() * (parameters[2] if self._published else 1.0)
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
-        """Whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
+        """Return whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
         (spread,), (growth,) = self.spreads(parameters[None])[0], self.growths(parameters[None])
         return self.resolves_front(spread, growth)
 
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.6 (published 0.5-0.85),
-        `flair` 0.2 (0.05-0.5); cells above `necrosis` 0.95 count as dead."""
+        """Return masks and a PET image, see `imaging.images`.
+
+        Thresholds: `t1c` 0.6 (published 0.5-0.85), `flair` 0.2 (0.05-0.5); cells above `necrosis`
+        0.95 count as dead.
+        """
         return images(fields[0], fields[0], THRESHOLDS, settings)
 
     def identifiable(
         self, parameters: NDArray[np.float64], t: NDArray[np.float64]
     ) -> Mapping[str, Quantity]:
-        """See `imaging.identifiable`: sqrt_DT, rho_T, width, and the seed x, y, z in mm."""
+        """Return sqrt_DT, rho_T, width, and the seed x, y, z in mm, see `imaging.identifiable`."""
         grown = t / parameters[:, 2] if self._published else t
         spread, growth = self.spreads(parameters)[:, 0], self.growths(parameters)
         return identifiable(self.tissue, spread, growth, grown, parameters[:, -3:])
@@ -116,7 +122,7 @@ class FisherKolmogorov(TumorGrowth):
     def react(
         self, fields: Sequence[torch.Tensor], parameters: NDArray[np.float64], step: float
     ) -> None:
-        """c' = rho c (1 - c), exactly: c grows by e = exp(rho dt) over 1 + c (e - 1)."""
+        """Advance c' = rho c (1 - c) exactly: c grows by e = exp(rho dt) over 1 + c (e - 1)."""
         (c,) = fields
         growth = torch.tensor(self.growths(parameters) * step, dtype=c.dtype, device=c.device)
         excess = torch.expm1(growth)[:, None]

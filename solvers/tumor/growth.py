@@ -1,4 +1,4 @@
-"""What tumour growth models have in common: tissue, seed, windows, time steps.
+"""What all tumour growth models share: tissue, seed, windows, time steps.
 
 B: simulations, p: parameters, C: fields, n: voxels in a window, T: stored times.
 Time runs from 0 to 1 in units of the simulation's duration.
@@ -23,12 +23,12 @@ from solvers.tumor.radiotherapy import plans
 from solvers.tumor.seed import VARIANCE, seed
 from solvers.tumor.window import Windows, windows_around
 
-# The largest growth rho dt in a step that can be asked for.
+# The largest growth rho dt in a time step that a study can ask for.
 LARGEST_STEP = 1.0
-# A step spreads cells by at most this part of the variance that they have reached.
+# A time step spreads cells by at most this part of the variance that they have reached.
 SPREADING = 0.5
-# How far a window has to reach beyond where cells are, in standard deviations of what a step
-# spreads.
+# How far a window has to reach beyond the cells, in standard deviations of the spread in a time
+# step.
 _REACH = 3.0
 
 
@@ -37,27 +37,27 @@ class TumorGrowth(BatchSolver, ImagedSolver):
 
     Scheme: Strang splitting, second order in time: half a step of reaction, a step of diffusion
     (see `Diffusion`), half a step of reaction. Where cells are few, growth is linear and commutes
-    with diffusion: there splitting has no error, and the speed of a front is decided there. What
-    limits the step is how well a step of diffusion follows the front's edge, which grows by
-    diffusion as much as by reaction, and so rho dt (`step`); and in the beginning the width of the
-    seed. No step is unstable: diffusion takes as many stages as it needs.
+    with diffusion: there splitting has no error, and there the speed of a front is decided. The
+    time step is limited by how well a step of diffusion follows the front's edge, which grows by
+    diffusion as much as by reaction, hence by rho dt (`step`); in the beginning it is limited by
+    the width of the seed. No step is unstable: diffusion takes as many stages as it needs.
 
     Accuracy: with the default step, densities in the brain are within 0.5 % of those of very short
     steps at the end (relative L2), and within some per cent soon after the seed; grids of 64^3 and
     128^3 differ by more, 1-20 % in volume (`benchmarks/tumour_grids.py`).
 
-    Computes in float32, in a window around each tumour beyond which the density is below 1e-6. On
-    a CPU one simulation after the other, as a window fits into its cache, else all at once.
+    Computes in float32, in a window around each tumour beyond which the density is below 1e-6. A
+    CPU computes one simulation after the other, as a window fits into its cache, a GPU all at once.
     """
 
     order = Order(space=2, time=2)
     regions = REGIONS
     conventions = CONVENTIONS
-    # Which fields are cells, together a tumour.
+    # The fields of cells, which together are the tumour.
     cells: tuple[int, ...] = (0,)
-    # Which fields diffuse; cells come first.
+    # The fields that diffuse; cells come first.
     diffusing: tuple[int, ...] = (0,)
-    # Which fields fill the tissue where there is no tumour: what is missing of them is computed.
+    # The fields that fill the tissue where there is no tumour: 1 minus the field is computed.
     filling: tuple[int, ...] = ()
     # The type to compute in.
     precision = torch.float32
@@ -79,7 +79,7 @@ class TumorGrowth(BatchSolver, ImagedSolver):
         self.tissue: Tissue = load_tissue(white, grey, grid_size)
         self.grid = Grid(self.tissue.mask.shape, self.tissue.spacing, "mm")
         self.affine = self.tissue.affine
-        # Of maps that a user gives it is not known where they lie in an atlas.
+        # It is unknown where a user's own maps lie in an atlas.
         self.spaces = {"sri24": SRI24_TO_MNI152} if white is None else {}
         self.static_fields = {
             "white_matter": self.tissue.white,
@@ -97,15 +97,15 @@ class TumorGrowth(BatchSolver, ImagedSolver):
 
     @abstractmethod
     def spreads(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Diffusivity times duration in mm2 [B, fields that diffuse]."""
+        """Return diffusivity times duration in mm2 [B, fields that diffuse]."""
 
     @abstractmethod
     def growths(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The fastest rate of the reaction times the duration [B]."""
+        """Return the fastest rate of the reaction times the duration [B]."""
 
     @abstractmethod
     def mobilities(self) -> Sequence[NDArray[np.float32]]:
-        """The mobility of each field that diffuses [*grid], as a part of its diffusivity."""
+        """Return the mobility of each field that diffuses [*grid], as a part of its diffusivity."""
 
     @abstractmethod
     def react(
@@ -113,13 +113,13 @@ class TumorGrowth(BatchSolver, ImagedSolver):
     ) -> None:
         """Advance the reaction of fields [B, n] in place.
 
-        Of fields in `filling`, the array has what is missing. All are 0 where there is no tumour
+        For fields in `filling`, the array is 1 minus the field. All are 0 where there is no tumour
         and outside tissue, and have to stay 0 there.
         """
 
     @abstractmethod
     def initial(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The fields [C, *grid] of a seed of cells [*grid]."""
+        """Return the fields [C, *grid] of a seed of cells [*grid]."""
 
     def plans(
         self,
@@ -132,11 +132,11 @@ class TumorGrowth(BatchSolver, ImagedSolver):
         return plans(self.tissue.mask, observed, cells, affine)
 
     def resolves_front(self, spread: float, growth: float) -> bool:
-        """Whether a front of the width sqrt(spread / growth) mm spans the spacing of the grid."""
+        """Return whether a front's width sqrt(spread / growth) mm spans the grid's spacing."""
         return bool(spread >= growth * max(self.grid.spacing) ** 2 * (1 - 1e-9))
 
     def fractions(self) -> NDArray[np.float64]:
-        """The stored times [T] as parts of the duration."""
+        """Return the stored times [T] as parts of the duration."""
         return np.linspace(self.first_time, 1.0, self.stored_steps)
 
     def solve_batch(
@@ -150,7 +150,7 @@ class TumorGrowth(BatchSolver, ImagedSolver):
     def grow(
         self, fields: NDArray[np.float32], parameters: NDArray[np.float64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
-        """As `solve_batch`, but from any fields [B, C, *grid] in tissue in place of seeds."""
+        """Yield as `solve_batch` does, but from any fields [B, C, *grid] in tissue, not seeds."""
         size = 1 if device == "cpu" else len(parameters)
         parts = [
             self._grow(fields[b : b + size], parameters[b : b + size], device)
@@ -184,7 +184,7 @@ class TumorGrowth(BatchSolver, ImagedSolver):
     def _steps(
         self, parameters: NDArray[np.float64], start: float, end: float
     ) -> NDArray[np.float64]:
-        """The time steps from one stored time to the next."""
+        """Return the time steps from one stored time to the next."""
         spread = self.spreads(parameters)[:, 0].max()
         longest = min(end - start, self.step / max(self.growths(parameters).max(), self.step))
         steps, time = [], start
@@ -223,7 +223,7 @@ class _State:
         self._diffusions = self._operators()
 
     def diffuse(self, step: float) -> None:
-        """Advance diffusion in windows that are wide enough for the step."""
+        """Advance diffusion by a time step, in windows wide enough for it."""
         reach = _REACH * math.sqrt(2 * self._fastest * step)
         margin = np.ceil(reach / self._spacing).astype(np.intp) + 1
         ends = self._windows.occupied(self.fields)
@@ -236,7 +236,7 @@ class _State:
             diffusion.advance(self.fields[channel], step)
 
     def whole(self) -> NDArray[np.float32]:
-        """The fields [B, C, *grid]."""
+        """Return the fields [B, C, *grid]."""
         whole = np.zeros(self._shape, dtype=np.float32)
         for channel, field in enumerate(self.fields):
             self._windows.paste(field.clamp(min=0), whole[:, channel])

@@ -1,4 +1,4 @@
-"""Images that a scan would take of a tumour, and the quantities that they can tell.
+"""Images of a tumour as a scan takes them, and the quantities that they can tell.
 
 n: tumours.
 """
@@ -21,9 +21,9 @@ def images(
     thresholds: Thresholds,
     settings: Mapping[str, float],
 ) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
-    """Take images of the densities of cells [*grid], as shares of the most that tissue can hold.
+    """Return images of the densities of cells [*grid], as shares of the most that tissue holds.
 
-    `thresholds` are those of three masks; `settings` replace their defaults. Returns:
+    `thresholds` are those of three masks; `settings` replace their defaults. The images are:
 
     - `necrosis`: dead cells above `necrosis`;
     - `t1c`, the core, which takes up contrast agent or is dead: living cells of at least `t1c`, and
@@ -47,14 +47,14 @@ def identifiable(
     grown: NDArray[np.float64],
     seeds: NDArray[np.float64],
 ) -> dict[str, Quantity]:
-    """The quantities that one scan can tell of diffusivity, growth rate, time and seed.
+    """Return the quantities that one scan can tell of diffusivity, growth rate, time and seed.
 
     `spread` is Dw T in mm2 and `growth` rho T [n], over the whole duration, of which the part
     `grown` [n] is over; `seeds` [n, 3] are shares of the grid's sides. A growing tumour looks the
     same at half the rates after twice the time, so a scan shows sqrt(Dw t), rho t and the
-    infiltration length sqrt(Dw / rho), which does not depend on the time. The
-    seed is in the scanner's axes: x, y, z in mm, to the right, to the front and up where these are
-    RAS, as in NIfTI.
+    infiltration length sqrt(Dw / rho), which does not depend on the time. The seed is in the
+    scanner's axes: x, y, z in mm, to the right, to the front and up where these are RAS, as in
+    NIfTI.
     """
     voxels = seeds * tissue.white.shape - 0.5
     positions = voxels @ tissue.affine[:3, :3].T + tissue.affine[:3, 3]
@@ -67,7 +67,7 @@ def identifiable(
 
 
 def _limits(thresholds: Thresholds, settings: Mapping[str, float]) -> dict[str, np.float32]:
-    """The thresholds, in the type of the fields: a density of just the threshold reaches it."""
+    """Return the thresholds in the type of the fields, so that an equal density reaches them."""
     limits = {name: np.float32(default) for name, (default, _, _) in thresholds.items()}
     for name, value in settings.items():
         if name not in thresholds:

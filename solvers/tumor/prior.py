@@ -1,8 +1,8 @@
-"""Which tumours are simulated: two priors over how they grow, and seeds that lie in tissue.
+"""The priors of tumours: two over their growth, and one of seeds that lie in tissue.
 
 Points of the unit cube are mapped by inverse distribution functions, one parameter after the other,
 each given those before it. The maps are monotone in every coordinate, so a quasi-random sequence
-stays evenly spread over what is allowed. P: points, in any number of leading axes.
+stays evenly spread over the allowed tumours. P: points, in any number of leading axes.
 """
 
 import numpy as np
@@ -29,16 +29,16 @@ FILTERED = (
 )
 # Plausible sizes: the least radius of T1c (c >= 0.6) and the largest of FLAIR (c >= 0.2), mm.
 _LEAST, _MOST = (0.6, 12.0), (0.2, 42.0)
-# Brain is not all white matter: the part of Dw with which tumours spread there, about.
+# Brain is not all white matter: tumours spread there with about this part of Dw.
 _SLOWED = 0.35
-# Into how many intervals the range of sqrt_DT is cut to find what is allowed.
+# How many intervals the range of sqrt_DT is cut into, to find the allowed ones.
 _INTERVALS = 400
 
 
 class SeededSpace(ParameterSpace):
     """Parameters of which the last three are the seed's position, as shares of the grid's sides.
 
-    Seeds are even over the tissue between the bounds.
+    Seeds are uniform over the tissue between the bounds.
     """
 
     def __init__(self, tissue: NDArray[np.bool_], *parameters: Parameter) -> None:
@@ -87,9 +87,9 @@ class SeededSpace(ParameterSpace):
         return by_x
 
     def _weights_along(self, axis: int, voxels: NDArray[np.intp]) -> Floats:
-        """The weights of voxels along an axis [P, n], given `voxels` [P, 3] on the axes before it.
+        """Return the weights of voxels along an axis [P, n], given `voxels` [P, 3] of axes before.
 
-        Voxels of the other axes are not looked at.
+        Voxels of the other axes are ignored.
         """
         if axis == 0:
             return np.broadcast_to(self._by_x(), (len(voxels), len(self._weights[0])))
@@ -99,7 +99,7 @@ class SeededSpace(ParameterSpace):
         return weights
 
     def _place(self, weights: Floats, unit: Floats, axis: int) -> tuple[Floats, NDArray[np.intp]]:
-        """The places along an axis [P], by the weights [P, n] of its voxels; and the voxels."""
+        """Return places along an axis [P], by the weights [P, n] of its voxels; and the voxels."""
         n = weights.shape[1]
         below = np.cumsum(weights, 1)
         aim = unit * below[:, -1]
@@ -114,7 +114,7 @@ class SeededSpace(ParameterSpace):
     def _share(
         self, weights: Floats, voxels: NDArray[np.intp], places: Floats, axis: int
     ) -> Floats:
-        """The share of the weights [P, n] on an axis that lies before places: undoes `_place`."""
+        """Return the share of weights [P, n] on an axis that lies before places: undo `_place`."""
         voxel, row = voxels[:, axis], np.arange(len(voxels))
         start, end = self._ends(voxel, axis)
         place = places[:, axis] * weights.shape[1]
@@ -124,7 +124,7 @@ class SeededSpace(ParameterSpace):
         return share
 
     def _ends(self, voxel: NDArray[np.intp], axis: int) -> tuple[Floats, Floats]:
-        """Where voxels along an axis [P] begin and end, in voxels, within the bounds."""
+        """Return where voxels along an axis [P] begin and end, in voxels, within the bounds."""
         n = self.tissue.shape[axis]
         start = np.maximum(voxel, self.low[axis - 3] * n)
         return start, np.minimum(voxel + 1, self.high[axis - 3] * n)
@@ -178,7 +178,7 @@ class FilteredSpace(SeededSpace):
         return unit
 
     def _growth(self, spread: Floats) -> tuple[Floats, Floats]:
-        """The least and the largest rho_T that is allowed with sqrt_DT [P].
+        """Return the least and the largest rho_T allowed with sqrt_DT [P].
 
         From the linear growth of CELLS mm3 of cells in a point: the density is c at the radius r
         when rho T = r^2 / (4 D T) + ln(c (4 pi D T)^1.5 / CELLS).

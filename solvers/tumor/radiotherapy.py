@@ -21,16 +21,16 @@ def plans(
     cells: NDArray[np.float32],
     affine: NDArray[np.float64],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Make two regions of `tissue` with as many voxels each; all arrays are [*grid].
+    """Make two regions of `tissue` with equally many voxels; all arrays are [*grid].
 
-    - `standard`: what lies within 15 mm of the core, `t1c` of the masks that were `observed`, or of
-      `flair` where that is the only one;
-    - `model`: the highest densities of `cells`; where densities tie (far out they are 0), what is
-      nearer to the core comes first, then what comes first in the array.
+    - `standard`: tissue within 15 mm of the core, the mask `t1c` of those `observed`, or of `flair`
+      if that is the only one;
+    - `model`: the highest densities of `cells`; where densities tie (far out they are 0), voxels
+      nearer to the core come first, then those earlier in the array.
 
-    Distances are those between centres of voxels, so that a margin is right to half a voxel, in the
-    patient's space, where `affine` [4, 4] puts grid indices.
-    Raises ValueError if what was observed is neither, or empty.
+    Distances are those between centres of voxels in the patient's space, where `affine` [4, 4] puts
+    grid indices, so that a margin is right to half a voxel.
+    Raises ValueError if neither mask was observed, or the one used is empty.
     """
     target = observed.get("t1c", observed.get("flair"))
     if target is None or not target.any():
@@ -48,7 +48,7 @@ def plans(
 def _distances(
     tissue: NDArray[np.bool_], target: NDArray[np.bool_], affine: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """The distance of every voxel of tissue from the target [n], in mm; 0 within it."""
+    """Return the distance of every voxel of tissue from the target [n], in mm; 0 within it."""
     surface = target & ~ndimage.binary_erosion(target)
     tree = KDTree(np.argwhere(surface) @ affine[:3, :3].T)
     distances: NDArray[np.float64] = tree.query(np.argwhere(tissue) @ affine[:3, :3].T)[0]
@@ -56,7 +56,7 @@ def _distances(
 
 
 def _region(tissue: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask [*grid] of a part [n] of the tissue."""
+    """Return the mask [*grid] of a part [n] of the tissue."""
     region = np.zeros_like(tissue)
     region[tissue] = part
     return region

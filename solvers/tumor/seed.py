@@ -8,19 +8,20 @@ from numpy.typing import NDArray
 from solvers.tumor.atlas import Tissue
 
 RADIUS = 6.0  # mm
-# How many cells that is, as the volume in mm3 that they would fill.
+# The number of cells in the sphere, as the volume in mm3 that they would fill.
 CELLS = 4 * math.pi * RADIUS**3 * (1 / 6 - 1 / math.pi**2)
 # Their mean squared distance from the middle along one axis, mm2.
 VARIANCE = RADIUS**2 * (1 / 5 - 4 / math.pi**2 + 24 / math.pi**4) / (1 - 6 / math.pi**2)
-# Distance between the points of which a voxel's mean is taken, mm, at most.
+# The largest distance in mm between the points that a voxel's mean is taken over.
 _SAMPLING = 0.5
 
 
 def seed(tissue: Tissue, position: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The density of cells [*grid] of a sphere at a position [3], as shares of the grid's sides.
+    """Return the density of cells [*grid] of a sphere at a position [3].
 
-    Every voxel of tissue has the mean over its volume, so that grids of any spacing start with as
-    many cells; there are none outside tissue. Raises ValueError if the position is not in tissue.
+    The position is in shares of the grid's sides. Every voxel of tissue has the mean over its
+    volume, so that grids of any spacing start with as many cells; there are none outside tissue.
+    Raises ValueError if the position is not in tissue.
     """
     shape, spacing = np.array(tissue.mask.shape), np.array(tissue.spacing)
     voxel = np.floor(position * shape).astype(int)

@@ -20,9 +20,9 @@ NUTRIENT = (
     Parameter("supply", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
     Parameter("uptake", 0.3, 3.0, "1", "log_uniform", minimum=0.0),
 )
-# Of the images: defaults, and the ranges from which TumorGrowthToolkit draws them.
+# Thresholds of the images: the default, and the range from which TumorGrowthToolkit draws.
 THRESHOLDS = {"t1c": (0.4, 0.25, 0.6), "flair": (0.15, 0.12, 0.2), "necrosis": (0.1, 0.05, 0.2)}
-# Those that a look-up tries.
+# The thresholds that a look-up tries.
 TRIED = {"t1c": (0.25, 0.3, 0.4, 0.5, 0.6), "flair": (0.12, 0.15, 0.2)}
 # How sharply cells begin to die as the nutrient falls below the threshold.
 _SHARPNESS = 50.0
@@ -78,21 +78,26 @@ class TwoSpecies(TumorGrowth):
         return self.fractions()
 
     def resolved(self, parameters: NDArray[np.float64]) -> bool:
-        """Whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
+        """Return whether the front's width sqrt(Dw / rho) is at least the grid's spacing."""
         return self.resolves_front(parameters[0] ** 2, parameters[1])
 
     def observe(
         self, fields: NDArray[np.float32], **settings: float
     ) -> Mapping[str, NDArray[np.float32] | NDArray[np.bool_]]:
-        """Masks and a PET image, see `imaging.images`. Thresholds: `t1c` 0.4 (0.25-0.6) and
-        `flair` 0.15 (0.12-0.2) of p, `necrosis` 0.1 (0.05-0.2) of n."""
+        """Return masks and a PET image, see `imaging.images`.
+
+        Thresholds: `t1c` 0.4 (0.25-0.6) and `flair` 0.15 (0.12-0.2) of p, `necrosis` 0.1 (0.05-0.2)
+        of n.
+        """
         return images(fields[0], fields[1], THRESHOLDS, settings)
 
     def identifiable(
         self, parameters: NDArray[np.float64], t: NDArray[np.float64]
     ) -> Mapping[str, Quantity]:
-        """See `imaging.identifiable`: sqrt_DT, rho_T, width, and the seed x, y, z in mm; death,
-        hypoxia, supply and uptake hardly show in two masks."""
+        """Return sqrt_DT, rho_T, width, and the seed x, y, z in mm, see `imaging.identifiable`.
+
+        Death, hypoxia, supply and uptake hardly show in two masks.
+        """
         spread, growth = self.spreads(parameters)[:, 0], parameters[:, 1]
         return identifiable(self.tissue, spread, growth, t, parameters[:, -3:])
 
@@ -115,7 +120,7 @@ class TwoSpecies(TumorGrowth):
     def react(
         self, fields: Sequence[torch.Tensor], parameters: NDArray[np.float64], step: float
     ) -> None:
-        """Growth, death, uptake, death, growth; `missing` is what there is too little of s."""
+        """Advance growth, death, uptake, death, growth; `missing` is 1 - s."""
         p, n, missing = fields
         values = torch.tensor(parameters, dtype=p.dtype, device=p.device)[:, :, None]
         _, rho, death, hypoxia, _, uptake, *_ = values.unbind(1)  # [B, 1] each
@@ -130,7 +135,7 @@ class TwoSpecies(TumorGrowth):
 
 
 def _grow(p: torch.Tensor, n: torch.Tensor, rate: torch.Tensor) -> None:
-    """p' = rate p (1 - p - n) over a time of 1, n held: logistic growth up to 1 - n."""
+    """Advance p' = rate p (1 - p - n) over a time of 1, n held: logistic growth up to 1 - n."""
     most = (1 - n).clamp_(min=0)
     # With e = exp(rate most): p e / (1 + p (e - 1) / most), where most may be 0.
     excess = torch.expm1(rate * most)
@@ -139,7 +144,7 @@ def _grow(p: torch.Tensor, n: torch.Tensor, rate: torch.Tensor) -> None:
 
 
 def _die(p: torch.Tensor, n: torch.Tensor, rate: torch.Tensor) -> None:
-    """p' = -rate p, n' = rate p over a time of 1."""
+    """Advance p' = -rate p, n' = rate p over a time of 1."""
     dying = -torch.expm1(-rate) * p
     p.sub_(dying)
     n.add_(dying)

@@ -1,4 +1,4 @@
-"""Windows: the part of the grid that is computed, a box around each tumour that grows with it.
+"""Windows: the parts of the grid that are computed, a box around each tumour that grows with it.
 
 B: simulations, n: voxels in a box.
 """
@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Density below which a voxel counts as empty. A box's rim lies where there is less, and nothing
-# flows through it, so no cell is lost; but what would have run ahead of the front is held up. Over
-# 80/rho a planar front then moves 0.4-0.9 % more slowly than with 1e-12, with 1e-5 1.0-1.8 %.
+# The density below which a voxel counts as empty. A box's rim lies where there is less, and nothing
+# flows through it, so no cell is lost; but cells that would have run ahead of the front are held
+# up. Over 80/rho a planar front then moves 0.4-0.9 % more slowly than with 1e-12; with 1e-5 it is
+# 1.0-1.8 %.
 EMPTY = 1e-6
-# How many voxels a box reaches further than it has to, so that it need not grow at every step.
+# How many voxels a box is wider than needed, so that it need not grow at every time step.
 _SLACK = 3
 
 
@@ -27,12 +28,12 @@ class Windows:
 
     @property
     def strides(self) -> tuple[int, int, int]:
-        """How far apart neighbours along each axis are where a box is one row of n voxels."""
+        """The distance of neighbours along each axis when a box is one row of n voxels."""
         _, ny, nz = self.shape
         return (ny * nz, nz, 1)
 
     def slices(self, simulation: int) -> tuple[slice, slice, slice]:
-        """A simulation's box in the grid."""
+        """Return a simulation's box in the grid."""
         x, y, z = (
             slice(int(first), int(first) + length)
             for first, length in zip(self.first[simulation], self.shape, strict=True)
@@ -62,7 +63,7 @@ class Windows:
         return _rows(moved)
 
     def occupied(self, fields: Sequence[torch.Tensor]) -> NDArray[np.intp]:
-        """The ranges of voxels of the grid [B, 3, 2] where the fields [B, n] are not empty."""
+        """Return the ranges of voxels of the grid [B, 3, 2] where fields [B, n] are not empty."""
         most = fields[0] if len(fields) == 1 else torch.stack(list(fields)).amax(0)
         boxes = most.reshape(-1, *self.shape)
         flat = boxes.amax(3)  # [B, nx, ny]
@@ -78,7 +79,7 @@ class Windows:
     def has_room(
         self, ends: NDArray[np.intp], margin: NDArray[np.intp], limits: NDArray[np.intp]
     ) -> bool:
-        """Whether the boxes reach `margin` [3] beyond `ends` [B, 3, 2] wherever tissue does."""
+        """Return whether boxes reach `margin` [3] beyond `ends` [B, 3, 2] wherever tissue does."""
         low, high = _wider(ends, margin, limits)
         return bool((self.first <= low).all() and (self.first + self.shape >= high).all())
 
@@ -103,7 +104,7 @@ def windows_around(
 def _wider(
     ends: NDArray[np.intp], margin: NDArray[np.intp], limits: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """`ends` [B, 3, 2] moved apart by `margin` [3], within `limits` [3, 2]: low and high [B, 3]."""
+    """Move `ends` [B, 3, 2] apart by `margin` [3], within `limits` [3, 2]: low and high [B, 3]."""
     low = np.clip(ends[:, :, 0] - margin, limits[:, 0], limits[:, 1] - 1)
     high = np.clip(ends[:, :, 1] + margin, limits[:, 0] + 1, limits[:, 1])
     return low, high

@@ -331,7 +331,7 @@ GIVEN = ("--labels", "patient.nii.gz", *REGIONS)
         (("--mask", "pet=patient.nii.gz"), "compared with t1c, flair"),
         (("--labels", "patient.nii.gz", "--region", "necrosis=1"), "knows: core, oedema"),
         ((*GIVEN, "--space", "moon"), "sri24"),
-        ((*GIVEN, "--recurrence", "patient.nii.gz"), "say where to (out)"),
+        ((*GIVEN, "--recurrence", "patient.nii.gz"), "give a folder for them (out)"),
         ((*GIVEN, "--surrogate", "runs/none"), "for a field only"),
         (("--field", "patient.nii.gz"), "patient.nii.gz"),
         (("--field", "seen.npz", "--weights", "t1c=1"), "not for a field"),

@@ -1,1 +1,1 @@
-"""The look-up index of a store: its files, their writer, and what goes into them."""
+"""The look-up index of a store: its files, their writer, and their contents."""

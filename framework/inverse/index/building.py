@@ -1,4 +1,4 @@
-"""Builds the look-up index of a store, or extends it by the simulations that it lacks."""
+"""Build the look-up index of a store, or add the simulations that it lacks."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from solvers.base import ImagedSolver
 
 
 def imaged_solver(reader: StoreReader) -> ImagedSolver:
-    """Make the solver of a store that is asked by masks. Raises StudyError if it has none."""
+    """Make the solver of a store that is compared with masks. Raises StudyError if it has none."""
     solver = solver_of(reader)
     if not isinstance(solver, ImagedSolver) or not solver.masks:
         raise StudyError(
@@ -35,8 +35,8 @@ def build(
     """Index every complete simulation that is not in the index yet; return what is indexed now.
 
     `thresholds` by mask replace those of the solver, or of the index if there is one. `tell` is
-    called after each simulation. After an interrupt, the next call goes on, seconds before where
-    this one was. Raises StudyError if the store cannot be indexed with these thresholds, and
+    called after each simulation. After an interrupt, the next call continues a few seconds before
+    the point reached. Raises StudyError if the store cannot be indexed with these thresholds, and
     RunError if the store or the index is damaged, or the index cannot be written.
     """
     started = time.monotonic()
@@ -75,7 +75,7 @@ def build(
 def _indexed_masks(
     solver: ImagedSolver, reader: StoreReader, thresholds: Mapping[str, Sequence[float]] | None
 ) -> Mapping[str, tuple[float, ...]]:
-    """The masks to index, each with its thresholds in ascending order. Raises StudyError."""
+    """Return the masks to index, each with its thresholds, ascending. Raises StudyError."""
     if thresholds is None:
         return solver.masks
     name = reader.study["solver"]["name"]

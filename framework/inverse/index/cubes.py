@@ -1,4 +1,4 @@
-"""How a grid is cut into cubes, whose counts of voxels bound what two masks have in common.
+"""Cut a grid into cubes, whose counts of voxels bound the overlap of two masks.
 
 Shapes: c cubes, `*grid` the grid's axes.
 """
@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 
 from framework.errors import StudyError
 
-# Cubes along an axis. More of them bound better, but take more memory and time to scan.
+# Cubes along an axis. More of them give tighter bounds, but take more memory and time to scan.
 CUBES = 8
-# Voxels that a cube can have, as counts are of 16 bits; and a grid, as sizes are of 31.
+# The most voxels of a cube, as counts have 16 bits, and of a grid, as sizes have 31.
 _CUBE_VOXELS, _GRID_VOXELS = 2**16 - 1, 2**31 - 1
 
 
 class Cubes:
-    """How a grid is cut into cubes; those at the end of an axis may be cut off.
+    """A grid cut into cubes; those at the end of an axis may be cut off.
 
-    Everything has three axes: grids of fewer get leading ones of length 1.
+    Everything has three axes: grids with fewer get leading ones of length 1.
     """
 
     def __init__(self, grid: tuple[int, ...]) -> None:
-        """Raises StudyError if the grid is too large."""
+        """Cut a grid of this shape. Raises StudyError if it is too large."""
         if math.prod(grid) > _GRID_VOXELS:
             raise StudyError(
                 f"the grid {grid} has more than {_GRID_VOXELS} points: it is too large for an index"
@@ -44,5 +44,5 @@ class Cubes:
         return len(self.volumes)
 
     def whole(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A mask [*grid] with three axes."""
+        """Return a mask [*grid] with three axes."""
         return np.ascontiguousarray(mask).reshape((1,) * (3 - mask.ndim) + mask.shape)

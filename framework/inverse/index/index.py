@@ -1,7 +1,7 @@
 """The look-up index of a store: its entries' masks as counts and bits, in files that are mapped.
 
-An entry is one kept step of one complete simulation. Masks are those that the solver observes of
-it, each at several thresholds. layout.py says what the files are, cubes.py how the grid is cut.
+An entry is one kept step of one complete simulation. Its masks are those that the solver observes,
+each at several thresholds. layout.py describes the files, cubes.py the cutting of the grid.
 
 Shapes: N entries, n those of a table, T thresholds of all masks together, c cubes.
 """
@@ -31,10 +31,10 @@ from framework.store.reader import StoreReader
 
 
 class Table:
-    """Some of the entries, in a file that is mapped.
+    """Some of the entries, in a mapped file.
 
-    `keys` [n, 2] as in `Index`; `ends` [1 + T, n] of their records in `voxels`, and `checksums`
-    [T, n] of these; `sizes` [T, n]: how many voxels their masks have.
+    `keys` [n, 2] as in `Index`; `ends` [1 + T, n] of their records in `voxels`, and `checksums` [T,
+    n] of these; `sizes` [T, n]: how many voxels their masks have.
     """
 
     def __init__(self, path: Path, described: Mapping[str, int], thresholds: int) -> None:
@@ -64,7 +64,7 @@ class Table:
         self._checked = np.zeros(self._row_checksums.shape, dtype=bool)
 
     def rows(self, cubes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """The rows of the counts that are of these cubes, and which of the cubes have one.
+        """Return the rows of counts that these cubes have, and which of the cubes have one.
 
         A cube that no entry reaches has none.
         """
@@ -75,7 +75,7 @@ class Table:
         return places[there], there
 
     def counts(self, thresholds: slice, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """The counts of voxels [T, c, n] at some thresholds, of which only `rows` may be used.
+        """Return counts of voxels [T, c, n] at some thresholds; only `rows` of them may be used.
 
         Raises DamagedError if one of these rows is damaged.
         """
@@ -97,8 +97,7 @@ class Index:
     def __init__(self, folder: Path) -> None:
         """Open the index in a folder, whatever its store is now; see `open`.
 
-        Raises StudyError if there is none or its format is another one, DamagedError if it is
-        damaged.
+        Raises StudyError if there is none or it has another format, DamagedError if it is damaged.
         """
         self.folder = folder
         manifest = read_manifest(folder)
@@ -129,13 +128,13 @@ class Index:
         self.ends = np.concatenate([table.ends for table in self.tables], axis=1)
         self.sizes = np.concatenate([table.sizes for table in self.tables], axis=1)
         self.checksums = np.concatenate([table.checksums for table in self.tables], axis=1)
-        self.checked = np.zeros(self.checksums.shape, dtype=bool)  # which records have been
+        self.checked = np.zeros(self.checksums.shape, dtype=bool)  # which records have been checked
         self.entries = len(self.keys)
         self.bytes: int = manifest["voxels"] + sum(table["bytes"] for table in manifest["tables"])
 
     @classmethod
     def open(cls, store: str | StoreReader) -> Self:
-        """Open the index of a store: of the one at a path, or of one that is open.
+        """Open the index of a store, given as a path or as a reader.
 
         Raises StudyError if there is none or the store has changed since, and DamagedError if the
         index or the store is damaged.

@@ -1,4 +1,4 @@
-"""The files of a look-up index: their names, what lies where in them, and the manifest.
+"""The files of a look-up index: their names, their layout, and the manifest.
 
 In the folder STORE.index/:
 
@@ -6,8 +6,8 @@ In the folder STORE.index/:
     FIRST+N.table   N entries from number FIRST on: keys, sizes, counts of voxels cube by cube
     voxels          a record for each entry and threshold, see records.py
 
-A table is written once; `voxels` only grows. So whatever is killed, the last index stays, and one
-that is open goes on while another process extends it. Everything has a checksum: those of
+A table is written once; `voxels` only grows. So the last index survives whatever is killed, and an
+open index stays usable while another process extends it. Everything has a checksum: those of
 index.json and of a table's head are checked when they are opened, those of counts and records when
 they are first used.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from framework.errors import DamagedError, StudyError, reason
 from framework.files import absolute
 
-# The arrays in a file, in order: their names, types and shapes.
+# The arrays in a file, in order: names, types and shapes.
 Layout = list[tuple[str, tuple[type[np.generic], tuple[int, ...]]]]
 
 FORMAT = 1
@@ -32,7 +32,7 @@ MANIFEST, VOXELS, TABLE = "index.json", "voxels", ".table"
 
 
 def index_folder(store: str) -> Path:
-    """The folder of a store's index: beside a local store, else in the current directory."""
+    """Return the folder of a store's index: beside a local store, else in the current directory."""
     path = absolute(store)
     return Path(f"{path.rstrip('/').rpartition('/')[2] if '://' in path else path}.index")
 
@@ -40,7 +40,7 @@ def index_folder(store: str) -> Path:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Read index.json.
 
-    Raises StudyError if there is none or its format is another one, DamagedError if it is damaged.
+    Raises StudyError if there is none or it has another format, DamagedError if it is damaged.
     """
     path = folder / MANIFEST
     try:
@@ -68,12 +68,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifest_checksum(manifest: Mapping[str, Any]) -> int:
-    """The checksum of a manifest that has none yet."""
+    """Return the checksum of a manifest that has none yet."""
     return int(google_crc32c.value(json.dumps(manifest, sort_keys=True).encode()))
 
 
 def table_arrays(thresholds: int, entries: int, cubes: int) -> Layout:
-    """The arrays in a table's file, in order, each beginning at a multiple of 8 bytes.
+    """Return the arrays in a table's file, in order, each beginning at a multiple of 8 bytes.
 
     All but `counts` is the head; `row_checksums` are those of the rows of `counts`.
     """
@@ -89,14 +89,14 @@ def table_arrays(thresholds: int, entries: int, cubes: int) -> Layout:
 
 
 def head_bytes(layout: Layout) -> int:
-    """The size of a table's head."""
+    """Return the size of a table's head."""
     return sum(
         padded(np.dtype(dtype).itemsize * math.prod(shape)) for _, (dtype, shape) in layout[:-1]
     )
 
 
 def damaged_index(path: Path, what: str) -> DamagedError:
-    """The error to raise if an index, or one of its files, is damaged."""
+    """Make the error to raise when an index, or one of its files, is damaged."""
     folder = path if path.suffix == ".index" else path.parent
     return DamagedError(
         f"the index is damaged, {path}: {what}; remove {folder} and run millstream index again"
@@ -104,5 +104,5 @@ def damaged_index(path: Path, what: str) -> DamagedError:
 
 
 def padded(size: int) -> int:
-    """A number of bytes, rounded up to a multiple of 8."""
+    """Round a number of bytes up to a multiple of 8."""
     return -(-size // 8) * 8

@@ -1,4 +1,4 @@
-"""Makes the masks of a solver's fields, at every threshold that is tried.
+"""Observe the masks of a solver's fields, at every threshold that is tried.
 
 Shapes: C fields, T thresholds of all masks together, `*grid` the grid's axes, `*box` those of a
 part of it.
@@ -17,8 +17,8 @@ from solvers.base import Solver
 class Observer:
     """Makes masks of fields.
 
-    A mask at a higher threshold lies within the one at the lowest, so only a box around that one
-    is observed again.
+    A mask at a higher threshold lies within the mask at the lowest one, so the higher thresholds
+    are observed only in a box around that mask.
     """
 
     def __init__(self, solver: Solver, masks: Mapping[str, tuple[float, ...]]) -> None:
@@ -29,8 +29,8 @@ class Observer:
     def masks(self, fields: NDArray[np.float32]) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
         """Return all masks [T, *box] of fields [C, *grid] in a box around them, and its corner.
 
-        Raises StudyError if the solver cannot observe them so, and RunError if what it returns is
-        no mask, or a mask that grows with its threshold.
+        Raises StudyError if the solver cannot observe them at these thresholds, and RunError if it
+        returns something else than a mask, or a mask that grows with its threshold.
         """
         lowest = {
             name: self._observe(fields, name, values[0]) for name, values in self._masks.items()
@@ -68,7 +68,7 @@ class Observer:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The first voxel of a mask on each axis, and one past its last; of an empty one, voxel 0."""
+    """Return the first voxel of a mask on each axis, and one past its last; 0 and 1 if empty."""
     begins, ends = [], []
     for axis in range(mask.ndim):
         along = np.flatnonzero(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))

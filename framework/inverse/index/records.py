@@ -1,12 +1,11 @@
-"""What the index keeps of a mask: its voxels as counts, cube by cube, and as a record of bits.
+"""How the index keeps a mask: as counts of voxels, cube by cube, and as a record of bits.
 
 A record says how many cubes are partly set and how many are full; then come the numbers of these
 cubes, two a word, those partly set first; then the bits of the cubes partly set. The record of an
 empty mask has no words.
 
-The loops over voxels are compiled by numba, which takes about half a second to import. The first
-call of each compiles it and keeps the result in numba's cache, beside this file or in the user's
-own.
+The loops over voxels are compiled by numba, which takes about half a second to import. A loop is
+compiled at its first call and kept in numba's cache, beside this file or in the user's own.
 
 Shapes: T thresholds of all masks, c cubes, w words of 64 bits for a cube, N entries, n those asked
 for.
@@ -28,7 +27,7 @@ _PRIME, _HALF = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
 
 
 def compiled(function: Kernel) -> Kernel:
-    """Have numba compile a function at its first call, and keep it where a cache can be written."""
+    """Return a function that numba compiles at its first call, and caches if it can."""
     try:
         return cast(Kernel, numba.njit(nogil=True, cache=True)(function))
     except RuntimeError:
@@ -39,7 +38,7 @@ def compiled(function: Kernel) -> Kernel:
 def pack(
     mask: NDArray[np.bool_], sides: tuple[int, int, int], words: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
-    """The counts [c] and the bits [c, w] of the cubes of a mask [X, Y, Z].
+    """Return the counts [c] and the bits [c, w] of the cubes of a mask [X, Y, Z].
 
     The first cube begins at the mask's first voxel; cubes at its end may be cut off.
     """
@@ -65,7 +64,7 @@ def record_of(
     volumes: NDArray[np.int64],
     bits: NDArray[np.uint64],
 ) -> NDArray[np.uint64]:
-    """The record of a mask that lies within some cubes.
+    """Return the record of a mask that lies within some cubes.
 
     `ids` [c] are the cubes' numbers, `counts` [c] and `bits` [c, w] as from `pack`, and `volumes`
     [c] how many voxels the cubes have.
@@ -82,7 +81,7 @@ def record_of(
 
 @compiled
 def record_checksum(words: NDArray[np.uint64]) -> np.uint64:
-    """The checksum of a record: any change of one of its words changes one of four sums.
+    """Return the checksum of a record: a changed word changes one of four sums.
 
     It is part of the format of an index.
     """
@@ -110,8 +109,8 @@ def moments(
 ) -> None:
     """Add the moments of masks to `sums` [entries, thresholds, 7].
 
-    They are the number of voxels, the sums of their indices on the three axes, and the sums of
-    these squared. Records lie as in `search.kernels.overlaps`, and are not checked; `across` [3]
+    The moments are the number of voxels, the sums of their indices on the three axes, and the sums
+    of these squared. Records lie as in `search.kernels.overlaps`, and are not checked; `across` [3]
     cubes of `sides` [3] cover the `grid` [3].
     """
     first, length = np.empty(3, np.int64), np.empty(3, np.int64)

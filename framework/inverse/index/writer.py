@@ -1,8 +1,8 @@
-"""Writes the look-up index, whose files layout.py describes.
+"""Write the look-up index, whose files layout.py describes.
 
 Records are appended to `voxels` as entries come. The rest of an entry is held in memory until
-`commit`, which flushes all that to the disk, writes a table, and then puts the new index.json into
-the place of the last one. A table that is not full is replaced by a longer one when more comes.
+`commit`, which flushes `voxels` to the disk, writes a table, and then replaces index.json. A table
+that is not full is replaced by a longer one when more entries come.
 
 Shapes: n entries, T thresholds of all masks together, c cubes.
 """
@@ -33,19 +33,19 @@ from framework.inverse.index.layout import (
 )
 from framework.inverse.index.records import pack, record_checksum, record_of
 
-# A table with so many entries is full. Its counts are read by rows of 16 KiB.
+# A table with this many entries is full. Its counts are read by rows of 16 KiB.
 TABLE_ENTRIES = 8192
 
 
 class IndexWriter:
-    """Makes an index or appends to it. While it is open, nobody else can; close it in the end."""
+    """Makes an index or appends to it. Only one can be open at a time; it has to be closed."""
 
     def __init__(
         self, folder: Path, hash: str, grid: tuple[int, ...], masks: Mapping[str, Sequence[float]]
     ) -> None:
         """Open the index for the store with this `hash` and for `masks`, name -> thresholds.
 
-        Removes what a killed writer left. Raises StudyError if the index there is of another store
+        Removes what a killed writer left. Raises StudyError if an index there is of another store
         or has other thresholds, and RunError if it is damaged, cannot be written or is being
         written.
         """
@@ -61,7 +61,7 @@ class IndexWriter:
         }
         self._thresholds = sum(map(len, masks.values()))
         self._rows = _Rows()
-        self.simulations: NDArray[np.int64] = np.empty(0, np.int64)  # of the entries there were
+        self.simulations: NDArray[np.int64] = np.empty(0, np.int64)  # of the entries already there
         with writing(folder), ExitStack() as stack:
             doing, remedy = "building the index", "wait for its end"
             stack.enter_context(locked(str(folder), doing, remedy))
@@ -118,14 +118,14 @@ class IndexWriter:
 
     @property
     def full(self) -> bool:
-        """Whether enough is held for a commit, which has to come between two simulations."""
+        """Whether there are enough entries to commit, which is done between two simulations."""
         return len(self._rows) >= TABLE_ENTRIES
 
     def commit(self) -> None:
-        """Make the entries that were added part of the index. Raises WriteError."""
+        """Make the added entries part of the index. Raises WriteError."""
         tables = self._manifest["tables"]
         if self._rows.first + len(self._rows) == sum(table["entries"] for table in tables):
-            return  # else the last table would be overwritten in its place
+            return  # else the last table would be overwritten in place
         with writing(self.folder):
             self._voxels.flush()
             os.fsync(self._voxels.fileno())
@@ -141,7 +141,7 @@ class IndexWriter:
             self._rows = _Rows(first=self._rows.first + len(self._rows))
 
     def _write_table(self) -> dict[str, Any]:
-        """Write the rows that are held to a new table; return the manifest's part about it."""
+        """Write the rows held to a new table; return its description for the manifest."""
         rows, first = self._rows, self._rows.first
         reached = np.zeros(len(self._cubes), bool)
         for counts in rows.counts:
@@ -182,7 +182,7 @@ class IndexWriter:
         }
 
     def _continue(self, index: Index) -> None:
-        """Go on after the entries of an index; hold those of its last table if that is not full."""
+        """Continue an index; hold the entries of its last table if that is not full."""
         ours, theirs = self._manifest["masks"], {k: list(v) for k, v in index.masks.items()}
         if ours != theirs:
             raise StudyError(
@@ -242,7 +242,7 @@ class _Rows:
 
 
 def _with_zeros(data: bytes) -> bytes:
-    """The data with zeros up to a multiple of 8 bytes."""
+    """Pad data with zeros to a multiple of 8 bytes."""
     return data + bytes(-len(data) % 8)
 
 

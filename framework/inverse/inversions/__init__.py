@@ -1,1 +1,1 @@
-"""A question from end to end: reads what was observed, asks, and tells the answer."""
+"""A question from end to end: read what was observed, search, and report the answer."""

@@ -1,4 +1,4 @@
-"""An inverse question asked by observed fields, of any solver."""
+"""An inverse question asked by observed fields, for any solver."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from solvers.base import Solver
 
 
 class FieldInversion(Inversion[FieldMatch, Solver]):
-    """The question which simulations are nearest to observed fields."""
+    """The search for the simulations nearest to observed fields."""
 
     def __init__(self, store: str, file: Path, top: int) -> None:
         """Read the observation and ask. Raises StudyError and RunError."""
@@ -83,7 +83,7 @@ class FieldInversion(Inversion[FieldMatch, Solver]):
         return FieldObjective(self.observation)
 
     def descend(self, surrogate: str) -> None:
-        """Refine by the gradients of a trained surrogate, and simulate where they lead to.
+        """Refine by the gradients of a trained surrogate, and simulate where they lead.
 
         `surrogate`: the directory of a run, or the address of a model.
         """
@@ -97,7 +97,7 @@ class FieldInversion(Inversion[FieldMatch, Solver]):
         )
 
     def index_grown(self, path: str) -> None:
-        """Fields need no index."""
+        """Do nothing: fields need no index."""
 
     def weigh(self) -> Posterior:
         return posterior_of_fields(self.reader, self.solver, self._answer)

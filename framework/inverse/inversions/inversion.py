@@ -1,4 +1,4 @@
-"""An inverse question from end to end: what was observed, the answer, and what is told of it.
+"""An inverse question from end to end: the observation, the answer, and its report.
 
     store, index --search--> matches ----> images and picture in the patient's space
     observation -----'         |
@@ -6,8 +6,8 @@
                                |--> does anything fit?
                                '--> growth: more simulations, then again --> refinement
 
-A store is asked together with what was grown beside it (`refine/growing.py`). The posterior is that
-of the store alone, whose simulations are drawn from the prior.
+A store is searched together with the one grown beside it (`refine/growing.py`). The posterior is
+that of the store alone, whose simulations are drawn from the prior.
 
 Shapes: p parameters.
 """
@@ -51,9 +51,9 @@ Found = TypeVar("Found")
 M = TypeVar("M", bound=Match)
 S = TypeVar("S", bound=Solver)
 
-# Refinement begins at the best match, and looks as far as this many of the best differ.
+# Refinement begins at the best match; its width is the spread of this many of the best.
 _STARTS = 5
-# How many simulations are suggested that would tell more.
+# How many simulations are suggested to learn more.
 _NEXT = 5
 _VERSIONS = ("millstream", "numpy", "numba", "scipy", "zarr", "nibabel")
 
@@ -62,7 +62,7 @@ class Inversion(ABC, Generic[M, S]):
     """A question that was asked. All of its methods raise StudyError and RunError."""
 
     def __init__(self, reader: StoreReader, solver: S, top: int) -> None:
-        """Prepare to ask a store for the `top` best entries; `solver` is the store's."""
+        """Prepare to search a store for the `top` best entries; `solver` is the store's."""
         self.reader = reader
         self.solver = solver
         self.top = top
@@ -76,7 +76,7 @@ class Inversion(ABC, Generic[M, S]):
         """Find the best entries of one of the stores."""
 
     def count(self, reader: StoreReader) -> int:
-        """How many entries of a store can be what was observed."""
+        """Count the entries of a store that may be what was observed."""
         return len(reader.complete) * len(reader.steps)
 
     @abstractmethod
@@ -89,45 +89,45 @@ class Inversion(ABC, Generic[M, S]):
 
     @abstractmethod
     def tell(self, match: M) -> dict[str, Any]:
-        """How well a match fits, as plain values."""
+        """Return how well a match fits, as plain values."""
 
     @abstractmethod
     def objective(self) -> Objective:
-        """Make what refinement improves."""
+        """Make the objective that refinement maximises."""
 
     @abstractmethod
     def coverage(self) -> dict[str, Any]:
-        """Whether anything in the store fits what was observed, as plain values for JSON.
+        """Return whether anything in the store fits the observation, as plain values for JSON.
 
-        `fits`, None if it cannot be said; `score`; and what the score was compared with.
+        `fits`, None if that cannot be said; `score`; and what the score was compared with.
         """
 
     @abstractmethod
     def index_grown(self, path: str) -> None:
-        """Make the store that was grown ready to be asked."""
+        """Prepare the grown store to be searched."""
 
     @abstractmethod
     def write(self, out: Path) -> None:
         """Write images, a picture or arrays of the answer to a folder."""
 
     def simulate_next(self) -> list[dict[str, float]]:
-        """Parameters of a few simulations that would tell more."""
+        """Return the parameters of a few simulations from which more could be learnt."""
         points = self.around(_NEXT)
         return [point_by_name(self.solver.parameters.names, point) for point in points]
 
     def around(self, simulations: int) -> NDArray[np.float64]:
-        """Parameters [simulations, p] where the posterior is; other ones after each growth."""
+        """Draw parameters [simulations, p] from the posterior; different ones after each growth."""
         grown = grown_store(self.reader)
         there = 0 if grown is None else len(grown.complete)
         return points_around(self.posterior, self.reader, self.solver, simulations, there)
 
     def readers(self) -> list[StoreReader]:
-        """The store, and the one grown beside it, if that has entries that can be asked."""
+        """Return the store, and the one grown beside it if any of its entries can be searched."""
         grown = grown_store(self.reader)
         return [self.reader, *([grown] if grown is not None and self.count(grown) else [])]
 
     def answer(self) -> None:
-        """Ask the store, and the one grown beside it."""
+        """Search the store and the one grown beside it."""
         readers = self.readers()
         answers = [self.ask(self.reader, self.top)]
         for reader in readers[1:]:
@@ -143,14 +143,14 @@ class Inversion(ABC, Generic[M, S]):
         self.posterior = self.weigh()
 
     def grow(self, simulations: int) -> None:
-        """Simulate more where the posterior is, and ask again."""
+        """Simulate more where the posterior is, and search again."""
         points = self.around(simulations)
         self.growth = grow(self.reader, solver_factory(self.reader), points, whole_machine())
         self.index_grown(self.growth.path)
         self.answer()
 
     def refine(self) -> None:
-        """Search for a better simulation, from the best matches on."""
+        """Search for a better simulation, starting from the best matches."""
         self.refinement = refine(
             solver_factory(self.reader),
             self.solver.parameters.with_bounds(self.reader.study["design"]["bounds"]),
@@ -161,7 +161,7 @@ class Inversion(ABC, Generic[M, S]):
         )
 
     def starts(self) -> list[tuple[Simulation, int]]:
-        """The simulations of the best matches, and their stored steps: where searches begin."""
+        """Return the simulations of the best matches, with their stored steps, to search from."""
         # A simulation may be among the matches several times: its best time counts.
         best: dict[tuple[str, int], tuple[StoreReader, M]] = {}
         for reader, match in self.matches:
@@ -172,7 +172,7 @@ class Inversion(ABC, Generic[M, S]):
         ]
 
     def result(self) -> dict[str, Any]:
-        """The whole answer, as plain values for JSON."""
+        """Return the whole answer, as plain values for JSON."""
         names = self.solver.parameters.names
         result: dict[str, Any] = {
             "matches": [
@@ -206,7 +206,7 @@ class Inversion(ABC, Generic[M, S]):
         return result
 
     def text(self) -> str:
-        """The answer for a reader."""
+        """Return the answer as text for a human reader."""
         lines = [f"warning: {warning}" for warning in self.warnings]
         names = self.solver.parameters.names
         seconds, exact = f"{1e3 * self.seconds:.0f} ms", "exact" if self.exact else "not exact"
@@ -236,15 +236,15 @@ class Inversion(ABC, Generic[M, S]):
 def merge(
     answers: Sequence[Sequence[Found]], rank: Callable[[Found], float], top: int
 ) -> list[tuple[int, Found]]:
-    """Find the `top` matches with the smallest rank in several answers, with their answer's number.
+    """Return the `top` matches with the smallest rank in several answers.
 
-    Exact if each answer is, and has `top` matches or all. Of equal ranks, those of the first answer
-    come first, in its own order.
+    Each comes with the number of its answer. Exact if each answer is, and has `top` matches or all.
+    Among equal ranks, those of the first answer come first, in its own order.
     """
     numbered = [(number, match) for number, answer in enumerate(answers) for match in answer]
     return sorted(numbered, key=lambda pair: rank(pair[1]))[:top]
 
 
 def whole_machine() -> EnsembleConfig:
-    """All processors of this machine, or the cluster that RAY_ADDRESS names."""
+    """Return settings for all processors here, or for the cluster that RAY_ADDRESS names."""
     return EnsembleConfig(actors=len(os.sched_getaffinity(0)))

@@ -32,7 +32,7 @@ from solvers.base import ImagedSolver
 
 
 class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
-    """The question which simulations are most like segmentations of a patient."""
+    """The search for the simulations most like segmentations of a patient."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
     ) -> None:
         """Read the observation and ask. Raises StudyError and RunError.
 
-        `observe` reads what was observed, for the solver of the store. `recurrence`: a mask in
-        NIfTI of where the patient's tumour was later.
+        `observe` reads what was observed, for the solver of the store. `recurrence`: a NIfTI mask
+        of where the patient's tumour was later.
         """
         reader = StoreReader(store)
         super().__init__(reader, imaged_solver(reader), top)
@@ -101,7 +101,7 @@ class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
         }
 
     def best_score(self) -> float:
-        """The best score of all entries, with equal weights, as those of the calibration."""
+        """Return the best score of all entries, with the equal weights of the calibration."""
         if self.weights is None:
             return float(self.matches[0][1].score)
         indexes = [self._index(reader) for reader in self.readers()]

@@ -1,6 +1,7 @@
 """An inverse question as a whole: what was observed, and how far to look for an explanation.
 
-Imports what answers it only when it is asked, so that a contradiction is found at once.
+The modules that answer it are imported only when it is asked, so that a contradiction in the
+question is found at once.
 """
 
 from collections.abc import Mapping
@@ -20,24 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a store. Observed are masks, or labels, or a field: one of the three.
+    """What is asked of a store. The observation is masks, or labels, or a field: one of the three.
 
-    Raises StudyError when it is made, if its parts contradict each other.
+    Making a question raises StudyError if its parts contradict each other.
     """
 
     # Masks in NIfTI, by the names that the store's solver has.
     masks: Mapping[str, Path] = field(default_factory=dict)
-    # Or one segmentation in NIfTI, whose labels mean what a convention says, or which of them each
-    # region of the solver's has.
+    # Or one segmentation in NIfTI, with the convention of its labels, or the labels of each of the
+    # solver's regions.
     labels: Path | None = None
     convention: str | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     # Or values of any solver's fields, see `FieldObservation.read`.
     fields: Path | None = None
     space: str | None = None  # of the images
-    affine: Path | None = None  # or what maps them to the store's
+    affine: Path | None = None  # or a file with the affine that maps them to the store's space
     weights: Mapping[str, float] | None = None  # of the masks
-    top: int = 10  # matches to tell
+    top: int = 10  # how many matches to report
     grow: int = 0  # simulations to add around the best, before asking again
     refine: bool = False  # whether to search for a better one by simulating
     surrogate: str | None = None  # of fields: refine by its gradients; a run or a model
@@ -60,7 +61,7 @@ class Question:
             )
         if self.recurrence is not None and self.out is None:
             raise StudyError(
-                "a recurrence is for the plans that are written: say where to (out), too"
+                "a recurrence is to judge the written plans by: give a folder for them (out), too"
             )
 
     def ask(self, store: str) -> "FieldInversion | MaskInversion":
@@ -73,13 +74,13 @@ class Question:
         return MaskInversion(store, self._observe, self.weights, self.top, self.recurrence)
 
     def go_on(self, inversion: "FieldInversion | MaskInversion") -> None:
-        """Simulate more and refine as far as is asked, and write the answer.
+        """Simulate more and refine as far as asked for, and write the answer.
 
         Raises StudyError and RunError.
         """
         from framework.inverse.inversions.fields import FieldInversion
 
-        if self.out is not None:  # before what takes long
+        if self.out is not None:  # before the work that takes long
             with writing(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
         if self.grow:

@@ -1,4 +1,4 @@
-"""How parts of an answer are told: as plain values for JSON, and as lines of text.
+"""Parts of an answer, as plain values for JSON and as lines of text.
 
 Shapes: p parameters.
 """
@@ -25,14 +25,14 @@ class Match(Protocol):
 
 
 def point_by_name(names: tuple[str, ...], values: NDArray[np.float64]) -> dict[str, float]:
-    """Parameters [p] by name."""
+    """Return parameters [p] by name."""
     return dict(zip(names, values.tolist(), strict=True))
 
 
 def plain_match(
     reader: StoreReader, match: Match, told: Mapping[str, Any], names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """A match as plain values; `told` is what its kind tells of it."""
+    """Return a match as plain values; `told` are those of its kind."""
     return {
         "simulation": match.simulation,
         "step": int(reader.steps[match.position]),
@@ -43,7 +43,7 @@ def plain_match(
 
 
 def plain_growth(growth: Growth) -> dict[str, Any]:
-    """The simulations that were added, as plain values."""
+    """Return the simulations that were added, as plain values."""
     return {
         "store": growth.path,
         "simulations": len(growth.simulations),
@@ -53,7 +53,7 @@ def plain_growth(growth: Growth) -> dict[str, Any]:
 
 
 def plain_refinement(refinement: Refinement, names: tuple[str, ...]) -> dict[str, Any]:
-    """What a search found, as plain values."""
+    """Return the result of a search, as plain values."""
     best = refinement.best
     return {
         "score_before": refinement.start.rating.score,
@@ -70,7 +70,7 @@ def plain_refinement(refinement: Refinement, names: tuple[str, ...]) -> dict[str
 
 
 def match_line(number: int, plain: Mapping[str, Any], told: Mapping[str, Any], units: str) -> str:
-    """A line about a match, from its plain values; `units` are those of time."""
+    """Return a line about a match, from its plain values; `units` are those of time."""
     says = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
     point = _point(plain["parameters"])
     time = f"{plain['time']:.3g} {units}"
@@ -78,7 +78,7 @@ def match_line(number: int, plain: Mapping[str, Any], told: Mapping[str, Any], u
 
 
 def posterior_lines(posterior: Posterior) -> list[str]:
-    """A heading, and a line for each quantity."""
+    """Return a heading, and a line for each quantity."""
     lines = [f"posterior, {posterior.effective:.1f} entries' worth:"]
     for name, value in posterior.quantities.items():
         low, high = value.interval_90
@@ -91,7 +91,7 @@ def posterior_lines(posterior: Posterior) -> list[str]:
 
 
 def refinement_line(refinement: Refinement, names: tuple[str, ...]) -> str:
-    """A line about what a search found."""
+    """Return a line about the result of a search."""
     before, best = refinement.start.rating.score, refinement.best
     point = _point(point_by_name(names, best.parameters))
     return (

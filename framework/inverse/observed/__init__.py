@@ -1,1 +1,1 @@
-"""What was observed: masks, with their spaces and labels, and values of fields."""
+"""The observation: masks, with their spaces and labels, and values of fields."""

@@ -1,6 +1,6 @@
 """Observed values of a solver's fields, on the grid or by sensors, and their noise.
 
-It comes in a numpy .npz file. For each observed field NAME, some of the solver's:
+They come in a numpy .npz file. For each observed field NAME, one of the solver's, it has:
 
     NAME            values: [*grid], or [m] with positions, in the field's units
     NAME.mask       [*grid], true where observed; without one, everywhere
@@ -10,8 +10,8 @@ It comes in a numpy .npz file. For each observed field NAME, some of the solver'
     NAME.noise      standard deviation: one number, or in the shape of the values; without it 1
     time            the stored time of the observation; without it, it may be any stored time
 
-The distance of fields from it is the sum of ((field - value) / noise)^2 over all that was observed:
-under independent Gaussian noise, -2 log likelihood but for a constant.
+The distance of fields from the observation is the sum of ((field - value) / noise)^2 over all
+observed values: under independent Gaussian noise, -2 log likelihood up to a constant.
 
 Shapes: C fields, k steps, m observed values of a field, q grid points that a value depends on,
 d axes of the grid, `*grid` the grid's axes.
@@ -32,7 +32,7 @@ from framework.errors import StudyError, reason
 from solvers.base import Solver
 
 _PARTS = ("mask", "positions", "noise")
-# A sensor may lie so far outside the grid, in parts of its spacing, by rounding.
+# Rounding may put a sensor this far outside the grid, in units of its spacing.
 _ROUNDING = 1e-6
 
 
@@ -40,9 +40,9 @@ _ROUNDING = 1e-6
 class ObservedField:
     """The observed values [m] of one field.
 
-    A value is that of the field at `points` [m] of the flattened grid, or, where `shares` [m, q]
-    are given, the sum of those at `points` [m, q] times their shares; without `points` the values
-    are those at every point.
+    Without `points`, the values are those at every grid point. With `points` [m], they are those at
+    these points of the flattened grid. With `shares` [m, q] too, each is the sum of the field at
+    `points` [m, q] times the shares.
     """
 
     values: NDArray[np.float64]
@@ -52,7 +52,7 @@ class ObservedField:
     stated: bool = True  # whether the file gives the noise; if not, it was taken for 1
 
     def distance(self, field: NDArray[np.floating]) -> float:
-        """The distance of the field [*grid]; in float64, the same for the same numbers."""
+        """Return the distance of the field [*grid]; in float64, the same for the same numbers."""
         values = field.reshape(-1)
         if self.points is not None:
             values = values[self.points]
@@ -82,11 +82,11 @@ class FieldObservation:
             raise StudyError(f"{path}: {error}") from None
 
     def distance(self, fields: NDArray[np.floating]) -> float:
-        """The distance of the fields [C, *grid] at one time."""
+        """Return the distance of the fields [C, *grid] at one time."""
         return sum(seen.distance(fields[channel]) for channel, seen in self.fields.items())
 
     def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which of the stored times `t` may be that of the observation."""
+        """Return which of the stored times `t` may be that of the observation."""
         if self.time is None:
             return np.ones(t.shape, dtype=bool)
         tolerance = 1e-6 * max(np.abs(t).max(initial=0), abs(self.time))
@@ -114,7 +114,7 @@ def _load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
 def _observed_fields(
     arrays: Mapping[str, NDArray[Any]], solver: Solver
 ) -> tuple[dict[int, ObservedField], float | None]:
-    """The observed fields by channel, and the time. Raises ValueError."""
+    """Return the observed fields by channel, and the time. Raises ValueError."""
     names = [field.name for field in solver.fields]
     known = {"time", *names, *(f"{name}.{part}" for name in names for part in _PARTS)}
     for key, array in arrays.items():
@@ -140,7 +140,7 @@ def _observed_fields(
 
 
 def _observed_field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solver) -> ObservedField:
-    """One observed field. Raises ValueError."""
+    """Return one observed field. Raises ValueError."""
     values = arrays[name].astype(np.float64)
     grid = solver.grid.shape
     mask, positions = arrays.get(f"{name}.mask"), arrays.get(f"{name}.positions")
@@ -185,9 +185,9 @@ def _observed_field(name: str, arrays: Mapping[str, NDArray[Any]], solver: Solve
 def _interpolation(
     key: str, positions: NDArray[np.float64], solver: Solver
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """The grid points around each of the positions [m, d] and their shares, both [m, 2^d].
+    """Return the grid points around positions [m, d] and their shares, both [m, 2^d].
 
-    Raises ValueError if one is outside the grid.
+    Raises ValueError if a position is outside the grid.
     """
     grid = solver.grid
     if positions.ndim != 2 or positions.shape[1] != len(grid.shape):

@@ -1,6 +1,6 @@
 """Segmentations of a patient in NIfTI, brought to the solver's grid, and back.
 
-What the labels of a segmentation mean and where its space lies is named by the user, never guessed.
+The user names what the labels of a segmentation mean and where its space lies; it is never guessed.
 *image: the axes of the patient's image; *grid: those of the solver.
 """
 
@@ -26,8 +26,8 @@ from solvers.base import ImagedSolver
 
 # The name of the space of the solver's own positions.
 OWN = "own"
-# Which share of a mask outside the grid, or outside what static fields cover, is worth a warning,
-# and which is refused.
+# Shares of a mask outside the grid, or outside what static fields cover: above the first there is a
+# warning, above the second an error.
 _OUTSIDE, _TOO_FAR = 0.1, 0.5
 
 Mask = NDArray[np.bool_]
@@ -35,12 +35,12 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class MaskObservation:
-    """Masks by name on the solver's grid, and how they came there."""
+    """Masks by name on the solver's grid, and the images that they come from."""
 
     masks: Mapping[str, Mask]  # [*grid]
     images: Mapping[str, Mask]  # the masks as they were given [*image]
     image_affine: Affine  # indices of the image to the patient's positions in mm
-    image_code: int  # NIfTI's number for what these positions are relative to
+    image_code: int  # NIfTI's code for the space of these positions
     affine: Affine  # indices of the grid to the patient's positions in mm
     warnings: tuple[str, ...]
 
@@ -57,10 +57,11 @@ def read_masks(
     space: str | None = None,
     affine: Path | None = None,
 ) -> MaskObservation:
-    """Read masks from files, one a mask, by the names of `solver.masks`.
+    """Read masks from files, one per mask, by the names of `solver.masks`.
 
     Positions lie in `space`, one of `solver.spaces`; or the file `affine` maps them to the solver's
-    (see `nifti.read_affine`); or, with neither or `OWN`, they are the solver's. Raises StudyError.
+    (see `nifti.read_affine`); or, with neither or with `OWN`, they are the solver's. Raises
+    StudyError.
     """
     unknown = [name for name in files if name not in solver.masks]
     if unknown or not files:
@@ -92,10 +93,10 @@ def read_labels(
 ) -> MaskObservation:
     """Read one file of labels; `labels` says what they mean.
 
-    That is the name of a convention, one of `solver.conventions`, or the labels of each region,
-    some of those in `solver.regions`. The masks are those whose regions are all known. Positions
-    are as in `read_masks`, but with neither `space` nor `affine` they lie in the convention's
-    space. Raises StudyError.
+    `labels` is the name of a convention, one of `solver.conventions`, or the labels of some regions
+    of `solver.regions`. The masks are those whose regions are all known. Positions are as in
+    `read_masks`, but with neither `space` nor `affine` they lie in the convention's space. Raises
+    StudyError.
     """
     warnings: tuple[str, ...] = ()
     if isinstance(labels, str):
@@ -154,12 +155,12 @@ def read_region(observation: MaskObservation, solver: ImagedSolver, file: Path) 
 
 
 def covered(plan: Mask, region: Mask) -> float:
-    """The share of a region that a plan covers, both [*grid]; the region is not empty."""
+    """Return the share of a region that a plan covers, both [*grid]; the region is not empty."""
     return float((plan & region).sum() / region.sum())
 
 
 def to_patient(observation: MaskObservation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
-    """Make an image on the patient's grid of values or of a mask [*grid], see `from_grid`."""
+    """Make an image on the patient's grid from values or a mask [*grid], see `from_grid`."""
     to_grid = inverse(observation.affine) @ observation.image_affine
     shape = next(iter(observation.images.values())).shape
     return image_of(
@@ -193,7 +194,7 @@ def _checked_labels(
 
 
 def _grid_to_patient(solver: ImagedSolver, space: str | None, file: Path | None) -> Affine:
-    """The affine from indices of the solver's grid to the patient's positions."""
+    """Return the affine from indices of the solver's grid to the patient's positions."""
     if solver.affine is None:
         raise StudyError(
             "this solver's grid does not lie in a scanner's space: it cannot be compared with "
@@ -255,7 +256,7 @@ def _outside(solver: ImagedSolver, name: str, image: Mask, to_grid: Affine) -> t
 
 
 def _leaving(solver: ImagedSolver, images: Mapping[str, Mask], voxel: float) -> tuple[str, ...]:
-    """Warn of masks that leave those whose regions include theirs; `voxel` is in ml."""
+    """Warn of masks that reach outside a mask that should include them; `voxel` is in ml."""
     warnings = []
     for inner in images:
         for outer in images:

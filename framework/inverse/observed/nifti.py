@@ -16,7 +16,7 @@ from framework.errors import StudyError, reason
 
 # How far from a whole number a label may be: scaled integers are stored inexactly.
 _EXACT = 1e-3
-# NIfTI's numbers for mm, and for a unit that is not said.
+# NIfTI's codes for mm, and for an unknown unit.
 _MILLIMETRES = (2, 0)
 
 
@@ -27,7 +27,7 @@ class Volume:
     path: Path
     values: NDArray[Any]  # [*image]
     affine: NDArray[np.float64]  # from its indices to positions in mm, RAS [4, 4]
-    code: int  # NIfTI's number for what the positions are relative to
+    code: int  # NIfTI's code for the space of the positions
 
     @property
     def voxel(self) -> float:
@@ -60,8 +60,8 @@ def read_volume(path: Path) -> Volume:
 
 
 def mask_of(volume: Volume) -> NDArray[np.bool_]:
-    """The mask [*image] in a volume. Raises StudyError if it holds anything else, or is empty."""
-    # Not by np.abs, which leaves the least whole number of a type negative.
+    """Return the mask [*image] in a volume. Raises StudyError if it is no mask, or empty."""
+    # Without np.abs, which leaves the least integer of a type negative.
     mask: NDArray[np.bool_] = (volume.values > _EXACT) | (volume.values < -_EXACT)
     if not mask.any():
         raise StudyError(f"{volume.path} is empty: none of its voxels is inside the mask")
@@ -76,8 +76,8 @@ def mask_of(volume: Volume) -> NDArray[np.bool_]:
 
 
 def labels_of(volume: Volume) -> NDArray[np.int64]:
-    """The labels [*image] in a volume. Raises StudyError if they are not whole numbers."""
-    with np.errstate(invalid="ignore"):  # what is too large is found below
+    """Return the labels [*image] in a volume. Raises StudyError if they are not whole numbers."""
+    with np.errstate(invalid="ignore"):  # values too large are found below
         labels: NDArray[np.int64] = np.rint(volume.values).astype(np.int64)
     off = np.abs(volume.values - labels) > _EXACT
     if off.any():
@@ -138,7 +138,7 @@ def _open_image(path: Path) -> nibabel.Nifti1Image:
 
 
 def _positions(path: Path, image: nibabel.Nifti1Image) -> tuple[NDArray[np.float64], int]:
-    """The affine of an image and its code. Raises StudyError if it has no usable positions."""
+    """Return the affine of an image and its code. Raises StudyError if they are not usable."""
     header = image.header
     code = int(header["sform_code"]) or int(header["qform_code"])
     if not code:

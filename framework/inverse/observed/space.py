@@ -1,4 +1,4 @@
-"""From a patient's image to the solver's grid and back.
+"""Map masks and values between a patient's image and the solver's grid.
 
 *image: the axes of a patient's image; *grid: those of the solver. Affines [4, 4] act on indices or
 positions as columns (i, j, k, 1); index i is the middle of a voxel.
@@ -13,8 +13,8 @@ from scipy import ndimage
 
 Affine = NDArray[np.float64]
 
-# Points that are looked at along each axis of a voxel, at least and at most: two for each voxel of
-# the image. Even numbers, as the middle often lies on a boundary.
+# The least and the most points per axis of a voxel of the grid: two for each voxel of the image.
+# The numbers are even, as the middle often lies on a boundary.
 _POINTS = (4, 8)
 
 
@@ -25,16 +25,16 @@ def apply(affine: Affine, points: NDArray[Any]) -> Affine:
 
 
 def inverse(affine: Affine) -> Affine:
-    """The affine that undoes this one."""
+    """Return the inverse of an affine."""
     return np.linalg.inv(affine).astype(np.float64)
 
 
 def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Find the voxels of a grid of this shape of which at least half lies in a mask [*image].
+    """Return the voxels of a grid of this shape of which at least half lies in a mask [*image].
 
     `to_image` maps the grid's indices to the image's. Voxels are boxes and the mask is made of
-    whole ones: a voxel of the grid is cut into small boxes, 4 to 8 along each axis, and those are
-    counted whose middle lies in the mask.
+    whole ones: a voxel of the grid is cut into small boxes, 4 to 8 along each axis, and those whose
+    middle lies in the mask are counted.
     """
     where = np.argwhere(mask)
     low, high = where.min(0), where.max(0)
@@ -42,10 +42,10 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
     result = np.zeros(shape, dtype=np.bool_)
     if not (first < last).all():
         return result
-    # The part of the mask that is not empty within a rim that is: further out is looked up there.
+    # The part of the mask that is not empty, with an empty rim, in which points further out fall.
     part = np.pad(mask[_box_of(low, high + 1)], 1)
     voxels = np.moveaxis(np.indices(tuple(last - first)), 0, -1) + first
-    # Just off the boundaries between voxels, lest rounding decide on which side a point lies.
+    # Moved just off the boundaries between voxels, or rounding would decide the side of a point.
     middles = apply(to_image, voxels) - low + 1.5 + 1e-4
     steps = np.linalg.norm(to_image[:3, :3], axis=0).max()
     points = int(np.clip(2 * np.ceil(steps - 1e-3), *_POINTS))
@@ -62,8 +62,8 @@ def from_grid(
 ) -> NDArray[np.generic]:
     """Interpolate values [*grid] to the voxels of an image of this shape, 0 outside the grid.
 
-    `to_grid` maps the image's indices to the grid's. The interpolation is trilinear; a mask is
-    where that gives a half or more.
+    `to_grid` maps the image's indices to the grid's. The interpolation is trilinear; a mask is true
+    where it gives a half or more.
     """
     image: NDArray[np.float32] = ndimage.affine_transform(
         values.astype(np.float32),
@@ -79,7 +79,7 @@ def from_grid(
 def _reached(
     low: NDArray[np.intp], high: NDArray[np.intp], to_grid: Affine, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The first voxel of the grid [3], and one past the last, that an image's voxels reach.
+    """Return the first voxel of the grid [3], and one past the last, that image voxels reach.
 
     Those of the image are from `low` to `high` [3].
     """

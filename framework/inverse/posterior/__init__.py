@@ -1,1 +1,1 @@
-"""What an observation says of the parameters, and how far that can be trusted."""
+"""The posterior of an observation, and how far it can be trusted."""

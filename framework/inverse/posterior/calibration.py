@@ -1,12 +1,13 @@
-"""How far the answers for masks can be trusted, found out on the store's own simulations.
+"""Calibrate the answers for masks on the store's own simulations.
 
-Patients are made of stored simulations: a kept step is observed at thresholds drawn evenly between
-the lowest and the highest that are indexed, and every boundary is moved as two raters differ. For
-each patient a posterior is made of all other simulations, at several temperatures. The best one is
-that at which 90 % intervals hold the truth most nearly as often as they say, in the mean over the
-quantities; the intervals of each quantity are then stretched until they do. The best scores say
-which scores are rare for a patient whom the store covers. All this is done for every choice of
-masks, as some may not be observed. The result is kept beside the index, for that state of it.
+Patients are made from stored simulations: a kept step is observed at thresholds drawn evenly
+between the lowest and the highest that are indexed, and every boundary is moved by as much as two
+raters differ. For each patient a posterior is made from all other simulations, at several
+temperatures. The best temperature is that at which 90 % intervals hold the truth most nearly in
+90 % of cases, in the mean over the quantities; the intervals of each quantity are then stretched
+until they do. The patients' best scores show which scores are rare for a patient whom the store
+covers. All this is done for every choice of masks, as some may not be observed. The result is kept
+beside the index, and holds for that state of it.
 
 Shapes: t temperatures, q quantities.
 """
@@ -36,38 +37,39 @@ from solvers.base import Solver
 FILE = "calibration.json"
 # How many patients are made, and the temperatures that are tried.
 PATIENTS, TEMPERATURES = 300, (0.05, 0.06, 0.07, 0.08, 0.1, 0.13)
-# Of fewer patients, or of fewer simulations, nothing can be said.
+# With fewer patients or fewer simulations nothing can be said.
 _FEWEST = 40
-# What 90 % intervals are to hold.
+# The share of truths that 90 % intervals should hold.
 _SHARE = 0.9
-# The share of patients whom the store covers that are told that nothing fits.
+# The share of patients covered by the store for whom nothing is said to fit.
 FALSE_ALARMS = 0.05
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found for patients of whom these masks are observed."""
+    """The calibration for patients of whom these masks are observed."""
 
     masks: tuple[str, ...]
     entries: int  # of the index
     temperature: float
     # By how much the values of each quantity have to be moved away from their median.
     stretch: Mapping[str, float]
-    # Below this score nothing fits, with `false_alarms` among the patients whom the store covers;
-    # None if there were too few patients to say.
+    # Below this score nothing fits; a share `false_alarms` of patients whom the store covers is
+    # below it. None if there were too few patients to say.
     least_score: float | None
     false_alarms: float
-    # How often the 90 % interval of each quantity held the truth of `checked` patients, those of
-    # each half stretched by what was found on the other; and its median as a part of the prior's.
+    # How often the 90 % interval of each quantity held the truth of `checked` patients, where the
+    # intervals of each half are stretched by the factors found on the other half; and the median
+    # width of the interval as a part of the prior's.
     checked: int
     coverage: Mapping[str, float]
     width: Mapping[str, float]
 
     @classmethod
     def read(cls, index: Index, masks: Collection[str] | None = None) -> Self:
-        """Read what is kept beside an index for these masks; for all of its masks if None.
+        """Read the calibration kept beside an index for these masks; for all its masks if None.
 
-        Raises StudyError if nothing is kept for the index as it is now, DamagedError if the file is
+        Raises StudyError if none is kept for the index as it is now, DamagedError if the file is
         damaged.
         """
         path = index.folder / FILE
@@ -87,16 +89,16 @@ class Calibration:
         )
 
     def fits(self, score: float) -> bool | None:
-        """Whether the store fits an observation with this best score; None if it cannot be said."""
+        """Return whether the store fits an observation with this best score; None if unknown."""
         return None if self.least_score is None else score >= self.least_score
 
     def summary(self) -> dict[str, Any]:
-        """The calibration as plain values."""
+        """Return the calibration as plain values."""
         return asdict(self)
 
 
 def calibrated(store: str) -> Calibration:
-    """The calibration of a store's index, made by `calibrate` if there is none of its state."""
+    """Return the calibration of a store's index; make it if the index as it is now has none."""
     reader = StoreReader(store)
     index = Index(index_folder(reader.path))
     index.check(reader)
@@ -111,7 +113,7 @@ def calibrate(
 ) -> Calibration:
     """Calibrate the index of a store and keep the result beside it; return that for all masks.
 
-    Makes `count` patients, or none of a store with few simulations. Raises StudyError if there is
+    Makes `count` patients, or none if the store has few simulations. Raises StudyError if there is
     no index, or one of another store, DamagedError if it or the store is damaged, and WriteError if
     the result cannot be written.
     """
@@ -120,7 +122,7 @@ def calibrate(
     index, solver = Index(index_folder(reader.path)), imaged_solver(reader)
     index.check(reader)
     random = generator(reader.study["seed"], Stream.CALIBRATION)
-    # Patients of few simulations say the same over and over.
+    # Patients made from few simulations are too much alike.
     if len(np.unique(index.keys[:, 0])) < _FEWEST:
         count = 0
     names = list(index.masks)
@@ -154,7 +156,7 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What all other simulations say of one patient. Values that are positive are logarithms."""
+    """The answer of all other simulations to one patient. Positive quantities are logarithms."""
 
     score: float  # the best
     true: Numbers  # the true values [q]
@@ -169,7 +171,7 @@ class _Trial:
         key: NDArray[np.int64],
         temperatures: Sequence[float],
     ) -> Self:
-        """Compare `particles` with the entry `key` [1, 2] that the patient was made of."""
+        """Compare `particles` with the entry `key` [1, 2] that the patient was made from."""
         truth = quantities_of(reader, solver, key).values()
         true = np.array([quantity.values[0] for quantity in truth])
         true = np.where(particles.positive, np.log(np.maximum(true, 1e-300)), true)
@@ -180,14 +182,17 @@ class _Trial:
         return cls(particles.best, true, np.array(found))
 
     def needed(self) -> Numbers:
-        """The least factors [t, q] by which intervals have to be stretched to hold the truth."""
+        """Return the least factors [t, q] by which to stretch intervals to hold the truth."""
         middle, ends = self.found[:, 0], self.found[:, 1:]
         away = self.true - middle
         reach = np.where(away < 0, middle - ends[:, 0], ends[:, 1] - middle)
         return np.asarray(np.abs(away) / np.maximum(reach, 1e-9))
 
     def widths(self, t: int, factors: Numbers, positive: NDArray[np.bool_]) -> Numbers:
-        """The widths [q], in natural units, of intervals at a temperature stretched by factors."""
+        """Return the widths [q], in natural units, of intervals stretched by factors.
+
+        `t` is the number of the temperature.
+        """
         middle, *ends = self.found[t]
         low, high = (middle + factors * (end - middle) for end in ends)
         return np.asarray(np.where(positive, np.exp(high) - np.exp(low), high - low))
@@ -201,7 +206,7 @@ def _fitted(
     trials: list[_Trial],
     temperatures: Sequence[float],
 ) -> Calibration:
-    """The calibration for these masks, from the trials of patients."""
+    """Return the calibration for these masks, from the trials of patients."""
     if len(trials) < _FEWEST:
         middle = temperatures[len(temperatures) // 2]
         return Calibration(masks, index.entries, middle, {}, None, FALSE_ALARMS, 0, {}, {})
@@ -215,7 +220,7 @@ def _fitted(
     factors = _factors(needed)
     whole = [np.subtract(*np.quantile(quantity.values, SIDES[::-1])) for quantity in prior.values()]
     width = np.median([trial.widths(t, factors, positive) for trial in trials], axis=0)
-    # Of a quantity that is the same in the whole store there is nothing to tell.
+    # A quantity that is the same in the whole store has no width to compare with.
     width = np.divide(width, whole, out=np.zeros(len(whole)), where=np.array(whole) > 0)
     return Calibration(
         masks,
@@ -231,5 +236,5 @@ def _fitted(
 
 
 def _factors(needed: Numbers) -> Numbers:
-    """The factors [q] that are enough for as many patients as an interval promises."""
+    """Return the factors [q] that are enough for as many patients as an interval promises."""
     return np.asarray(np.quantile(needed, _SHARE, axis=0))

@@ -1,17 +1,17 @@
-"""The posterior for masks: entries at every choice of thresholds, weighed by their likelihood.
+"""The posterior for masks: entries at every choice of thresholds, weighted by their likelihood.
 
-The likelihood of an entry is exp(score / temperature), summed over the thresholds that are indexed,
-each of which stands for its part of a uniform distribution between the lowest and the highest. The
+The likelihood of an entry is exp(score / temperature), summed over the indexed thresholds, each
+weighted by its share of a uniform distribution between the lowest and the highest. The
 score is the mean Dice coefficient; calibration fits the temperature so that credible intervals hold
 what they promise.
 
-A store is sparse: few entries come close to what was observed. So the values of entries are moved
-by what a linear regression says of how they differ from it (Beaumont, Zhang and Balding, Genetics
-162, 2002). It compares volumes, centroids and extents of the masks; the extent, the mean squared
-distance of voxels from the centroid, tells a wide front from a sharp one at the same volume. What
-was observed has a rater's noise and entries have not, so values are then stretched about their
-median, as calibration says. This makes intervals narrower at the same coverage. Mean and deviation
-of the fields are over the entries as they are.
+A store is sparse: few entries come close to the observation. So the values of entries are corrected
+by a linear regression on their differences from it (Beaumont, Zhang and Balding, Genetics 162,
+2002). The differences are those of volumes, centroids and extents of the masks; the extent, the
+mean squared distance of voxels from the centroid, tells a wide front from a sharp one at the same
+volume. The observation has a rater's noise and entries have not, so values are then stretched about
+their median, by the factors of the calibration. This makes intervals narrower at the same coverage.
+Mean and deviation of the fields are those of the entries, without this correction.
 
 Shapes: n entries, m particles (an entry at one choice of thresholds), q quantities, M masks.
 """
@@ -37,12 +37,13 @@ from framework.inverse.search.masks import Observed, dice_coefficients, search_m
 from framework.store.reader import StoreReader
 from solvers.base import Solver
 
-# Only the best entries count, at most so many.
+# Only the best entries count, at most this many.
 _MOST_ENTRIES = 400
-# A relative difference of masks that a regression should not take for large.
+# The scale of relative differences of masks in the regression.
 DIFFERENCE = 0.3
-# How far the regression is followed, in standard deviations of the particles: 7 % of 120 patients
-# whom a store covers are further away (half of them 1.3 or more, one 3.0), a real glioma 4.2.
+# How far the regression is followed, in standard deviations of the particles: of 120 patients whom
+# a store covers, 7 % are further away (half are at 1.3 or more, one at 3.0); a real glioma is at
+# 4.2.
 REACH = 2.0
 
 
@@ -84,10 +85,10 @@ class Particles:
         self._differences = _differences(index, solver, observed, entries)
 
     def at(self, temperature: float, stretch: Mapping[str, float] | None = None) -> Posterior:
-        """The posterior at a temperature.
+        """Return the posterior at a temperature.
 
-        `stretch`: by how much the values of each quantity are moved away from their median.
-        Raises StudyError as `values` does.
+        `stretch`: by how much the values of each quantity are moved away from their median. Raises
+        StudyError as `values` does.
         """
         entries, values, weights = self.values(temperature)
         middle = quantiles(values, weights, (0.5,))[0]
@@ -101,14 +102,14 @@ class Particles:
         )
 
     def values(self, temperature: float) -> tuple[Numbers, Numbers, Numbers]:
-        """Weights of the entries [n], and values [m, q] and weights [m] of the particles.
+        """Return weights of the entries [n], and values [m, q] and weights [m] of the particles.
 
-        Values of quantities that are positive are logarithms. Raises StudyError if nothing has
-        grown in any of the entries.
+        Values of positive quantities are logarithms. Raises StudyError if nothing has grown in any
+        of the entries.
         """
         likelihoods = (self._scores - self._scores.max()) / temperature + self._prior
         weights = np.exp(likelihoods - likelihoods.max())
-        # Nothing is to be seen at a size of 0, which has no logarithm to regress on.
+        # A size of 0 cannot be seen, and has no logarithm to regress on.
         weights[(self._values[:, self.positive] <= 0).any(1)] = 0
         if not weights.any():
             raise StudyError(
@@ -121,18 +122,18 @@ class Particles:
         return weights.reshape(len(weights), -1).sum(1), moved, weights[chosen]
 
     def _at(self, chosen: tuple[NDArray[np.intp], ...]) -> Numbers:
-        """The differences of particles from what was observed [m, (2 + axes) M]."""
+        """Return the differences of particles from the observation [m, (2 + axes) M]."""
         entries, *thresholds = chosen
         parts = zip(self._differences, thresholds, strict=True)
         return np.concatenate([of_mask[entries, t] for of_mask, t in parts], 1)
 
 
 def regressed(values: Numbers, differences: Numbers, weights: Numbers) -> Numbers:
-    """Values [m, q] less what a weighted regression on the differences [m, d] explains.
+    """Return values [m, q] less what a weighted regression on differences [m, d] explains.
 
-    With a ridge, lest few particles are fitted to their chance. A patient whom no entry is like
-    lies beyond the particles, where nothing says that the regression holds: values are moved no
-    further than these reach, by Mahalanobis' distance.
+    A ridge keeps the regression from fitting the noise of few particles. A patient unlike every
+    entry lies beyond the particles, where the regression need not hold: values are moved no further
+    than the particles reach, by Mahalanobis' distance.
     """
     weights = weights / weights.sum()
     differences = differences / DIFFERENCE
@@ -147,7 +148,10 @@ def regressed(values: Numbers, differences: Numbers, weights: Numbers) -> Number
 
 
 def _shares(thresholds: tuple[float, ...]) -> Numbers:
-    """The part of a uniform distribution between the ends that is nearest to each threshold."""
+    """Return the part of a uniform distribution that is nearest to each threshold.
+
+    The distribution lies between the lowest and the highest threshold.
+    """
     if len(thresholds) == 1:
         return np.ones(1)
     values = np.array(thresholds)
@@ -159,10 +163,10 @@ def _shares(thresholds: tuple[float, ...]) -> Numbers:
 def _differences(
     index: Index, solver: Solver, observed: Observed, entries: NDArray[np.int64]
 ) -> list[Numbers]:
-    """The differences of entries' masks from those observed: [n, thresholds, 2 + axes] a mask.
+    """Return the differences of entries' masks from those observed.
 
-    They are those of `_shape`, with centroids in units of the radius of what was observed. The
-    records of the entries have to be checked already.
+    They are [n, thresholds, 2 + axes] for each mask: those of `_shape`, with centroids in units of
+    the radius of what was observed. The records of the entries have to be checked already.
     """
     spacing = np.array(solver.grid.spacing)
     axes, cubes = len(spacing), index.cubes
@@ -183,7 +187,7 @@ def _differences(
 
 
 def _shape(sums: NDArray[np.int64], spacing: Numbers) -> Numbers:
-    """The logarithms of volume and extent, and the centroid [..., 2 + axes], of masks.
+    """Return the logarithms of volume and extent, and the centroid [..., 2 + axes], of masks.
 
     `sums` [..., 1 + 2 axes]: the number of voxels, the sums of their indices, and of these squared.
     The extent is the voxels' mean squared distance from the centroid. An empty mask counts as half

@@ -1,4 +1,4 @@
-"""Patients whose truth is known: stored simulations, seen by a rater who moves boundaries.
+"""Patients with a known truth: stored simulations, seen by a rater who moves boundaries.
 
 Shapes: C fields, `*grid` the grid's axes.
 """
@@ -18,9 +18,9 @@ from solvers.base import Solver
 # How a boundary is moved: standard deviation and correlation length, in the grid's units (mm).
 # Five automatic raters of a glioma differed from their fusion by 0.1-1.4 mm in the mean.
 NOISE, CORRELATION = 1.0, 10.0
-# How many entries are tried for one patient.
+# How many entries are tried for one patient, on average.
 _TRIES_EACH = 20
-# Voxels that every mask of a patient has at least: of less nothing would be segmented.
+# The fewest voxels of a patient's mask: anything smaller would not be segmented.
 _VISIBLE = 27
 
 
@@ -33,7 +33,7 @@ def patients(
 ) -> Iterator[tuple[int, int, Observed]]:
     """Make at most `count` patients: the simulation, the position, and the masks observed."""
     lowest = index.sizes[list(index.first.values())]
-    possible = lowest.all(axis=0)  # in the others nothing is to be seen at any threshold
+    possible = lowest.all(axis=0)  # in the others some mask is empty at every threshold
     # A posterior leaves out seeds that have not grown, however large they are.
     for quantity in quantities_of(reader, solver, index.keys).values():
         possible &= (quantity.values > 0) | (not quantity.positive)
@@ -53,7 +53,7 @@ def segment(
     masks: Mapping[str, tuple[float, ...]],
     random: np.random.Generator,
 ) -> Observed | None:
-    """Segment fields [C, *grid] as a rater would; None if there is too little to see."""
+    """Segment fields [C, *grid] as a rater would; return None if there is too little to see."""
     observed = {}
     for name, thresholds in masks.items():
         value = random.uniform(thresholds[0], thresholds[-1])

@@ -1,8 +1,8 @@
-"""A posterior: weights of a store's entries, and what they say of the quantities to be found.
+"""A posterior: weights of a store's entries, and estimates of quantities from them.
 
-The prior is the store's design: all its simulations, at all their kept steps, alike. The weight of
-an entry is its likelihood. For fields it is exp(-distance / 2): independent Gaussian noise of the
-deviation that the observation states. particles.py has that for masks.
+The prior is the store's design: all its simulations, at all their kept steps, with equal weight.
+The weight of an entry is its likelihood. For fields it is exp(-distance / 2): independent Gaussian
+noise of the deviation that the observation states. particles.py has the likelihood for masks.
 
 Shapes: n entries, q quantities, C fields, p parameters, `*grid` the grid's axes.
 """
@@ -21,7 +21,7 @@ from solvers.base import Quantity, Solver
 
 Numbers = NDArray[np.float64]
 
-# No weight below this part of the largest counts.
+# Weights below this part of the largest do not count.
 LEAST_WEIGHT = 1e-5
 # The ends of an interval of 90 %.
 SIDES = (0.05, 0.95)
@@ -39,7 +39,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Posterior:
-    """Entries and their weights, and estimates of what identifies them."""
+    """Entries and their weights, and estimates of the quantities that identify them."""
 
     keys: NDArray[np.int64]  # the entries [n, 2]: simulation, position among the kept steps
     weights: Numbers  # [n], with a sum of 1
@@ -47,11 +47,11 @@ class Posterior:
 
     @property
     def effective(self) -> float:
-        """How many entries of equal weight would tell as much."""
+        """How many entries of equal weight would say as much."""
         return float(1 / (self.weights**2).sum())
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """The quantities as plain values."""
+        """Return the quantities as plain values."""
         return {
             name: {
                 "mean": estimate.mean,
@@ -66,14 +66,14 @@ class Posterior:
 def quantities_of(
     reader: StoreReader, solver: Solver, keys: NDArray[np.int64]
 ) -> Mapping[str, Quantity]:
-    """The quantities that identify entries, given as `keys` [n, 2], with their values [n]."""
+    """Return the quantities that identify entries `keys` [n, 2], with their values [n]."""
     simulations, positions = keys.T
     t = reader.t[simulations, positions]
     return solver.identifiable(reader.parameters[simulations], t)
 
 
 def posterior_of_fields(reader: StoreReader, solver: Solver, answer: FieldAnswer) -> Posterior:
-    """The posterior of a field observation, from the distances of all entries."""
+    """Return the posterior of a field observation, from the distances of all entries."""
     weights = np.exp(-(answer.distances - answer.distances.min()) / 2)
     kept = weights > LEAST_WEIGHT
     keys, weights = answer.keys[kept], weights[kept]
@@ -84,7 +84,7 @@ def posterior_of_fields(reader: StoreReader, solver: Solver, answer: FieldAnswer
 
 
 def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Numbers, Numbers]:
-    """The mean and the standard deviation of the fields [C, *grid] over the entries.
+    """Return the mean and the standard deviation of the fields [C, *grid] over the entries.
 
     Raises DamagedError if the store is damaged.
     """
@@ -101,7 +101,7 @@ def mean_and_deviation(reader: StoreReader, posterior: Posterior) -> tuple[Numbe
 def points_around(
     posterior: Posterior, reader: StoreReader, solver: Solver, count: int, there: int = 0
 ) -> Numbers:
-    """Draw parameters [count, p] of new simulations where the posterior is.
+    """Draw parameters [count, p] of new simulations from the posterior.
 
     They come from a kernel density estimate in the prior's unit cube, with a bandwidth by Scott's
     rule, so all lie between the bounds and where the prior allows. They differ with the number of
@@ -119,7 +119,7 @@ def points_around(
 
 
 def quantiles(values: Numbers, weights: Numbers, shares: tuple[float, ...]) -> Numbers:
-    """The quantiles [shares, q] of the columns of values [n, q] with weights [n]."""
+    """Return the quantiles [shares, q] of the columns of values [n, q] with weights [n]."""
     found = np.empty((len(shares), values.shape[1]))
     for q, column in enumerate(values.T):
         order = np.argsort(column)
@@ -129,7 +129,7 @@ def quantiles(values: Numbers, weights: Numbers, shares: tuple[float, ...]) -> N
 
 
 def estimates(values: Numbers, weights: Numbers, units: Mapping[str, str]) -> dict[str, Estimate]:
-    """Estimates of quantities, from their values [n, q] with weights [n]; `units` names them."""
+    """Estimate quantities from their values [n, q] with weights [n]; `units` names them."""
     means = np.average(values, 0, weights)
     deviations = np.sqrt(np.average((values - means) ** 2, 0, weights))
     columns = zip(units.items(), means, deviations, *quantiles(values, weights, SIDES), strict=True)

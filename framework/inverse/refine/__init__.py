@@ -1,1 +1,1 @@
-"""Simulations beyond those of the store: grown around an answer, or found by a search from it."""
+"""Simulations beyond those of the store: grown around an answer, or found by a search."""

@@ -1,7 +1,6 @@
-"""Runs simulations as Ray tasks and rates each at its best stored time.
+"""Run simulations as Ray tasks and rate each at its best stored time.
 
-A worker's process imports this file, so it is quickly imported.
-
+A worker's process imports this file, so its own imports are few.
 Shapes: p parameters.
 """
 
@@ -34,7 +33,7 @@ class Candidate:
 
 
 class Evaluation:
-    """Simulates and rates candidates, as Ray tasks. Ray repeats one once if its process dies."""
+    """Simulates and rates candidates in Ray tasks. Ray repeats a task once if its process dies."""
 
     def __init__(
         self,
@@ -57,13 +56,13 @@ class Evaluation:
         try:
             return ray.get(reference)
         except RayTaskError as error:
-            # An error of the solver makes a candidate that failed: this is another one.
+            # An error of the solver makes a failed candidate: this is another kind of error.
             raise RunError(str(error.cause)) from error
         except RayError as error:
             return Candidate(point, error=f"its process died: {type(error).__name__}")
 
 
-# The solver of this process, by the search that it was made for.
+# The solver of this process, keyed by the search that it was made for.
 _solvers: dict[str, Solver] = {}
 
 
@@ -74,7 +73,7 @@ def _evaluate(
     objective: Objective,
     simulation: Simulation,
 ) -> Candidate:
-    """Simulate and rate one candidate, in a process of Ray's."""
+    """Simulate and rate one candidate, in a worker process."""
     if search not in _solvers:
         _solvers.clear()
         _solvers[search] = make_solver()

@@ -1,8 +1,8 @@
 """A local search by the gradients of a trained surrogate, for observations of fields.
 
-From every start the parameters follow the gradient of the distance between the surrogate's fields
-and what was observed, at the start's stored step; all starts at once. Then the solver is run with
-the parameters found: its scores are reported, so a surrogate that is wrong there does no harm.
+From every start the parameters descend along the gradient of the distance between the surrogate's
+fields and the observation, at the start's stored step; all starts at once. Then the solver is run
+with the parameters found: its scores are reported, so a surrogate that is wrong there does no harm.
 
 Shapes: n starts, p parameters, C fields, m observed values of a field, `*grid` the grid's axes.
 """
@@ -25,8 +25,8 @@ from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 from surrogates.base import Surrogate
 
-# How many optimiser steps, and their size in parameters scaled by their bounds: far enough for half
-# the range.
+# The number of optimiser steps, and their size in parameters scaled by their bounds: enough to
+# cross half the range.
 _OPTIMISER_STEPS, _STEP_SIZE = 200, 0.01
 
 
@@ -63,7 +63,7 @@ def descend(
     observation: FieldObservation,
     starts: Sequence[tuple[Simulation, int]],
 ) -> Tensor:
-    """Find the parameters [n, p] with the least distance, by the surrogate, from each start."""
+    """Return the parameters [n, p] of least distance, by the surrogate, found from each start."""
     values = torch.tensor(np.stack([simulation.parameters for simulation, _ in starts]))
     steps = [step for _, step in starts]
     p = values.shape[1]
@@ -75,7 +75,7 @@ def descend(
     for _ in range(_OPTIMISER_STEPS):
         raw = low + span * scaled
         parameters = torch.where(log, raw.exp(), raw)
-        # The gradient leaves out that times may depend on the parameters.
+        # The gradient ignores that times may depend on the parameters.
         times = [
             solver.times(row)[step]
             for row, step in zip(parameters.detach().numpy(), steps, strict=True)
@@ -95,7 +95,7 @@ def descend(
 
 
 def _surrogate_distances(observation: FieldObservation, fields: Tensor) -> Tensor:
-    """`FieldObservation.distance` of fields [n, C, *grid]: distances [n] with gradients."""
+    """Return `FieldObservation.distance` of fields [n, C, *grid]: [n], with gradients."""
     total = fields.new_zeros(len(fields), dtype=torch.float64)
     for channel, seen in observation.fields.items():
         values = fields[:, channel].flatten(1).double()

@@ -1,10 +1,10 @@
-"""Adds simulations where a store has the best answers, to ask again.
+"""Add simulations where a store has its best answers, to search again.
 
 A store holds the simulations of its study's design. Simulations at other parameters go to a store
-of their own beside it, NAME.grown.zarr for NAME.zarr: with the same solver and bounds, laid out
-alike, indexed and asked alike. Its design is `points`: the parameters of its simulations are those
+of their own beside it, NAME.grown.zarr for NAME.zarr, with the same solver, bounds and layout; it
+is indexed and searched alike. Its design is `points`: the parameters of its simulations are those
 that it lists; each growth adds some and changes none. The two answers, merged, are the exact answer
-over both. As in any store, what is complete stays whatever is killed.
+over both. As in any store, complete simulations stay whatever is killed.
 
 Shapes: N new simulations, p parameters.
 """
@@ -45,12 +45,12 @@ class Growth:
 
 
 def grown_path(store: str) -> str:
-    """The path of the store of simulations that are added to a store."""
+    """Return the path of the store grown beside a store."""
     return f"{store.removesuffix('.zarr')}.grown.zarr"
 
 
 def grown_store(reader: StoreReader) -> StoreReader | None:
-    """Open the store that was grown from this one; None if there is none yet, or half of one.
+    """Open the store that was grown from this one; return None if there is no whole one yet.
 
     Raises StudyError if it was grown from another store, DamagedError if it is damaged.
     """
@@ -75,8 +75,8 @@ def grow(
     """Simulate parameters [N, p] with the solver of a store, into the store beside it.
 
     Raises StudyError if the store is of another version of random streams and priors, RunError if
-    all simulations fail or the store cannot be written, and KeyboardInterrupt if it is interrupted;
-    what is complete by then stays.
+    all simulations fail or the store cannot be written, and KeyboardInterrupt if interrupted;
+    simulations complete by then stay.
     """
     began = time.monotonic()
     if (drawn := streams_version(reader.study)) != versions.STREAMS:
@@ -120,7 +120,7 @@ def grow(
 
 
 def _grown_identity(reader: StoreReader) -> dict[str, object]:
-    """The identity of the grown store: that of the store, with another design."""
+    """Return the identity of the grown store: that of the store, with another design."""
     design = {**reader.study["design"], "sampler": "points", "grown_from": reader.identity["hash"]}
     return {**reader.study, "design": design}
 

@@ -1,4 +1,4 @@
-"""What a search improves: the score of a simulation as an explanation of what was observed.
+"""The objective of a search: how well a simulation explains the observation.
 
 It is the score that ranks the entries of a store, for fields that need not be stored.
 
@@ -32,7 +32,7 @@ class Objective(Protocol):
     """Rates simulations; can be sent to another process."""
 
     def at(self, t: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which of the stored times `t` are to be rated."""
+        """Return which of the stored times `t` are to be rated."""
 
     def rate(self, solver: Solver, fields: NDArray[np.float32]) -> Rating:
         """Rate the fields [C, *grid] at one time."""
@@ -82,6 +82,6 @@ class FieldObjective(Objective):
 def _box_dice(
     mask: NDArray[np.bool_], observed: NDArray[np.bool_], box: tuple[slice, ...]
 ) -> float:
-    """Dice's coefficient of a mask in a box, empty outside it, and a mask on the grid."""
+    """Return the Dice coefficient of a mask in a box, empty outside it, and a mask on the grid."""
     voxels = np.count_nonzero(mask) + np.count_nonzero(observed)
     return 1.0 if voxels == 0 else 2.0 * np.count_nonzero(mask & observed[box]) / voxels

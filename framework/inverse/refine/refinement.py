@@ -1,9 +1,9 @@
-"""A local search that runs the solver: from the best entries of a store to something better.
+"""A local search that runs the solver, starting from the best entries of a store.
 
 CMA-ES (Hansen, arXiv 1604.00772; the library `cma`) in the solver's parameters, each scaled so that
-its bounds are 0 and 1, by logarithms where its prior is log-uniform. It begins at the best entry,
-and looks as far in every parameter as the best entries differ. The simulations of a generation are
-Ray tasks; each is rated at its best stored time. One that fails is the worst of its generation.
+its bounds are 0 and 1, in logarithms where its prior is log-uniform. It begins at the best entry,
+with a width in each parameter of the spread of the best entries. The simulations of a generation
+are Ray tasks; each is rated at its best stored time. One that fails is the worst of its generation.
 
 Shapes: p parameters, n starts or candidates, C fields, `*grid` the grid's axes.
 """
@@ -27,14 +27,14 @@ from framework.study.sections import EnsembleConfig
 from framework.study.streams import stored_seed
 from solvers.base import ParameterSpace, Solver
 
-# The least and the largest standard deviation of the first generation in scaled parameters, and the
-# one that a single start gets.
+# The least and the largest standard deviation of the first generation in scaled parameters, and
+# that of a single start.
 _LEAST, _LARGEST, _ALONE = 0.01, 0.2, 0.05
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """What a search found. `best` is at least as good as `start`, the first of the starts."""
+    """The result of a search. `best` is at least as good as `start`, the first of the starts."""
 
     start: Candidate
     best: Candidate
@@ -53,7 +53,7 @@ def refine(
     evaluations: int = 80,
     tell: Callable[[int, float], None] = lambda evaluations, score: None,
 ) -> Refinement:
-    """Search near `starts`, the best entry first, with at most so many simulations.
+    """Search near `starts`, the best entry first, with at most `evaluations` simulations.
 
     All are run with the first start's seed, within the bounds of `space`. Generators `random` in
     the same state give the same result. `tell` is called after each generation with the number of
@@ -62,13 +62,13 @@ def refine(
     began = time.monotonic()
     scaled = np.stack([scaled_by_bounds(space, start.parameters) for start in starts]).clip(0, 1)
     search = cma.CMAEvolutionStrategy(
-        # On a bound itself the library's map to within the bounds is flat.
+        # The library maps points to within the bounds, and this map is flat on a bound itself.
         scaled[0].clip(1e-3, 1 - 1e-3),
         1.0,
         {
             "CMA_stds": _widths(scaled),
             "bounds": [0, 1],
-            # All that is random comes from here, and not from numpy's global state.
+            # All random numbers come from here, and not from numpy's global state.
             "seed": np.nan,
             "randn": lambda *shape: random.standard_normal(shape),
             "verbose": -9,
@@ -101,20 +101,20 @@ def start_of(evaluate: Evaluation, simulation: Simulation) -> Candidate:
 
 
 def stored_simulation(reader: StoreReader, id: int) -> Simulation:
-    """The simulation of a store with this id, with the seed that it was made with."""
+    """Return the simulation of a store with this id, with the seed that it was made with."""
     seed = stored_seed(reader.study["seed"], streams_version(reader.study), id)
     return Simulation(id, reader.parameters[id], seed)
 
 
 def _costs(candidates: Sequence[Candidate]) -> list[float]:
-    """What CMA-ES makes small. Only its order counts; those that failed come last."""
+    """Return the costs that CMA-ES minimises. Only their order counts; failures come last."""
     worst = min((c.rating.score for c in candidates if not c.error), default=0.0)
     failed = 1 + abs(worst) - worst
     return [failed if c.error else -c.rating.score for c in candidates]
 
 
 def _widths(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard deviations [p] of scaled starts [n, p], within limits."""
+    """Return standard deviations [p] of scaled starts [n, p], within limits."""
     if len(scaled) == 1:
         return np.full(scaled.shape[1], _ALONE)
     return np.asarray(scaled.std(0).clip(_LEAST, _LARGEST))
@@ -134,5 +134,5 @@ def unscaled(space: ParameterSpace, scaled: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _logarithms(space: ParameterSpace, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The logarithms of parameters [p] with a log-uniform prior, the values of the others."""
+    """Return logarithms of the parameters [p] with a log-uniform prior, and the other values."""
     return np.where(space.log, np.log(np.where(space.log, values, 1)), values)

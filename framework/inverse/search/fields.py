@@ -1,7 +1,7 @@
-"""Exact look-up of a field observation: the entries of a store that are nearest to it.
+"""Exact look-up of a field observation: find the nearest entries of a store.
 
-An entry is one kept step of one complete simulation. All are looked at: the store is read once, a
-chunk in each thread at a time, so the answer is that of comparing every entry, and says so.
+An entry is one kept step of one complete simulation. Every entry is compared, so the answer is
+exact; the store is read once, each thread reading a chunk at a time.
 
 Shapes: n entries, K kept steps, C fields, `*grid` the grid's axes.
 """
@@ -18,14 +18,14 @@ from framework.errors import StudyError
 from framework.inverse.observed.fields import FieldObservation
 from framework.store.reader import StoreReader
 
-# On two cores two answer 1.3-1.4 times as soon as one from a store of float16, and 1.0-1.2 times
-# from one of float32; four are no better.
+# On two cores two threads are 1.3-1.4 times as fast as one for a store of float16, and 1.0-1.2
+# times for one of float32; four are no faster.
 _THREADS = min(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class FieldMatch:
-    """An entry, and its distance from what was observed; see observed/fields.py."""
+    """An entry, and its distance from the observation; see observed/fields.py."""
 
     simulation: int
     position: int  # of its step among the kept steps
@@ -37,11 +37,11 @@ class FieldAnswer:
     """The nearest entries, nearest first; of equal ones the earlier simulation and position."""
 
     matches: tuple[FieldMatch, ...]
-    entries: int  # how many could have been it
+    entries: int  # how many may be what was observed
     refined: int  # how many were compared in full
     seconds: float
     keys: NDArray[np.int64]  # of all entries [n, 2]: simulation, position
-    distances: NDArray[np.float64]  # of them [n]
+    distances: NDArray[np.float64]  # of these entries [n]
     exact: bool = True
 
 
@@ -72,7 +72,7 @@ def search_fields(reader: StoreReader, observation: FieldObservation, top: int) 
 
 
 def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.int64]:
-    """The entries [n, 2] that can be it: simulation and position, in this order."""
+    """Return the entries [n, 2], as (simulation, position), that may be what was observed."""
     if not len(reader.complete):
         raise StudyError(
             f"the store {reader.path} has no complete simulation: go on with its study, by "
@@ -93,13 +93,13 @@ def _entries(reader: StoreReader, observation: FieldObservation) -> NDArray[np.i
 def _distances(
     reader: StoreReader, observation: FieldObservation, keys: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """The distances [n] of entries."""
+    """Return the distances [n] of entries."""
     distances = np.empty(len(keys))
     starts = np.flatnonzero(np.diff(keys[:, 0], prepend=-1))
     ends = np.append(starts[1:], len(keys))
 
     def fill(start: int, end: int) -> None:
-        """Compute those of one simulation."""
+        """Compute the distances of one simulation."""
         distances[start:end] = _of_simulation(
             reader, observation, int(keys[start, 0]), keys[start:end, 1]
         )
@@ -120,7 +120,7 @@ def _of_simulation(
     simulation: int,
     positions: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The distances of a simulation at some positions, which ascend."""
+    """Return the distances of a simulation at some positions, which ascend."""
     distances = np.zeros(len(positions))
     for chunk in reader.chunks():
         first, last = np.searchsorted(positions, (chunk.start, chunk.stop)).tolist()

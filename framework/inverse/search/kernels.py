@@ -27,7 +27,7 @@ _NIBBLES, _BYTES = np.uint64(0x0F0F0F0F0F0F0F0F), np.uint64(0x0101010101010101)
 def in_threads(call: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]) -> list[Result]:
     """Make the calls in as many threads as numba is set to, and return their results.
 
-    Threads of Python's, as numba's own may not be used by two threads at once in all its builds.
+    They are Python threads, as some builds of numba do not allow two threads to use numba's own.
     """
     calls = list(arguments)
     threads = min(numba.get_num_threads(), len(calls), os.cpu_count() or 1)
@@ -39,16 +39,16 @@ def in_threads(call: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
 
 @compiled
 def dice(overlap: int, voxels: int) -> float:
-    """Dice's coefficient of two masks that have `voxels` together; 1 if both are empty.
+    """Return the Dice coefficient of two masks that have `voxels` together; 1 if both are empty.
 
-    Rounding keeps it monotone in the overlap: a bound of the one gives a bound of the other.
+    It stays monotone in the overlap after rounding: a bound of the overlap bounds the coefficient.
     """
     return 1.0 if voxels == 0 else 2.0 * overlap / voxels
 
 
 @compiled
 def weighted(weights: NDArray[np.float64], dices: NDArray[np.float64]) -> float:
-    """The score. Rounding keeps it monotone in every coefficient, too."""
+    """Return the score. It stays monotone in every coefficient after rounding."""
     score = 0.0
     for m in range(weights.size):
         score += weights[m] * dices[m]
@@ -86,7 +86,7 @@ def bound(
 
 @compiled
 def _ones(x: np.uint64) -> np.uint64:
-    """How many bits are set. LLVM knows the pattern and makes it one instruction."""
+    """Count the bits that are set. LLVM knows the pattern and makes it one instruction."""
     x = x - ((x >> ONE) & _PAIRS)
     x = (x & _QUARTERS) + ((x >> _TWO) & _QUARTERS)
     x = (x + (x >> _FOUR)) & _NIBBLES
@@ -98,7 +98,7 @@ def _ones(x: np.uint64) -> np.uint64:
 def overlap(
     record: NDArray[np.uint64], bits: NDArray[np.uint64], counts: NDArray[np.uint16]
 ) -> int:
-    """How many voxels a record shares with a query of cubes' `bits` [c, w] and `counts` [c]."""
+    """Count the voxels that a record shares with a query: cubes' `bits` [c, w], `counts` [c]."""
     shared = 0
     if record.size == 0:
         return shared
@@ -124,7 +124,7 @@ def _whole(
     threshold: int,
     entry: int,
 ) -> bool:
-    """Whether the record is what was written; only the first call for it looks."""
+    """Return whether the record is undamaged; only the first call for it computes that."""
     if not checked[threshold, entry]:
         if record_checksum(record) != checksums[threshold, entry]:
             return False

@@ -1,11 +1,11 @@
 """Exact look-up of masks: the entries of an index that are most like what was observed.
 
-The score of an entry is the weighted mean of the Dice coefficients of its masks with those that
-were observed, each mask at its best threshold. Two masks have at most
-sum(min(count_A, count_Q)) voxels in common, by the counts of voxels in each cube of the grid, which
-bounds every entry's score from above. Bounds are computed for all entries, exact scores from the
-voxels' bits in the order of the bounds, until the next bound is below the last score wanted. So the
-answer is that of comparing every voxel of every entry. Overlaps are whole numbers, and bounds and
+The score of an entry is the weighted mean of the Dice coefficients of its masks with those
+observed, each mask at its best threshold. From the counts of voxels in each cube of the grid, two
+masks have at most sum(min(count_A, count_Q)) voxels in common, which bounds every entry's score
+from above. Bounds are computed for all entries; exact scores are computed from the voxels' bits, in
+the order of the bounds, until the next bound is below the last score wanted. So the answer is the
+same as if every voxel of every entry were compared. Overlaps are whole numbers, and bounds and
 scores are the same expression of them, so rounding cannot put a bound below its score.
 
 Shapes: N entries, M masks observed, t thresholds of them together, c cubes.
@@ -26,13 +26,13 @@ from framework.inverse.index.records import pack
 from framework.inverse.search import kernels
 
 Observed = Mapping[str, NDArray[np.bool_]]
-# How many entries are refined between two looks at how far to go.
+# How many entries are refined before it is checked again how far to go.
 BATCH = 128
 
 
 @dataclass(frozen=True)
 class MaskMatch:
-    """An entry, and how much its masks are like those observed."""
+    """An entry, and how similar its masks are to those observed."""
 
     entry: int  # its number in the index
     simulation: int
@@ -80,7 +80,7 @@ def search_masks(
 def dice_coefficients(
     index: Index, observed: Observed, entries: NDArray[np.int64]
 ) -> dict[str, NDArray[np.float64]]:
-    """Exact Dice coefficients of some entries at all thresholds: mask -> [entries, thresholds].
+    """Return exact Dice coefficients of some entries: mask -> [entries, thresholds].
 
     Raises StudyError if the masks do not suit the index, DamagedError if it is damaged.
     """
@@ -125,7 +125,7 @@ class _Query:
         )
 
     def slice(self, m: int) -> slice:
-        """Where the thresholds of mask m are among `thresholds`."""
+        """Return where the thresholds of mask m are among `thresholds`."""
         return slice(int(self.firsts[m]), int(self.firsts[m + 1]))
 
 
@@ -184,7 +184,7 @@ class _Search:
             self.entries = n - int(own.sum())
 
     def best(self, top: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """The entries with the `top` best scores, and the scores, in order."""
+        """Return the entries with the `top` best scores, and the scores, in order."""
         count = min(max(BATCH, 2 * top), self.entries)
         # Selecting from the other end takes 20 times as long where most bounds are equal.
         found = np.argpartition(-self.bounds, count - 1)[:count]
@@ -209,7 +209,7 @@ class _Search:
     def answer(
         self, entries: NDArray[np.int64], scores: NDArray[np.float64], started: float
     ) -> MaskAnswer:
-        """Make the answer of these entries and their scores."""
+        """Make the answer from these entries and their scores."""
         index = self._index
         of_masks = _dices(index, self._query, entries)
         best = {name: values.argmax(axis=1) for name, values in of_masks.items()}
@@ -229,7 +229,7 @@ class _Search:
         return MaskAnswer(tuple(matches), self.entries, refined, seconds)
 
     def _scores(self, entries: NDArray[np.int64], floor: float) -> NDArray[np.float64]:
-        """The exact scores of entries; -inf for those that turn out to be below `floor`."""
+        """Return the exact scores of entries; -inf for those that turn out to be below `floor`."""
         index, query = self._index, self._query
         scores = np.empty(len(entries))
         records = (index.voxels, index.ends, index.checksums, index.checked, query.thresholds)

@@ -1,8 +1,8 @@
-"""What all kinds of buffer have alike: two threads that wait for each other.
+"""What all kinds of buffer share: two threads that wait for each other.
 
-In turn: a get waits as long as a put is permitted, and samples are placed one by one. What is drawn
-is then a function of the samples put, however fast the two threads are, and of a band it is the
-least that holds.
+With `in_turn`, get waits as long as a put is permitted, and samples are placed one by one. The
+samples drawn then depend on the samples put alone, not on the speed of the threads, and the draws
+per sample stay at the lower end of a band.
 """
 
 import json
@@ -26,9 +26,9 @@ class Closed(Exception):  # noqa: N818 - news, not an error
 class Buffer(ABC):
     """A buffer of any kind. Its methods may be called from any thread.
 
-    A subclass chooses a limiter and writes `pick`, and `place` where samples are overwritten. It is
-    called with the lock held. Whoever holds `lock` sees the buffer, and whatever else is only
-    changed under it, stand still; a put or get that waits lets go of it.
+    A subclass chooses a limiter and writes `pick`, and `place` if it overwrites samples; both are
+    called with the lock held. While a thread holds `lock`, nothing changes in the buffer, nor in
+    anything else that is only changed under the lock; a put or get that waits releases it.
     """
 
     limiter: Callable[[int, int, int, tuple[float, float]], Limiter] = OnceEach
@@ -70,13 +70,13 @@ class Buffer(ABC):
 
     @abstractmethod
     def pick(self, n: int) -> Indices:
-        """The places [n] of the next batch, all different; n is at most the size.
+        """Return the places [n] of the next batch, all different; n is at most the size.
 
         Keeps `counts` and `order` true: removes the places, or marks them as seen.
         """
 
     def place(self, n: int) -> Indices:
-        """The places [n] for the next samples: free ones; n is at most what the limiter permits."""
+        """Return places [n] for the next samples: free ones; n is at most the limiter's room."""
         counts = self.counts
         counts.size += n
         return self.order.at(np.arange(counts.size - n, counts.size))
@@ -93,7 +93,7 @@ class Buffer(ABC):
 
     @property
     def waiting(self) -> int:
-        """How many threads wait in put or get, and have seen all that has changed."""
+        """How many threads wait in put or get after having seen every change so far."""
         with self.lock:
             return self._waiting
 
@@ -122,9 +122,10 @@ class Buffer(ABC):
             self._pending = None
 
     def get(self) -> Batch | None:
-        """Draw a batch, waiting until it is permitted; no sample is twice in it.
+        """Draw a batch, waiting until it is permitted; no sample is in it twice.
 
-        None once reception is over and every sample was drawn, and once the buffer is closed.
+        Returns None once reception is over and every sample was drawn, or once the buffer is
+        closed.
         """
         with self._changed:
             self._wait(lambda: self._closed or self._over or self._may_get())
@@ -136,11 +137,11 @@ class Buffer(ABC):
             return batch
 
     def discard(self, simulation: int) -> None:
-        """Drop what is still held of a simulation that starts anew. Takes O(capacity)."""
+        """Drop the samples still held of a simulation that starts anew. Takes O(capacity)."""
         with self._changed:
             counts = self.counts
             dropped = self._storage.simulation[self.order.first(counts.size)] == simulation
-            # Those that stay keep their order: a fifo's by age, a reservoir's by seen or not.
+            # The samples that stay keep their order: a fifo's by age, a reservoir's by seen or not.
             self.order.drop(counts.size, dropped)
             counts.size -= int(dropped.sum())
             counts.discarded += int(dropped[counts.seen :].sum())
@@ -148,7 +149,7 @@ class Buffer(ABC):
             self._wake()
 
     def end_reception(self) -> None:
-        """Nothing more will be put: get draws what is left, then returns None."""
+        """Say that nothing more will be put: get draws what is left, then returns None."""
         with self._changed:
             if self._in_turn:
                 self._wait(lambda: self._closed or not self._may_get())
@@ -163,10 +164,10 @@ class Buffer(ABC):
             self._wake()
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides what is drawn next, as tensors and plain values.
+        """Return everything that decides what is drawn next, as tensors and plain values.
 
-        What a put under way has not placed yet is `pending`: it counts as received by whoever put
-        it, so after `load_state` it has to be put first (`take_pending`).
+        `pending` is what a put under way has not placed yet: whoever put it counts it as received,
+        so after `load_state` it has to be put first (`take_pending`).
         """
         with self.lock:
             return {
@@ -188,13 +189,13 @@ class Buffer(ABC):
             self._pending = None if state["pending"] is None else as_samples(state["pending"])
 
     def take_pending(self) -> Samples | None:
-        """What was still to be put when the state was taken."""
+        """Return what was still to be put when the state was taken, if anything."""
         with self.lock:
             pending, self._pending = self._pending, None
             return pending
 
     def choose(self, n: int, count: int) -> Indices:
-        """n of the positions 0 ... count - 1: different, and all with the same probability."""
+        """Choose n of the positions 0 ... count - 1: different ones, with equal probability."""
         return self.random.choice(count, n, replace=False, shuffle=False)
 
     def _wait(self, until: Callable[[], bool]) -> None:
@@ -204,15 +205,15 @@ class Buffer(ABC):
             self._changed.wait()
 
     def _wake(self) -> None:
-        """Have whoever waits look again."""
+        """Let whoever waits check again."""
         self._waiting = 0
         self._changed.notify_all()
 
     def _room(self) -> int:
-        """How many samples a put may place at once."""
+        """Return how many samples a put may place at once."""
         room = self._limiter.room(self.counts)
         return min(room, 1) if self._in_turn else room
 
     def _may_get(self) -> bool:
-        """Whether a batch may be drawn while reception lasts."""
+        """Return whether a batch may be drawn while reception lasts."""
         return self._limiter.ready(self.counts) and not (self._in_turn and self._room() > 0)

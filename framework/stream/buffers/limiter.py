@@ -1,4 +1,7 @@
-"""How many samples may be put into a buffer, and whether a batch may be drawn, by counts alone."""
+"""Rules for how many samples may be put into a buffer, and when a batch may be drawn.
+
+They depend on counts alone.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -26,11 +29,11 @@ class Limiter(ABC):
 
     @abstractmethod
     def room(self, counts: Counts) -> int:
-        """How many samples may be put now; put waits while it is not positive."""
+        """Return how many samples may be put now; put waits while it is not positive."""
 
     @abstractmethod
     def ready(self, counts: Counts) -> bool:
-        """Whether a full batch may be drawn."""
+        """Return whether a full batch may be drawn."""
 
 
 class OnceEach(Limiter):
@@ -56,11 +59,12 @@ class ReplayBand(Limiter):
     """
 
     def net(self, counts: Counts) -> int:
-        """Samples received since the watermark was first passed; below 0 before that.
+        """Count the samples received since the watermark was first passed; below 0 before that.
 
-        Nothing is drawn before, so that the band makes get wait for the watermark, too. Samples
+        Nothing is drawn before, so the band makes get wait for the watermark, too. Samples
         discarded undrawn do not count. A watermark below a batch counts as a batch less one sample:
-        else it would be passed, and the band stop put, with too few for a batch.
+        otherwise the band could stop put, once the watermark is passed, with too few samples for a
+        batch.
         """
         passing = max(self.watermark + 1, self.batch_size)
         return counts.received - counts.discarded - passing

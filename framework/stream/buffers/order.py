@@ -2,7 +2,7 @@
 
 A sample stays in its place; what changes is the order of the places. It is a ring that starts at
 `head`: first the places with samples drawn before, then those with samples not drawn yet, then the
-free ones. Positions count from `head`. No step takes longer in a larger buffer. n: samples.
+free ones. Positions count from `head`. Only `drop` takes longer in a larger buffer. n: samples.
 """
 
 import numpy as np
@@ -20,11 +20,11 @@ class Order:
         self._places: Indices = np.arange(capacity)
 
     def at(self, positions: Indices) -> Indices:
-        """The places at these positions [n]."""
+        """Return the places at these positions [n]."""
         return self._places[self._ring(positions)]
 
     def first(self, n: int) -> Indices:
-        """The places at the first n positions."""
+        """Return the places at the first n positions."""
         return self.at(np.arange(n))
 
     def swap(self, positions: Indices, start: int) -> Indices:

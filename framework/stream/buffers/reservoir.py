@@ -1,4 +1,4 @@
-"""Keeps what was drawn, to draw it again until newer samples need the place."""
+"""A buffer that keeps drawn samples, and draws them again until newer ones need the room."""
 
 import numpy as np
 

@@ -15,7 +15,7 @@ class Storage:
     """Places for `capacity` samples, on the CPU or on a GPU."""
 
     def __init__(self, capacity: int, shape: SampleShape, device: str) -> None:
-        """`device` in torch's words. Raises RuntimeError if that has no room."""
+        """`device`: a torch device name. Raises RuntimeError if the device has no room."""
         self.simulation: Indices = np.empty(capacity, dtype=np.int64)
         self._first_step: Indices = np.empty(capacity, dtype=np.int64)
         self._device = device
@@ -30,14 +30,14 @@ class Storage:
         self._first_step[places] = samples.first_step
         arrays = (samples.parameters, samples.times, samples.fields)
         for held, array in zip(self._tensors, arrays, strict=True):
-            # The arrays may be views that overlap: numpy copies those without a detour.
+            # The arrays may be views that overlap: numpy copies those directly.
             if held.device.type == "cpu":
                 held.numpy()[places] = array
             else:
                 held[torch.from_numpy(places)] = torch.tensor(array, device=held.device)
 
     def read(self, places: Indices) -> Batch:
-        """Copies of the samples at these places [n]."""
+        """Return copies of the samples at these places [n]."""
         # On a GPU this and `write` run one after another, both being on the default stream.
         index = torch.from_numpy(places).to(self._device)
         parameters, times, fields = (held.index_select(0, index) for held in self._tensors)
@@ -45,7 +45,7 @@ class Storage:
 
 
 def as_tensors(samples: Samples | Batch) -> dict[str, Tensor]:
-    """Copies of the arrays of samples, on the CPU, for a checkpoint."""
+    """Copy the arrays of samples to the CPU as tensors, for a checkpoint."""
     return {
         name: array.cpu() if isinstance(array, Tensor) else torch.tensor(array)
         for name, array in vars(samples).items()
@@ -53,5 +53,5 @@ def as_tensors(samples: Samples | Batch) -> dict[str, Tensor]:
 
 
 def as_samples(tensors: dict[str, Tensor]) -> Samples:
-    """The samples that `as_tensors` was given."""
+    """Return the samples that `as_tensors` was given."""
     return Samples(**{name: tensor.numpy() for name, tensor in tensors.items()})
