@@ -21,10 +21,10 @@ from solvers.heat import Heat
 POINT = ["initial=150", "left=480", "right=200", "bottom=300", "top=120"]
 BROKEN = '''
 import numpy as np
-from solvers.heat import Heat
+from light import Light
 
-class Broken(Heat):
-    """Heat that is not finite where it is hot inside."""
+class Broken(Light):
+    """Light that is not finite where it is hot inside."""
     def solve_batch(self, parameters, seeds, device="cpu"):
         for step, fields in enumerate(super().solve_batch(parameters, seeds, device)):
             if step == 4:
@@ -44,7 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """A directory in which one small training run was done, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
     tracked = "tracking.uri=sqlite:///mlflow.db"
-    settings = (*SMALL, tracked, "buffer.replay=[4, 8]")
+    heat = "solver={name: heat, grid_size: 16, stored_steps: 10}"
+    settings = (*SMALL, heat, tracked, "buffer.replay=[4, 8]")
     ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr

@@ -16,11 +16,10 @@ from framework.cli.main import app
 
 MILLSTREAM = str(Path(sys.executable).with_name("millstream"))
 
-# The quickstart with few, small fields and a small network.
+# The quickstart with few, small fields of a formula, and a small network.
 SMALL = [
     "name=small",
-    "solver.grid_size=16",
-    "solver.stored_steps=10",
+    "solver={name: 'light:Light', grid_size: 16, stored_steps: 10}",
     "design.simulations=40",
     "ensemble.actors=2",
     "ensemble.group_size=2",
@@ -36,7 +35,12 @@ SMALL = [
 def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command in `directory`."""
     return subprocess.run(
-        [MILLSTREAM, *arguments], cwd=directory, capture_output=True, text=True, timeout=LIMIT
+        [MILLSTREAM, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        env=with_support(),
     )
 
 

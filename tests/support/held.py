@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from light import Light
 from numpy.typing import NDArray
-
-from solvers.heat import Heat
 
 HOT = 480  # K: a few simulations in a hundred are held
 
 
-class Held(Heat):
-    """Heat that waits for the file `go` in a folder, where it is hot inside.
+class Held(Light):
+    """Light that waits for the file `go` in a folder, where it is hot inside.
 
     Who waits writes a file PROCESS.held there.
     """
