@@ -99,5 +99,5 @@ class Decisions:
         with self._lock:
             for item in state["decided"]:
                 self._decisions[item["simulation"]] = Decision(
-                    np.array(item["parameters"]), item["parent"], item["weight"]
+                    np.asarray(item["parameters"]).copy(), item["parent"], item["weight"]
                 )

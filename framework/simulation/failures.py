@@ -83,7 +83,7 @@ class Failures:
         """Go on from what `state` returned; earlier failures of other simulations are forgotten."""
         self.quarantined = [
             Quarantined(
-                Simulation(item["id"], np.array(item["parameters"]), int(item["seed"])),
+                Simulation(item["id"], np.asarray(item["parameters"]).copy(), int(item["seed"])),
                 item["step"],
                 item["error"],
             )

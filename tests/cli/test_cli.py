@@ -18,6 +18,7 @@ from waiting import LIMIT, until
 
 from solvers.heat import Heat
 
+HEAT = "solver={name: heat, grid_size: 16, stored_steps: 10}"
 POINT = ["initial=150", "left=480", "right=200", "bottom=300", "top=120"]
 BROKEN = '''
 import numpy as np
@@ -44,8 +45,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """A directory in which one small training run was done, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
     tracked = "tracking.uri=sqlite:///mlflow.db"
-    heat = "solver={name: heat, grid_size: 16, stored_steps: 10}"
-    settings = (*SMALL, heat, tracked, "buffer.replay=[4, 8]")
+    settings = (*SMALL, HEAT, tracked, "buffer.replay=[4, 8]")
     ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
@@ -183,7 +183,8 @@ def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     """It is stopped after some steps, and says how many samples that left untrained."""
     directory, _ = run
     before = (directory / "runs/small/summary.json").read_bytes()
-    ran = millstream(directory, "train", str(QUICKSTART), *SMALL, "training.stop.steps=5", "--json")
+    settings = (*SMALL, HEAT, "training.stop.steps=5")
+    ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["run_dir"] == "runs/small-2"
@@ -268,7 +269,7 @@ def test_a_run_whose_solvers_are_killed_misses_and_repeats_nothing(tmp_path: Pat
         tmp_path,
         *(*held_in(tmp_path), "design.simulations=300", "buffer.replay=[4, 8]"),
     )
-    until(lambda: len(holders(tmp_path)) == 2)
+    until(lambda: len(holders(tmp_path)) == 2, process)
     for solver in holders(tmp_path):
         psutil.Process(solver).kill()
     let_go(tmp_path)

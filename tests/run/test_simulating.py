@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
+from commands import MILLSTREAM, SMALL, in_process, millstream, the_object, with_support
+from light import Light
 from places import QUICKSTART
 from waiting import LIMIT, until
-
-from solvers.heat import Heat
 
 pytestmark = pytest.mark.usefixtures("module_on_cluster")
 
@@ -30,8 +29,9 @@ def simulated(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=with_support(),
     )
-    until(lambda: any((directory / "stores/small.zarr").glob("temperature/c.*")))
+    until(lambda: any((directory / "stores/small.zarr").glob("temperature/c.*")), process)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 130
@@ -54,7 +54,7 @@ def test_every_simulation_is_in_the_store(simulated: tuple[Path, dict[str, Any]]
     assert summary["seconds"] > 0
     with xarray.open_zarr(summary["store"]) as store:
         assert store.complete.values[:40].all()
-        solver = Heat(grid_size=16, stored_steps=10)
+        solver = Light()
         expected = np.array(list(solver.solve(store.parameters.values[7], 0)))[:, 0]
         np.testing.assert_allclose(store.temperature.values[7], expected, rtol=1e-6)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object
+from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from held import held_in, let_go
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -323,23 +324,26 @@ def test_what_was_decided_is_read_back_from_its_file(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: None) -> None:
     breed = ["design.sampler=breed", "design.breed.window=300", "design.simulations=120"]
-    settings = [*SMALL, *breed, "buffer.replay=[4, 8]", "checkpoint.every_seconds=0.3"]
+    held = [*held_in(tmp_path), "solver.free_groups=25"]
+    often = "checkpoint.every_seconds=0.001"
+    settings = [*SMALL, *held, *breed, "buffer.replay=[4, 8]", often]
     process = subprocess.Popen(
         [MILLSTREAM, "train", str(QUICKSTART), *settings],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=with_support(),
     )
     run = tmp_path / "runs/small"
 
     def far_enough() -> bool:
-        assert process.poll() is None
         checkpoints = any(int(path.name) >= 2 for path in (run / "checkpoints").glob("[0-9]*"))
         return checkpoints and any(row["parent"] for row in rows(run / "design.csv"))
 
-    until(far_enough)
+    until(far_enough, process)
     process.kill()
     process.communicate()
+    let_go(tmp_path)
     decided = rows(run / "design.csv")
     assert len(decided) < 4 + 120
 
@@ -348,7 +352,7 @@ def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: 
     assert "is one that another run has bred: set store.path to another place" in other.stderr
     assert not (tmp_path / "runs/small-2").exists()
 
-    ran = millstream(tmp_path, "resume", "runs/small", "--json")
+    ran = in_process(tmp_path, "resume", "runs/small", "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["simulations"] == {"requested": 120, "completed": 120, "quarantined": 0}

@@ -9,26 +9,31 @@ import numpy as np
 from light import Light
 from numpy.typing import NDArray
 
-HOT = 480  # K: a few simulations in a hundred are held
-
 
 class Held(Light):
-    """Light that waits for the file `go` in a folder, where it is hot inside.
+    """`Light` that waits for the file `go` in a folder once its process has run some groups.
 
-    Who waits writes a file PROCESS.held there.
+    Whoever waits writes a file PROCESS.held there.
     """
 
     def __init__(
-        self, folder: str, grid_size: int = 16, stored_steps: int = 10, final_time: float = 0.1
+        self,
+        folder: str,
+        free_groups: int = 8,
+        grid_size: int = 16,
+        stored_steps: int = 10,
+        final_time: float = 0.1,
     ) -> None:
         super().__init__(grid_size, stored_steps, final_time)
         self.folder = Path(folder)
+        self.free_groups = free_groups
 
     def solve_batch(
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
+        self.free_groups -= 1
         for step, fields in enumerate(super().solve_batch(parameters, seeds, device)):
-            if step == self.stored_steps // 2 and parameters[:, 0].max() > HOT:
+            if step == self.stored_steps // 2 and self.free_groups < 0:
                 (self.folder / f"{os.getpid()}.held").touch()
                 while not (self.folder / "go").exists():
                     time.sleep(0.01)
