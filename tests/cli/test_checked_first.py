@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 import ray
-from commands import SMALL, in_process, millstream
+from commands import SMALL, in_process
 from places import QUICKSTART
 
 MINE = '''
 import os
 from pathlib import Path
 
-from solvers.heat import Heat
+from light import Light
 from surrogates.mlp import Mlp
 
-class Counted(Heat):
-    """Heat that notes the process of each of its instances."""
+class Counted(Light):
+    """Light that notes the process of each of its instances."""
     def __init__(self, grid_size: int = 16, stored_steps: int = 10) -> None:
         super().__init__(grid_size, stored_steps)
         with Path(__file__).with_name("made").open("a") as file:
@@ -52,7 +52,7 @@ def made(directory: Path) -> int:
 @pytest.mark.usefixtures("on_cluster")
 def test_every_command_makes_the_solver_once(directory: Path) -> None:
     for command in ("simulate", "train"):
-        ran = millstream(directory, command, str(QUICKSTART), *COUNTED)
+        ran = in_process(directory, command, str(QUICKSTART), *COUNTED)
         assert ran.returncode == 0, ran.stderr
         assert made(directory) == 1
     for arguments in (["resume", "runs/small"], ["predict", "runs/small", *POINT]):

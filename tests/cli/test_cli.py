@@ -20,24 +20,6 @@ from solvers.heat import Heat
 
 HEAT = "solver={name: heat, grid_size: 16, stored_steps: 10}"
 POINT = ["initial=150", "left=480", "right=200", "bottom=300", "top=120"]
-BROKEN = '''
-import numpy as np
-from light import Light
-
-class Broken(Light):
-    """Light that is not finite where it is hot inside."""
-    def solve_batch(self, parameters, seeds, device="cpu"):
-        for step, fields in enumerate(super().solve_batch(parameters, seeds, device)):
-            if step == 4:
-                fields[parameters[:, 0] > self.hottest] = np.nan
-            yield fields
-
-class Mild(Broken):
-    hottest = 470
-
-class Bad(Broken):
-    hottest = 200
-'''
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +166,7 @@ def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     directory, _ = run
     before = (directory / "runs/small/summary.json").read_bytes()
     settings = (*SMALL, HEAT, "training.stop.steps=5")
-    ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
+    ran = in_process(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["run_dir"] == "runs/small-2"
@@ -215,12 +197,8 @@ def test_a_buffer_on_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "my_solvers.py").write_text(BROKEN)
-    ran = millstream(
-        tmp_path,
-        *("train", str(QUICKSTART), *SMALL, "--json"),
-        *("solver.name=my_solvers:Mild", "ensemble.max_quarantined=0.3"),
-    )
+    settings = ("solver.name=failing:Mild", "ensemble.max_quarantined=0.3")
+    ran = in_process(tmp_path, "train", str(QUICKSTART), *SMALL, *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     hot = [item for item in summary["quarantined"] if item["simulation"] >= 0]
@@ -235,10 +213,8 @@ def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
-    (tmp_path / "my_solvers.py").write_text(BROKEN)
-    ran = millstream(
-        tmp_path, "train", str(QUICKSTART), *SMALL, "solver.name=my_solvers:Bad", "--json"
-    )
+    settings = (*SMALL, "solver.name=failing:Bad")
+    ran = in_process(tmp_path, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 1
     summary = the_object(ran.stdout)
     assert "more than the share of 0.05 that ensemble.max_quarantined allows" in summary["error"]

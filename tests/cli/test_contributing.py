@@ -1,10 +1,11 @@
 """The examples of CONTRIBUTING.md run as they stand there, and are as short as it says."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from commands import millstream, the_object
+from commands import in_process, millstream, the_object
 from places import ROOT
 from waiting import LIMIT
 
@@ -17,6 +18,16 @@ def examples() -> dict[str, str]:
     """The code blocks that begin with a file's name: name -> text."""
     blocks = re.findall(r"```\w+\n# (\S+)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
     return dict(blocks)
+
+
+@pytest.fixture
+def importable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the examples, as if millstream had been started there."""
+    for name, text in examples().items():
+        (tmp_path / name).write_text(text)
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
 
 
 def code_lines(text: str) -> int:
@@ -45,22 +56,19 @@ def test_the_examples_run_and_learn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["my_solver:Burgers", "my_surrogate:DeepONet", "my_buffer:Newest"])
-def test_the_examples_pass_their_checks(name: str, tmp_path: Path) -> None:
-    for file, text in examples().items():
-        (tmp_path / file).write_text(text)
-    ran = millstream(tmp_path, "check", name, f"--limit={LIMIT:g}")
+def test_the_examples_pass_their_checks(name: str, importable: Path) -> None:
+    ran = in_process(importable, "check", name, f"--limit={LIMIT:g}")
     assert ran.returncode == 0, ran.stdout
     assert " ok, 0 FAIL, " in ran.stdout
 
 
-def test_the_surrogate_also_learns_autoregressively(tmp_path: Path) -> None:
-    for name, text in examples().items():
-        (tmp_path / name).write_text(text)
-    ran = millstream(tmp_path, "train", "study.yaml", "surrogate.mode=autoregressive", "--json")
+def test_the_surrogate_also_learns_autoregressively(importable: Path) -> None:
+    command = ("train", "study.yaml", "surrogate.mode=autoregressive", "--json")
+    ran = in_process(importable, *command)
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["samples"]["unique_trained"] == 60 * 19
     errors = summary["validation"]["relative_l2"]
     assert errors["mean"] < min(summary["validation"]["trivial"].values())
     arguments = ["viscosity=0.05", "amplitude=0.8", "--out", "p.npz"]
-    assert millstream(tmp_path, "predict", "runs/burgers", *arguments).returncode == 0
+    assert in_process(importable, "predict", "runs/burgers", *arguments).returncode == 0

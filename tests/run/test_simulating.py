@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
 from light import Light
 from places import QUICKSTART
 from waiting import LIMIT, until
@@ -39,7 +39,7 @@ def simulated(
     interrupted = the_object(output)["simulations"]
     assert interrupted["requested"] == 20000
     assert interrupted["completed"] < 20000
-    ran = millstream(directory, *arguments)
+    ran = in_process(directory, *arguments)
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
     return directory, the_object(ran.stdout)
@@ -66,7 +66,7 @@ def test_the_same_command_again_computes_nothing_and_a_larger_design_the_rest(
     chunks = list((directory / "stores/small.zarr/temperature/c").rglob("*"))
     before = {path: path.stat().st_mtime_ns for path in chunks if path.is_file()}
     larger = ("design.simulations=44", "--picture", "--json")
-    ran = millstream(directory, "simulate", str(QUICKSTART), *SMALL, *larger)
+    ran = in_process(directory, "simulate", str(QUICKSTART), *SMALL, *larger)
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["simulations"]["completed"] == 44
@@ -89,7 +89,7 @@ def test_training_from_a_store_draws_every_sample_once_an_epoch(
     simulated: tuple[Path, dict[str, Any]],
 ) -> None:
     directory, _ = simulated
-    ran = millstream(
+    ran = in_process(
         directory,
         *("train", str(QUICKSTART), *SMALL, "name=offline", "--json"),
         *("training.source=stores/small.zarr", "training.epochs=2", "buffer.capacity=200"),
