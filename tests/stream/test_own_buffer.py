@@ -31,6 +31,5 @@ def test_a_buffer_of_the_users_own_is_made_with_the_studys_settings() -> None:
     ],
 )
 def test_what_is_no_buffer_is_refused(kind: str, message: str) -> None:
-    with pytest.raises(StudyError, match=message) as refusal:
+    with pytest.raises(StudyError, match=message):
         make_buffer(case(kind), SampleShape(5, 1, (1, 3)))
-    assert str(refusal.value).startswith(str(QUICKSTART))

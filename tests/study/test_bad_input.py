@@ -73,7 +73,7 @@ def train(*overrides: str, status: int = 2) -> str:
         ),
         (
             "surrogate={name: message_passing, mode: autoregressive, bundle: 5, pushforward: true}",
-            "heat stores 10 steps, but the surrogate message_passing learns",
+            "light:Light stores 10 steps, but the surrogate message_passing learns",
         ),
         ("deterministic=true", "deterministic is true, but ensemble.actors is 2"),
         ("seed=18446744073709551616", "seed is 18446744073709551616: input should be less"),
