@@ -43,8 +43,9 @@ def check_buffer(buffer: type[Buffer], *, limit: float = 60.0) -> None:
 
 
 def _check(found: type[Any], base: type[Any], settings: dict[str, Any], limit: float) -> None:
-    if not issubclass(found, base):
-        raise ValueError(f"{found.__name__} is not a subclass of {base.__name__}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        name = getattr(found, "__name__", repr(found))
+        raise ValueError(f"{name} is not a subclass of {base.__name__}")
     checked = check_class(found, settings, limit)
     if checked.failures:
         raise AssertionError(checked.text())

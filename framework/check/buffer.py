@@ -20,6 +20,7 @@ from framework.stream.buffers.limiter import OnceEach
 from framework.stream.samples import Samples, SampleShape
 from framework.study.streams import Stream, generator
 from framework.threads import Background
+from framework.training.checkpoint import storable
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def check_state(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
         except Exception as error:  # whatever torch says of the user's values
             yield failed(
                 f"its state cannot be saved: {' '.join(str(error).split())}",
-                "Return tensors, numbers, texts, lists and dictionaries of them only.",
+                "Return arrays, tensors, numbers, texts, lists and dictionaries of them only.",
             )
             return
         finally:
@@ -279,7 +280,7 @@ def check_speed(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
 def _saved(state: dict[str, Any]) -> dict[str, Any]:
     """Return the state, written and read back as a checkpoint is."""
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(storable(state), file)
     file.seek(0)
     read: dict[str, Any] = torch.load(file, weights_only=True)
     return read

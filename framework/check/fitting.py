@@ -9,15 +9,14 @@ from torch import Tensor
 from framework.check.clock import Clock
 from framework.check.findings import Finding, failed, passed, skipped
 from framework.check.maker import Maker
-from framework.check.trial import Data, mode_setting, rollout
-from framework.study.streams import Stream, derived_seed
+from framework.check.trial import Data, make_in_mode, rollout
 from surrogates.base import Mode, Problem, Surrogate
 
 LEARNED = 3e-3  # the relative L2 error over the rollout that counts as learned
 EVALUATIONS = 1000  # of the loss, by L-BFGS, from each start
 STARTS = 3  # initial weights tried: the minimiser is stuck from some
 _AT_ONCE = 50  # evaluations between two looks at the error
-_SIZES = (8, 32)  # the second where a surrogate refuses the first
+_SIZES = (8, 32, 64)  # the next where a surrogate refuses the first
 _LEAST_TIMES = 4
 
 
@@ -30,7 +29,7 @@ def check_fit(maker: Maker[Surrogate], mode: Mode, clock: Clock) -> Iterator[Fin
         except ValueError as refusal:
             yield skipped(f"not offered: {refusal}")
             return
-        data = _trajectories(made.problem.grid[0], _times(made))
+        data = _trajectories(made.problem.grid[0], _times(made)).like(made)
         done, error = _fit(made, data, clock)
         best, evaluated = min(best, error), evaluated + done
         told = (
@@ -88,8 +87,7 @@ def _made_for(
         (points,),
         np.zeros((0, points), dtype=np.float32),
     )
-    torch.manual_seed(derived_seed(start, Stream.CHECK))
-    return maker.make(problem, **mode_setting(maker, mode))
+    return make_in_mode(maker, problem, mode, start)
 
 
 def _trajectories(points: int, times: int) -> Data:

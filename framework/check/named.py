@@ -49,10 +49,7 @@ def checks_of(found: type[Any], settings: Mapping[str, Any]) -> tuple[KindChecke
     if issubclass(found, Solver):
         return "solver", solver_checks(Simulated(Maker[Solver](found, settings)))
     if issubclass(found, Surrogate):
-        # Each check chooses the mode: it has to be given if it has no default.
-        modes = {"mode": MODES[0]} if "mode" in signature(found).parameters else {}
-        maker = Maker[Surrogate](found, {**modes, **settings}, SURROGATE.leading)
-        return "surrogate", surrogate_checks(maker)
+        return "surrogate", surrogate_checks(_surrogate_maker(found, settings))
     if issubclass(found, Buffer):
         if settings:
             raise ValueError(
@@ -60,6 +57,19 @@ def checks_of(found: type[Any], settings: Mapping[str, Any]) -> tuple[KindChecke
             )
         return "buffer", buffer_checks(found)
     raise ValueError(f"{found.__name__} is neither a Solver nor a Surrogate nor a Buffer")
+
+
+def _surrogate_maker(found: type[Surrogate], settings: Mapping[str, Any]) -> Maker[Surrogate]:
+    """Return a maker with a mode that the class has, as each check then chooses one."""
+    refused = []
+    for mode in MODES if "mode" in signature(found).parameters else ():
+        try:
+            return Maker(found, {"mode": mode, **settings}, SURROGATE.leading)
+        except ValueError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
+    return Maker(found, settings, SURROGATE.leading)
 
 
 def _find(name: str) -> type[Any]:

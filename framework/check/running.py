@@ -1,5 +1,6 @@
 """Run checks one after the other, each for a limited time, whatever code they call."""
 
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,7 @@ def _run(check: Check, limit: float) -> tuple[list[Finding], bool]:
 
     thread = Background(f"check {check.name}", run)
     thread.start()
-    if not thread.wait(_PATIENCE * limit):
+    if not thread.wait(min(_PATIENCE * limit, threading.TIMEOUT_MAX)):
         return [*found, _never_ended(limit)], True
     if thread.error is None:
         return found, False

@@ -145,6 +145,10 @@ def _dead_weights(trial: Trial, surrogate: Surrogate) -> Iterator[Finding]:
             for name, weight in surrogate.named_parameters()
             if weight.grad is not None and bool(weight.grad.abs().sum() > 0)
         }
+        with torch.no_grad():  # behind a layer that starts with zeros there are gradients later
+            for weight in surrogate.parameters():
+                if weight.grad is not None:
+                    weight.sub_(0.1 * weight.grad)
     if dead:
         yield failed(
             f"no gradient reaches {len(dead)} of {count} parameters: {', '.join(sorted(dead)[:5])}",

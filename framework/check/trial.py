@@ -14,8 +14,12 @@ from framework.study.streams import Stream, derived_seed, generator
 from surrogates.base import Mode, Problem, Surrogate
 
 MODES: tuple[Mode, ...] = ("direct", "autoregressive")
-# The grids of one, two and three axes: the second where a surrogate refuses the first.
-GRIDS = (((8,), (32,)), ((8, 6), (24, 20)), ((4, 6, 5), (20, 18, 16)))
+# The grids of one, two and three axes: the next where a surrogate refuses the first.
+GRIDS = (
+    ((8,), (32,), (64,)),
+    ((8, 6), (24, 20), (32, 32)),
+    ((4, 6, 5), (20, 18, 16), (16, 16, 16)),
+)
 _CHANNELS, _STATIC, _TIMES = 2, 1, 6
 
 
@@ -26,6 +30,11 @@ class Data:
     parameters: Tensor
     times: Tensor
     fields: Tensor
+
+    def like(self, surrogate: Surrogate) -> "Data":
+        """Return the same in the surrogate's precision."""
+        dtype = surrogate.field_mean.dtype
+        return Data(self.parameters.to(dtype), self.times.to(dtype), self.fields.to(dtype))
 
     def first(self, n: int) -> "Data":
         """Return the first n samples."""
@@ -46,8 +55,7 @@ class Trial:
 
     def surrogate(self, seed: int = 0) -> Surrogate:
         """Make a new surrogate, with a normalisation unlike the initial one."""
-        torch.manual_seed(derived_seed(seed, Stream.CHECK))
-        surrogate = self.maker.make(self.problem, **mode_setting(self.maker, self.mode))
+        surrogate = make_in_mode(self.maker, self.problem, self.mode, seed)
         mean, std = torch.full((_CHANNELS,), 3.0), torch.full((_CHANNELS,), 2.0)
         surrogate.normalise_fields(mean, std, torch.full((_CHANNELS,), 0.5))
         return surrogate
@@ -59,7 +67,7 @@ class Trial:
         steps = random.uniform(*problem.steps, (n, max(_TIMES, surrogate.window)))
         fields = 3 + 2 * random.normal(size=(*steps.shape, problem.channels, *problem.grid))
         arrays = (parameters, np.cumsum(steps, 1), fields)
-        return Data(*(torch.tensor(array, dtype=torch.float32) for array in arrays))
+        return Data(*map(torch.from_numpy, arrays)).like(surrogate)
 
 
 def rollout(surrogate: Surrogate, data: Data) -> Tensor:
@@ -69,11 +77,13 @@ def rollout(surrogate: Surrogate, data: Data) -> Tensor:
     return torch.stack(list(times), 1)
 
 
-def mode_setting(maker: Maker[Surrogate], mode: Mode) -> dict[str, Mode]:
-    """Return the setting that asks for a mode. Raises ValueError if there is no such setting."""
-    if "mode" not in maker.settings:
-        raise ValueError("its constructor takes no mode")
-    return {"mode": mode}
+def make_in_mode(maker: Maker[Surrogate], problem: Problem, mode: Mode, seed: int) -> Surrogate:
+    """Make a surrogate, in double precision if single is not offered. Raises ValueError."""
+    torch.manual_seed(derived_seed(seed, Stream.CHECK))
+    surrogate = maker.make(problem, **({"mode": mode} if "mode" in maker.settings else {}))
+    if surrogate.mode != mode:
+        raise ValueError(f"its mode is {surrogate.mode}")
+    return surrogate if "float32" in surrogate.precisions else surrogate.double()
 
 
 def find_trial(maker: Maker[Surrogate], axes: int, mode: Mode) -> Trial:

@@ -63,7 +63,7 @@ class Checkpoints:
             state = {name: part.state() for name, part in parts.items()}
             state["checkpoint"] = {"count": self.count, "seconds": self.seconds}
             with (temporary / "state.pt").open("wb") as file:
-                torch.save(_as_tensors(state), file)
+                torch.save(storable(state), file)
                 os.fsync(file.fileno())
             manifest = {
                 "format": versions.CHECKPOINT,
@@ -146,12 +146,12 @@ class Checkpoints:
         return sorted(path for path in self._directory.glob("[0-9]*") if path.name.isdigit())
 
 
-def _as_tensors(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """Turn arrays into tensors, which are read back without unpickling anything else."""
     if isinstance(value, dict):
-        return {key: _as_tensors(item) for key, item in value.items()}
+        return {key: storable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_as_tensors(item) for item in value]
+        return [storable(item) for item in value]
     return torch.tensor(value) if isinstance(value, np.ndarray) else value
 
 

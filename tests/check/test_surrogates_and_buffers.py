@@ -1,11 +1,16 @@
 """Our own surrogates and buffers pass their checks; each broken one is found out, and told how."""
 
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import broken_buffers as buffers
 import broken_surrogates as surrogates
 import pytest
 from checking import LIMIT, assert_told, outcomes, run_check
+from commands import MILLSTREAM, the_object, with_support
+from waiting import until
 
 from framework.check.named import check_class, check_named
 from framework.errors import StudyError
@@ -43,6 +48,23 @@ def test_a_buffer_of_ours_passes_every_check(name: str) -> None:
 def test_what_a_user_has_written_soundly_passes() -> None:
     check_surrogate(surrogates.Sound, hidden=64, limit=LIMIT)
     check_buffer(buffers.Newest, limit=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        surrogates.ZeroAtFirst,
+        surrogates.DoubleOnly,
+        surrogates.SquaresOnly,
+        surrogates.WithDropout,
+        surrogates.OneMode,
+        surrogates.OneModeNamed,
+        buffers.StateOfArrays,
+    ],
+)
+def test_what_is_unusual_and_sound_passes(kind: type[Surrogate | Buffer]) -> None:
+    checked = check_class(kind, {}, LIMIT)
+    assert not checked.failures, checked.text()
 
 
 def test_what_a_surrogate_does_not_offer_is_skipped() -> None:
@@ -84,7 +106,7 @@ BROKEN: list[tuple[type[Surrogate | Buffer], str, str, str]] = [
     (buffers.IgnoresDiscard, "a simulation again", "samples of it are drawn", "in `discard`"),
     (buffers.OwnRandom, "same seed, same draws", "different batches", r"`self\.random` alone"),
     (buffers.HiddenState, "stopped and resumed", "draws other batches", "Add to `state`"),
-    (buffers.UnsavedLock, "stopped and resumed", "cannot be saved", "Return tensors"),
+    (buffers.UnsavedLock, "stopped and resumed", "cannot be saved", "Return arrays"),
     (buffers.IgnoresClose, "the end", "get still waits after close", "Leave waiting"),
 ]
 
@@ -101,6 +123,8 @@ def test_the_helpers_for_tests_raise_with_the_table() -> None:
         check_buffer(buffers.Twice, limit=LIMIT)
     with pytest.raises(ValueError, match="Heat is not a subclass of Surrogate"):
         check_surrogate(Heat)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is not a subclass of Buffer"):
+        check_buffer(object())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="grid_size"):
         check_solver(Heat, grid_size=-1)
 
@@ -125,3 +149,20 @@ def test_what_cannot_be_checked_is_refused(
 ) -> None:
     with pytest.raises(StudyError, match=message):
         check_named(name, settings, LIMIT)
+
+
+def test_an_interrupt_ends_the_command_whatever_the_check_computes(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [MILLSTREAM, "check", "broken_surrogates:NeverEnds", "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=with_support(),
+    ) as process:
+        until((tmp_path / "begun").exists, process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130
+    assert the_object(output) == {"error": "interrupted"}
+    assert errors.splitlines()[-1] == "millstream: interrupted"

@@ -114,3 +114,14 @@ class UnsavedLock(Newest):
 class IgnoresClose(Newest):
     def close(self) -> None:
         """Wake nobody."""
+
+
+class StateOfArrays(HiddenState):
+    """Sound: its state has an array, which a checkpoint gives back as a tensor."""
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "odd": np.array([self.odd])}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.odd = bool(state.pop("odd")[0])
+        super().load_state(state)

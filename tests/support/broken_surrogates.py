@@ -1,6 +1,8 @@
 """A sound surrogate of a user's, and surrogates that are each broken in one way."""
 
 import math
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -111,3 +113,57 @@ class IgnoresTheTime(Sound):
 class Raises(Sound):
     def hidden(self, inputs: Tensor) -> Tensor:
         raise RuntimeError("the device is lost")
+
+
+class NeverEnds(Sound):
+    """Computes for ever, once it has written the file `begun`."""
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        Path("begun").touch()
+        while True:
+            torch.ones(300, 300) @ torch.ones(300, 300)
+
+
+# Sound ones that are unusual.
+
+
+class ZeroAtFirst(Sound):
+    """Its last layer starts with zeros."""
+
+    def __init__(self, problem: Problem, mode: Mode = "direct") -> None:
+        super().__init__(problem, mode)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+
+class DoubleOnly(Sound):
+    precisions = ("float64",)
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        assert inputs.dtype == torch.float64
+        return super().hidden(inputs)
+
+
+class SquaresOnly(Sound):
+    def __init__(self, problem: Problem, mode: Mode = "direct") -> None:
+        if len(set(problem.grid)) < len(problem.grid) or len(problem.grid) == 1:
+            super().__init__(problem, mode)
+        else:
+            raise ValueError("the grid is no square")
+
+
+class WithDropout(Sound):
+    def hidden(self, inputs: Tensor) -> Tensor:
+        return nn.functional.dropout(super().hidden(inputs), 0.1, self.training)
+
+
+class OneMode(Sound):
+    """Has no setting `mode`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, "autoregressive")
+
+
+class OneModeNamed(Sound):
+    def __init__(self, problem: Problem, mode: Literal["autoregressive"]) -> None:
+        super().__init__(problem, mode)
