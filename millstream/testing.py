@@ -46,6 +46,8 @@ def _check(found: type[Any], base: type[Any], settings: dict[str, Any], limit: f
     if not (isinstance(found, type) and issubclass(found, base)):
         name = getattr(found, "__name__", repr(found))
         raise ValueError(f"{name} is not a subclass of {base.__name__}")
+    if not limit > 0:
+        raise ValueError(f"limit is {limit:g} seconds: it must be positive")
     checked = check_class(found, settings, limit)
     if checked.failures:
         raise AssertionError(checked.text())

@@ -39,7 +39,10 @@ class Sizes:
         )
 
 
-_ONCE = (Sizes(12, 4, 0), Sizes(9, 4, 5), Sizes(1, 1, 0), Sizes(40, 4, 8))
+_ONCE = (
+    *(Sizes(12, 4, 0), Sizes(9, 4, 5), Sizes(1, 1, 0), Sizes(40, 4, 8)),
+    *(Sizes(16, 4, 4), Sizes(64, 8, 8), Sizes(256, 16, 32)),
+)
 _REPEATED = (Sizes(12, 4, 0, (2.0, 4.0)), Sizes(9, 4, 5, (3.0, 3.0)), Sizes(40, 4, 8, (1.0, 6.0)))
 
 
@@ -57,7 +60,7 @@ class Buffers:
         """
         random = generator(0, Stream.CHECK, 1)
         settings = (sizes.capacity, sizes.batch_size, sizes.watermark, sizes.replay)
-        return self._kind(shape, random, *settings, in_turn=in_turn)
+        return self._kind(shape, random, *settings, "cpu", in_turn)
 
     def sizes(self) -> Iterator[Sizes]:
         """Yield the settings that the constructor accepts."""
@@ -90,12 +93,15 @@ def buffer_checks(kind: type[Buffer]) -> list[Check]:
 def check_sizes(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
     """The constructor accepts settings that can work and refuses those that cannot."""
     accepted = list(buffers.sizes())
-    if not accepted:
-        yield failed(
-            f"the constructor refuses all of {'; '.join(map(str, _ONCE))}",
-            "Take the same arguments as Buffer, and give them to Buffer.__init__.",
-        )
-        return
+    if not any(sizes.batch_size > 1 for sizes in accepted):
+        try:
+            buffers.make(_ONCE[-1])
+        except ValueError as error:
+            yield failed(
+                f"the constructor refuses all of {'; '.join(map(str, _ONCE))}: {error}",
+                "Take the same arguments as Buffer, and give them to Buffer.__init__.",
+            )
+            return
     small = Sizes(3, 4, 0)
     try:
         buffers.make(small)
@@ -264,7 +270,7 @@ def check_speed(buffers: Buffers, clock: Clock) -> Iterator[Finding]:
             buffer.put(samples)
         buffer.end_reception()
 
-    putting = Background("put", put)
+    putting = Background("put", put, failed=buffer.close)
     started = time.perf_counter()
     putting.start()
     while buffer.get() is not None:

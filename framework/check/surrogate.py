@@ -169,7 +169,7 @@ def _wrong_saving(trial: Trial, surrogate: Surrogate, data: Data) -> Iterator[Fi
     file.seek(0)
     with np.load(file, allow_pickle=False) as arrays:
         saved = {name: torch.from_numpy(arrays[name]) for name in arrays}
-    again = trial.surrogate(5)
+    again = trial.fresh(5)
     again.load_state_dict(saved, assign=True)
     if not torch.equal(rollout(again, data), rollout(surrogate, data)):
         yield failed(

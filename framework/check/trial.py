@@ -53,9 +53,13 @@ class Trial:
     mode: Mode
     problem: Problem
 
+    def fresh(self, seed: int) -> Surrogate:
+        """Make a new surrogate, with its initial normalisation."""
+        return make_in_mode(self.maker, self.problem, self.mode, seed)
+
     def surrogate(self, seed: int = 0) -> Surrogate:
         """Make a new surrogate, with a normalisation unlike the initial one."""
-        surrogate = make_in_mode(self.maker, self.problem, self.mode, seed)
+        surrogate = self.fresh(seed)
         mean, std = torch.full((_CHANNELS,), 3.0), torch.full((_CHANNELS,), 2.0)
         surrogate.normalise_fields(mean, std, torch.full((_CHANNELS,), 0.5))
         return surrogate

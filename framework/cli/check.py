@@ -33,7 +33,8 @@ def check_command(
         outcome.result = checked.to_json
         outcome.text = checked.text
         if checked.failures:
-            raise RunError(f"{name}: {len(checked.failures)} checks failed")
+            count = len(checked.failures)
+            raise RunError(f"{name}: {count} {'check' if count == 1 else 'checks'} failed")
 
 
 def _value(text: str) -> object:

@@ -13,7 +13,7 @@ import gc
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from framework.compare.arms import SEEDS, Arm, Equal, Plan
 from framework.compare.picture import draw_arms
@@ -64,6 +64,8 @@ class Comparing:
             raise StudyError(
                 f"--seeds is {seeds}: an interval paired by seed needs {SEEDS} or more"
             )
+        if equal not in get_args(Equal):
+            raise StudyError(f"equal is {equal}: it must be one of {', '.join(get_args(Equal))}")
         study = case.study
         check_uri(study.tracking)
         check_gpus(study.ensemble)

@@ -8,7 +8,9 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
+from ray.exceptions import RayError, RayTaskError
 
+from framework.errors import RunError, reason, tell
 from framework.files import replacing, writing
 from framework.simulation.block import Block
 from framework.study.ids import held_out_id, held_out_number
@@ -102,12 +104,24 @@ class Validation:
         self._outstanding = self._score.remote(self._make_surrogate, weights, self._held_out, step)
 
     def poll(self, timeout: float | None = 0) -> None:
-        """Take a finished score into `latest`; wait for it up to `timeout` seconds."""
+        """Take a finished score into `latest`; wait for it up to `timeout` seconds.
+
+        Raises RunError if the surrogate raises an error while it is scored.
+        """
         if self._outstanding is not None:
             ready, _ = ray.wait([self._outstanding], timeout=timeout)
             if ready:
-                self.latest = ray.get(self._outstanding)
-                self._outstanding = None
+                (scores,), self._outstanding = ready, None
+                self._take(scores)
+
+    def _take(self, scores: "ray.ObjectRef[Any]") -> None:
+        """Take a finished score; without it, if its process died, the latest stays as it is."""
+        try:
+            self.latest = ray.get(scores)
+        except RayTaskError as error:
+            raise RunError(f"scoring the surrogate failed: {reason(error.cause)}") from None
+        except RayError:
+            tell("the process that scores the surrogate has died, and this score is left out")
 
     def final(
         self, surrogate: Surrogate, step: int, interrupted: Callable[[], bool] = lambda: False

@@ -17,6 +17,7 @@ from scipy.stats import ttest_rel
 from waiting import LIMIT
 
 from framework.compare.arms import Equal, Plan
+from framework.compare.comparing import Comparing
 from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import comparison_text
 from framework.errors import StudyError
@@ -157,6 +158,8 @@ def test_too_few_seeds_are_wrong_use(tmp_path: Path) -> None:
         "millstream: --seeds is 2: an interval paired by seed needs 3 or more\n"
     )
     assert not (tmp_path / "runs").exists()
+    with pytest.raises(StudyError, match="equal is epochs: it must be one of steps, seconds, sam"):
+        Comparing(Case(study()), 3, "epochs")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

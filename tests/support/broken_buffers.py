@@ -27,6 +27,36 @@ class RefusesAll(Firo):
         raise ValueError("no room")
 
 
+class OverwritesUnseen(Reservoir):
+    def place(self, n: int) -> Indices:
+        if self.counts.size < self.capacity:
+            return super().place(n)
+        return self.order.at(self.choose(n, self.counts.size))
+
+
+class WithoutDevice(Firo):
+    def __init__(
+        self,
+        shape: Any,
+        random: Any,
+        capacity: int,
+        batch_size: int,
+        watermark: int = 0,
+        replay: tuple[float, float] = (1.0, 1.0),
+        in_turn: bool = False,
+    ) -> None:
+        super().__init__(shape, random, capacity, batch_size, watermark, replay, "cpu", in_turn)
+
+
+class PowersOfTwo(OverwritesUnseen):
+    """Loses samples, where the capacity leaves room for it."""
+
+    def __init__(self, shape: Any, random: Any, capacity: int, *rest: Any, **more: Any) -> None:
+        if capacity & (capacity - 1):
+            raise ValueError("the capacity is no power of two")
+        super().__init__(shape, random, capacity, *rest, **more)
+
+
 class AcceptsAnything(Firo):
     def __init__(self, shape: Any, random: Any, capacity: int, *rest: Any, **more: Any) -> None:
         super().__init__(shape, random, max(capacity, 100), *rest, **more)
@@ -62,13 +92,6 @@ class NeverRemoves(Firo):
     def pick(self, n: int) -> Indices:
         if self.over:
             return super().pick(n)
-        return self.order.at(self.choose(n, self.counts.size))
-
-
-class OverwritesUnseen(Reservoir):
-    def place(self, n: int) -> Indices:
-        if self.counts.size < self.capacity:
-            return super().place(n)
         return self.order.at(self.choose(n, self.counts.size))
 
 

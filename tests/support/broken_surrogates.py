@@ -90,6 +90,19 @@ class NotSaved(Sound):
         return super().hidden(inputs) * self.scale
 
 
+class ScaleNotSaved(Sound):
+    """Keeps a number of the normalisation for itself."""
+
+    scale = 1.0
+
+    def normalise_fields(self, mean: Tensor, std: Tensor, change: Tensor) -> None:
+        super().normalise_fields(mean, std, change)
+        self.scale = float(std.mean())
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        return super().hidden(inputs) * self.scale
+
+
 class OnePrecision(Sound):
     """Has a factor that stays in single precision."""
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from waiting import LIMIT, until
 
+from framework.errors import RunError
 from framework.simulation.block import Block
 from framework.simulation.solver_actor import checksum
 from framework.training.scores import (
@@ -371,3 +372,32 @@ def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
     validation.poll(timeout=LIMIT)
     assert validation.latest == summarise(score(surrogate, DATA), DATA, 5)
     assert (tmp_path / "1.pid").exists()
+
+
+@with_ray
+def test_scoring_that_dies_again_and_again_is_told_and_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def die() -> Surrogate:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    validation = Validation(die, cpus=1)
+    for index in range(3):
+        validation.add(make_block(index, 0, STEPS), last=True)
+    assert validation.final(Mlp(PROBLEM), 5) is None
+    assert "the process that scores the surrogate has died" in capsys.readouterr().err
+
+
+@with_ray
+def test_an_error_while_scoring_says_what_the_surrogate_raised() -> None:
+    def fail() -> Surrogate:
+        raise ValueError("no such device")
+
+    validation = Validation(fail, cpus=1)
+    for index in range(3):
+        validation.add(make_block(index, 0, STEPS), last=True)
+    validation.submit(Mlp(PROBLEM), 5)
+    with pytest.raises(RunError, match="scoring the surrogate failed: no such device"):
+        validation.poll(timeout=LIMIT)
+    validation.poll()  # the next one may work again
