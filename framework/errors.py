@@ -1,7 +1,8 @@
 """Errors that reach the user as one sentence without a traceback, one class per kind."""
 
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -53,6 +54,12 @@ def told() -> Iterator[None]:
         yield
     except RunError as error:
         tell(str(error))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the known one nearest to it, if any."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def reason(error: BaseException) -> str:

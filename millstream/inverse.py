@@ -5,11 +5,15 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from framework.inverse.inversions.question import Question
+from millstream.arguments import checked
 
 PathLikeString = str | PathLike[str]
 
 
+@checked
 def invert(
     store: PathLikeString,
     *,
@@ -21,8 +25,8 @@ def invert(
     space: str | None = None,
     affine: PathLikeString | None = None,
     weights: Mapping[str, float] | None = None,
-    top: int = 10,
-    grow: int = 0,
+    top: PositiveInt = 10,
+    grow: NonNegativeInt = 0,
     refine: bool = False,
     surrogate: PathLikeString | None = None,
     recurrence: PathLikeString | None = None,

@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from framework.run.prediction import Prediction, load_surrogate, predicted
 from framework.study.case import Case
 from framework.study.study import Study
+from millstream.arguments import checked
 from solvers.base import Solver
 from surrogates.base import Surrogate
 
@@ -47,6 +48,7 @@ class Model:
         """The solver that the surrogate stands for: its parameters, fields, grid and times."""
         return self.case.solver
 
+    @checked
     def predict(self, parameters: Mapping[str, float]) -> Prediction:
         """Predict the fields at every stored time.
 
@@ -65,6 +67,7 @@ class Model:
         return predicted(self.case, self.surrogate, parameters, bool(self.overrides))
 
 
+@checked
 def load(run_or_model: str | PathLike[str], overrides: Sequence[str] = ()) -> Model:
     """Load a trained surrogate.
 
@@ -90,6 +93,7 @@ def load(run_or_model: str | PathLike[str], overrides: Sequence[str] = ()) -> Mo
     return Model(case, surrogate, tuple(overrides))
 
 
+@checked
 def predict(
     run_or_model: str | PathLike[str],
     parameters: Mapping[str, float],

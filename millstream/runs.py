@@ -9,6 +9,7 @@ import framework.run.run
 import framework.run.simulating
 from framework.report.summary import StoreSummary, Summary
 from framework.run.folder import RunFolder
+from millstream.arguments import checked
 from millstream.studies import StudyLike, case_of
 
 
@@ -38,6 +39,7 @@ def train(study: StudyLike) -> Summary:
     return framework.run.run.train(case_of(study))
 
 
+@checked
 def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
     """Go on with a run or a comparison after any interruption, from its last checkpoint.
 

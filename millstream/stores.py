@@ -6,8 +6,10 @@ import xarray
 
 from framework.store.layout import zarr_store
 from framework.store.reader import StoreReader
+from millstream.arguments import checked
 
 
+@checked
 def open_store(path_or_url: str | PathLike[str]) -> xarray.Dataset:
     """Open the complete simulations of a store; their fields are read when they are used.
 

@@ -5,6 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from framework.errors import StudyError
 from framework.study.case import Case
 from framework.study.study import Study
 
@@ -27,5 +28,7 @@ def case_of(study: StudyLike) -> Case:
         return Case(study)
     if isinstance(study, Mapping):
         return Case(Study.of(study))
+    if not isinstance(study, (str, PathLike)):
+        raise StudyError(f"{study!r} is no study: give a Study, a path, or a mapping")
     path = Path(study)
     return Case(Study.load(path), path)

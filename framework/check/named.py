@@ -13,7 +13,7 @@ from framework.check.simulated import Simulated
 from framework.check.solver import solver_checks
 from framework.check.surrogate import surrogate_checks
 from framework.check.trial import MODES
-from framework.errors import StudyError
+from framework.errors import StudyError, did_you_mean
 from framework.stream.buffers.buffer import Buffer
 from framework.study.buffers import BUFFERS
 from framework.study.component import SOLVER, SURROGATE, their_mistakes
@@ -79,7 +79,7 @@ def _find(name: str) -> type[Any]:
     if name not in known and ":" not in name:
         raise ValueError(
             f"{name} is not known: it must be one of {', '.join(known)}, or an import path such as "
-            "my_package.wave:Wave"
+            f"my_package.wave:Wave{did_you_mean(name, known)}"
         )
     module, _, attribute = known.get(name, name).partition(":")
     with their_mistakes(f"importing {module} failed"):

@@ -110,11 +110,15 @@ def waits(buffer: Buffer, work: Callable[[], object], clock: Clock) -> Backgroun
 
 
 def goes_on(buffer: Buffer, thread: Background, clock: Clock) -> bool:
-    """Return True once a call in the buffer ends, False if it waits. Raises TooSlow."""
+    """Return True once a call in the buffer ends, False if it waits.
+
+    Raises TooSlow, and the error that ended the call.
+    """
     while not thread.wait(0):
         if buffer.waiting:
             return False
         if clock.left < 0:
             raise TooSlow(f"a call neither ends nor waits after {clock.limit:g} s")
         time.sleep(_PAUSE)
+    thread.join()
     return True

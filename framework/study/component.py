@@ -4,7 +4,6 @@ A component's settings are its constructor's arguments, checked by pydantic agai
 annotations. Millstream's own components are also listed in tables, which import nothing slow.
 """
 
-import difflib
 import importlib
 import inspect
 import re
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 import solvers.table
 import surrogates.table
+from framework.errors import did_you_mean
 from framework.study.section import Section
 
 
@@ -70,11 +70,10 @@ def check_settings(component: Component, kind: Kind) -> None:
     if component.name in kind.table:
         _validated(component, kind, kind.table[component.name].settings, 0)
     elif ":" not in component.name:
-        near = difflib.get_close_matches(component.name, kind.table, n=1)
         raise ValueError(
             f"{kind.section}.name is {component.name}: it must be one of {', '.join(kind.table)}, "
             "or an import path such as my_package.wave:Wave"
-            + (f"; did you mean {near[0]}?" if near else "")
+            + did_you_mean(component.name, kind.table)
         )
 
 
@@ -169,11 +168,10 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: str = "") ->
             case "extra_forbidden":
                 section = ".".join(filter(None, [prefix, *location[:-1]])) or "a study"
                 names = _fields_at(model, location[:-1])
-                near = difflib.get_close_matches(location[-1], names, n=1)
                 sentences.append(
                     f"{key} is not a setting"
                     + (f": {section} has {', '.join(names)}" if names else "")
-                    + (f"; did you mean {near[0]}?" if near else "")
+                    + did_you_mean(location[-1], names)
                 )
             case "missing":
                 sentences.append(f"{key} is missing")

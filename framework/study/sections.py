@@ -1,6 +1,5 @@
 """The sections of a study: their settings, and the checks that need no solver."""
 
-import difflib
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from framework.errors import did_you_mean
 from framework.files import absolute
 from framework.study.buffers import BUFFERS
 from framework.study.section import Section
@@ -119,10 +119,9 @@ class BufferConfig(Section):
     @classmethod
     def _kind_is_known(cls, value: str) -> str:
         if value not in BUFFERS and ":" not in value:
-            near = difflib.get_close_matches(value, BUFFERS, n=1)
             raise ValueError(
                 f"it is {value}, but has to be one of {', '.join(BUFFERS)}, or an import path such "
-                "as my_package.buffer:Mine" + (f"; did you mean {near[0]}?" if near else "")
+                f"as my_package.buffer:Mine{did_you_mean(value, BUFFERS)}"
             )
         return value
 

@@ -111,6 +111,7 @@ BROKEN: list[tuple[type[Surrogate | Buffer], str, str, str]] = [
     (buffers.HiddenState, "stopped and resumed", "draws other batches", "Add to `state`"),
     (buffers.UnsavedLock, "stopped and resumed", "cannot be saved", "Return arrays"),
     (buffers.IgnoresClose, "the end", "get still waits after close", "Leave waiting"),
+    (buffers.FailsAtTheEnd, "the end", "raised OSError: nothing was put", ""),
 ]
 
 

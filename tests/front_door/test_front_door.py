@@ -86,10 +86,16 @@ def test_a_model_is_a_study_a_solver_and_a_trained_network(summary: millstream.S
         ({"initial": 150.0}, [], "the parameter left is missing"),
         (POINT, ["solver.grid_size=32"], "the mlp is bound to its grid of"),
         (POINT, ["solver.final_time=1.0"], "the time is in"),
+        (
+            {**POINT, "left": None},
+            [],
+            r"parameters\['left'\] is None: input should be a",
+        ),
+        (POINT, "solver.grid_size=32", "overrides is 'solver.grid_size=32'"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(
-    summary: millstream.Summary, parameters: dict[str, float], overrides: list[str], message: str
+    summary: millstream.Summary, parameters: dict[str, Any], overrides: Any, message: str
 ) -> None:
     with pytest.raises(millstream.StudyError, match=message):
         millstream.predict(summary.run_dir, parameters, overrides)
@@ -126,6 +132,7 @@ def test_what_is_no_store_is_refused(directory: Path) -> None:
     [
         ({**STUDY, "trainning": {}}, "^trainning is not a setting"),
         ("nowhere.yaml", "^nowhere.yaml cannot be read"),
+        (3, "^3 is no study"),
         ({**STUDY, "surrogate": {"name": "fno", "modes": 17}}, "modes is 17, but a grid of"),
     ],
 )
@@ -160,6 +167,7 @@ def test_invert_finds_the_simulation_that_was_observed(
         ({}, "has to be given once"),
         ({"labels": "a.nii.gz", "field": "b.npz"}, "has to be given once"),
         ({"labels": "a.nii.gz"}, "never guessed"),
+        ({"field": "b.npz", "grow": -1}, "grow is -1: input should be greater than or equal to 0"),
         ({"field": "b.npz", "weights": {"t1c": 1.0}}, "are for segmentations"),
     ],
 )

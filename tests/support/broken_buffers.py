@@ -139,6 +139,14 @@ class IgnoresClose(Newest):
         """Wake nobody."""
 
 
+class FailsAtTheEnd(Newest):
+    def get(self) -> Batch | None:
+        batch = super().get()
+        if batch is None and not self.counts.received:
+            raise OSError("nothing was put")
+        return batch
+
+
 class StateOfArrays(HiddenState):
     """Sound: its state has an array, which a checkpoint gives back as a tensor."""
 
