@@ -88,6 +88,11 @@ class Surrogate(nn.Module, ABC):
         self.register_buffer("field_scale", torch.ones(problem.channels))
         self.register_buffer("step_scale", torch.ones(self.bundle, problem.channels))
 
+    @property
+    def given(self) -> int:
+        """How many of the first stored times a rollout does not predict, as it is given them."""
+        return 1 if self.mode == "autoregressive" else 0
+
     @abstractmethod
     def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
         """Map normalised conditions [n, k] and state [n, s, *grid] to fields [n, K C, *grid].

@@ -18,7 +18,9 @@ def result(record: ComparisonRecord, directory: str) -> dict[str, Any]:
     """Return a comparison as plain numbers for JSON.
 
     `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
-    held-out trajectories; `trained` is its mean over simulations that every arm was trained on, and
+    held-out trajectories, with its mean at the last time (`last_time`) and that of single steps
+    (`one_step`, null in mode `direct`); `trained` is its mean over simulations that every arm was
+    trained on, and
     `gap` how much larger the mean is on held-out ones (null for bred simulations); `seconds` are
     those of simulating the arm's data, and of training; `bytes` lie on disk. `steps` are the
     optimiser steps of every arm, if they are equal. `improvement` says by which part the errors of
@@ -112,12 +114,15 @@ def by_name(arms: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [arm for arm in arms if arm["name"] == name] for name in names}
 
 
-_HEAD = ["arm", "mean", "", "p90", "p99", "max", "gap", "steps", "samples", "s", "per s", "MB"]
+_HEAD = [
+    *("arm", "mean", "", "p90", "p99", "max", "last", "1 step", "gap"),
+    *("steps", "samples", "s", "per s", "MB"),
+]
 _LEGEND = (
     "mean to max: relative L2 in % over the held-out trajectories, a mean over the seeds (+- its "
-    "95 % interval); gap: by how much the mean is higher than on simulations trained on; samples: "
-    "different ones trained on; s: seconds to simulate and train; per s: samples drawn in a second "
-    "of training; MB: on disk."
+    "95 % interval); last: at the last time; 1 step: of single steps from true states; gap: by how "
+    "much the mean is higher than on simulations trained on; samples: different ones trained on; "
+    "s: seconds to simulate and train; per s: samples drawn in a second of training; MB: on disk."
 )
 
 
@@ -131,6 +136,7 @@ def _row(arms: Sequence[dict[str, Any]]) -> list[str]:
         digits(float(np.mean(errors["mean"]))),
         f"+- {digits(half_interval(errors['mean']))}" if len(arms) > 1 else "",
         *(digits(float(np.mean(errors[key]))) for key in MEASURES[1:]),
+        *(_mean_percent(arms, key) for key in ("last_time", "one_step")),
         digits(mean("gap")) if arms[0]["gap"] is not None else "",
         f"{mean('steps'):.0f}",
         f"{mean('unique_samples'):.0f}",
@@ -149,3 +155,9 @@ def _better(item: dict[str, Any]) -> list[str]:
         digits_percent(item["p99"]["mean"]),
         digits_percent(item["max"]["mean"]),
     ]
+
+
+def _mean_percent(arms: Sequence[dict[str, Any]], measure: str) -> str:
+    """Return the mean of a measure that an arm may lack."""
+    errors = [arm["validation"].get(measure) for arm in arms]
+    return "" if None in errors else digits(float(np.mean(errors)))

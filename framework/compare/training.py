@@ -72,7 +72,7 @@ def arm_metrics(arm: dict[str, Any]) -> Record:
     return {
         "step": float(arm.get("steps", 0)),
         **named,
-        **{f"arm/relative_l2/{key}": value for key, value in errors.items()},
+        **{f"arm/relative_l2/{key}": error for key, error in errors.items() if error is not None},
     }
 
 
@@ -83,11 +83,12 @@ def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
     run. Raises SolverError if the arm was not scored.
     """
     training, checkpoints = summary.training, summary.checkpoint.seconds
-    if summary.validation is None:
+    scores = summary.validation
+    if scores is None:
         raise SolverError(
             "there are no two held-out simulations to score by: see what failed above"
         )
-    errors = summary.validation.relative_l2
+    errors = scores.relative_l2
     if math.isnan(errors.mean):
         raise SolverError(
             "the held-out simulations are zero at all times: there is no relative error to compare"
@@ -99,7 +100,11 @@ def measured(summary: Summary, simulating_seconds: float) -> dict[str, Any]:
         "simulations": summary.simulations.completed,
         "unique_samples": summary.samples.unique_trained,
         "drawn_samples": summary.samples.drawn,
-        "validation": {measure: getattr(errors, measure) for measure in MEASURES},
+        "validation": {
+            **{measure: getattr(errors, measure) for measure in MEASURES},
+            "last_time": None if scores.last_time is None else scores.last_time.mean,
+            "one_step": None if scores.one_step is None else scores.one_step.mean,
+        },
         # Without checkpoints, which are large if they hold a buffer.
         "seconds": simulating_seconds + training.seconds_to_end - checkpoints,
         "training_seconds": seconds,

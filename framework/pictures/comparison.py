@@ -30,11 +30,16 @@ class Comparison:
     space: ParameterSpace
     fields: tuple[Field, ...]
     grid: Grid
+    given: int = 0  # how many of the first times were given, and not predicted
 
     def relative_l2(self) -> NDArray[np.float64]:
-        """Return the relative L2 error at each time [T]; NaN where the truth is zero."""
+        """Return the relative L2 error at each time [T].
+
+        It is NaN where the truth is zero, and at the times that were given.
+        """
         errors: NDArray[np.float64]
         (errors,) = measure(self.predicted[None], self.truth[None])["relative_l2"]
+        errors[: self.given] = np.nan
         return errors
 
     def slice(self) -> int:
@@ -53,7 +58,8 @@ def heading(comparison: Comparison, width: int) -> list[str]:
     error = error_text(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
         f"Held-out simulation {held_out_number(comparison.simulation)}, the median by error: "
-        f"relative L2 {error} over its {len(errors)} times"
+        f"relative L2 {error} over its {len(errors) - comparison.given} predicted times, "
+        f"{error_text(float(errors[-1]))} at the last"
     )
     if len(comparison.grid.shape) == 3:
         what += f"; slice {comparison.slice()} of axis 0, where most changes"

@@ -35,8 +35,9 @@ def draw_comparison(comparison: Comparison) -> Figure:
     )
     at = comparison.slice() if len(comparison.grid.shape) == 3 else 0
     errors = comparison.relative_l2()[times]
-    for axes, t, error in zip(panels.axes[0], comparison.times[times], errors, strict=True):
-        axes.set_title(f"t = {t:.3g}\nrelative L2 {error_text(error)}", loc="center")
+    for axes, index, error in zip(panels.axes[0], times, errors, strict=True):
+        said = "given" if index < comparison.given else f"relative L2 {error_text(error)}"
+        axes.set_title(f"t = {comparison.times[index]:.3g}\n{said}", loc="center")
     for channel in range(panels.fields):
         truth, predicted = (
             _drawable(fields[times, channel], at)

@@ -182,7 +182,8 @@ def _draw_waits(axes: Axes, rows: Sequence[Record]) -> None:
     for key, label, colour, style in (
         ("wait/solvers", "solvers, to hand over", GREEN, "-"),
         ("wait/training", "training, for samples", ORANGE, "-"),
-        ("wait/transport", "transport, for the solvers", GREY, "--"),
+        ("wait/redraws", "training, redraws instead", ORANGE, ":"),
+        ("wait/transport", "receiver, for the solvers", GREY, "--"),
     ):
         x, shares = _series(rows, key)
         axes.plot(x, 100 * shares, color=colour, linestyle=style, label=label)

@@ -1,11 +1,11 @@
 """Advice on a training run: what set its pace, and what to change to be faster.
 
-The pace follows from the waits while simulations ran. A solver waits until the receive thread takes
-its steps; the receive thread ("transport") waits for the solvers or, with samples in hand, for
-training; training waits for samples. So training waits
+The pace follows from the waits while simulations ran. A solver waits until the receiver takes its
+steps; the receiver waits for the solvers or, with samples in hand, for training; training waits for
+samples or, if the replay permits it, draws samples again instead of waiting. So training waits
 
-- together with the receive thread: for the solvers;
-- while the receive thread does not wait: for transport.
+- together with the receiver: for the solvers;
+- while the receiver does not wait: for the receiver.
 """
 
 import math
@@ -22,21 +22,21 @@ from solvers.base import BatchSolver
 
 # A wait below this share of the time is not worth mentioning.
 _MUCH = 0.15
-# A receive thread that waits for less than this share of the time has little room for more.
+# A receiver that waits for less than this share of the time has little room for more.
 _BUSY = 0.1
 
-Pace = Literal["solvers", "training", "transport", "in turn", "all alike"]
+Pace = Literal["solvers", "training", "receiver", "in turn", "all alike"]
 
 
 def pace(wait: Waits) -> Pace:
     """Return who set the pace of a run, by the share of the time that each waited (see above)."""
-    solvers, training, transport = wait.solvers, wait.training, wait.transport
+    solvers, training, receiver = wait.solvers, wait.training + wait.redraws, wait.transport
     if training < _MUCH:
         return "training" if solvers >= _MUCH else "all alike"
     if solvers < _MUCH:
         return "solvers"
-    if transport < training / 2:
-        return "transport"
+    if receiver < training / 2:
+        return "receiver"
     if training >= 2 * solvers:
         return "solvers"
     return "training" if solvers >= 2 * training else "in turn"
@@ -63,37 +63,39 @@ def advise(summary: Summary, case: Case) -> Advice:
 
 
 def _on_the_stream(summary: Summary, case: Case) -> Advice:
-    solvers, training, transport = (
-        percent(share)
-        for share in (summary.wait.solvers, summary.wait.training, summary.wait.transport)
-    )
-    match pace(summary.wait):
+    wait = summary.wait
+    solvers, training, receiver = map(percent, (wait.solvers, wait.training, wait.transport))
+    again = f" (and drew samples again for {percent(wait.redraws)})" if wait.redraws else ""
+    match pace(wait):
         case "solvers":
             found = (
-                f"The solvers set the pace: training waited {training} of the time for samples, "
-                f"the solvers {solvers} to hand theirs over."
+                f"The solvers set the pace: training waited {training} of the time for samples"
+                f"{again}, the solvers {solvers} to hand theirs over."
             )
-            if summary.wait.transport < _BUSY:
+            if wait.transport < _BUSY:
                 found += (
-                    f" Transport is next: it waited only {transport}, so that more solvers alone "
-                    "will help little."
+                    f" The receiver is next: it waited only {receiver} for the solvers, so that "
+                    "more solvers alone will help little."
                 )
-            return Advice(found, _faster_solvers(case) + _more_draws(case))
+            more = _more_draws(case) if wait.training >= _MUCH else []
+            return Advice(found, _faster_solvers(case) + more)
         case "training":
             return Advice(
                 f"Training sets the pace: the solvers waited {solvers} of the time to hand over "
-                f"their samples, training {training} for them.",
+                f"their samples, training {training} for them{again}.",
                 _faster_training(summary, case),
             )
-        case "transport":
+        case "receiver":
             return Advice(
-                f"Transport sets the pace: the solvers waited {solvers} of the time to hand over "
-                f"their samples, training {training} for them, and what carries them {transport}.",
-                _lighter_transport(case),
+                f"The receiver sets the pace: the solvers waited {solvers} of the time to hand "
+                f"over their samples, training {training} for them{again}, and the receiver, which "
+                f"puts them into the buffer, {receiver}.",
+                _lighter_stream(case),
             )
         case "in turn":
             return Advice(
-                f"Solvers and training take turns to wait ({solvers} and {training} of the time): "
+                f"Solvers and training take turns to wait ({solvers} and {training} of the "
+                f"time{again}): "
                 "the samples come in bursts.",
                 _smoother_stream(case),
             )
@@ -174,7 +176,7 @@ def _faster_training(summary: Summary, case: Case) -> list[str]:
     return changes
 
 
-def _lighter_transport(case: Case) -> list[str]:
+def _lighter_stream(case: Case) -> list[str]:
     solver, changes = case.solver, []
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     group_bytes = case.study.ensemble.group_size * solver.stored_steps * step_bytes

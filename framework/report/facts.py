@@ -1,7 +1,5 @@
 """A training run in words: a line for each part of its summary."""
 
-from dataclasses import asdict
-
 from framework.report.summary import Summary
 from framework.report.words import error_percent, large, percent
 
@@ -40,10 +38,13 @@ def _training_lines(summary: Summary) -> list[str]:
     if summary.source is not None:
         waited = percent(training.wait_fraction)
         return [f"{steps}{rate}, waited {waited} of the time for the store"]
-    shares = ", ".join(f"{who} {percent(share)}" for who, share in asdict(summary.wait).items())
+    wait = summary.wait
+    again = f", or redrew {percent(wait.redraws)}" if wait.redraws else ""
     return [
         f"{steps}{training.steps_while_simulating} of them while simulating, {rate}",
-        f"  waiting      {shares} of the time while simulating",
+        f"  waiting      solvers {percent(wait.solvers)} to hand over, training "
+        f"{percent(wait.training)} for samples{again}, receiver {percent(wait.transport)} for "
+        "solvers",
     ]
 
 
@@ -51,13 +52,21 @@ def _validation(summary: Summary) -> list[str]:
     scores = summary.validation
     if scores is None:
         return []
-    errors, trivial = scores.relative_l2, scores.trivial
+    errors = scores.relative_l2
+    more = []
+    if scores.last_time is not None:
+        more.append(f"at the last time {error_percent(scores.last_time.mean)}")
+    if scores.one_step is not None:
+        more.append(f"of one step {error_percent(scores.one_step.mean)}")
+    trivial = ", ".join(
+        f"{name.replace('_', ' ')} {error_percent(error)}" for name, error in scores.trivial.items()
+    )
     return [
         f"  validation   relative L2 {error_percent(errors.mean)} "
         f"(90 % below {error_percent(errors.p90)}), max error {scores.max:.3g}, "
         f"of {scores.simulations} held-out simulations",
-        f"  to compare   mean field {error_percent(trivial['mean_field'])}, "
-        f"initial field {error_percent(trivial['initial_field'])}",
+        *([f"               {', '.join(more)}"] if more else []),
+        f"  to compare   {trivial}",
     ]
 
 

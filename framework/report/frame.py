@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from framework.report.words import duration, error_percent
+from framework.report.words import duration, error_percent, percent
 from framework.tracking.history import Record
 
 _LABEL, _LONGEST_BAR, _LONGEST_COURSE = 13, 48, 32  # columns
@@ -158,12 +158,17 @@ def _training_items(record: Record) -> list[Text]:
 
 
 def _waits(record: Record) -> list[str]:
-    """Return the share of the time that each part waits."""
-    return [
-        f"{who} {verb} {100 * record[f'wait/{who}']:.0f} %"
-        for who, verb in (("solvers", "wait"), ("training", "waits"), ("transport", "waits"))
-        if f"wait/{who}" in record
-    ]
+    """Return the share of the time that each part waits, and for whom."""
+    sentences = {
+        "solvers": "solvers wait {} to hand over",
+        "training": "training waits {} for samples",
+        "redraws": "redraws {} meanwhile",
+        "transport": "receiver waits {} for solvers",
+    }
+    shares = {key: percent(record[f"wait/{key}"]) for key in sentences if f"wait/{key}" in record}
+    if not record.get("wait/redraws"):
+        shares.pop("redraws", None)
+    return [sentences[key].format(share) for key, share in shares.items()]
 
 
 def _machine(record: Record) -> list[Text]:

@@ -4,7 +4,7 @@ Every field has the name of its key in the JSON. A number that is not finite is 
 """
 
 import math
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -77,12 +77,15 @@ class StepCost:
 class Waits:
     """The share (0 to 1) of the time while simulating that each part waited.
 
-    Solvers waited to hand over their steps, training for a batch, transport for something to carry.
+    Solvers waited to hand over their steps, training for a batch, transport (the receiver) for the
+    solvers. `redraws`: instead of waiting, training drew samples more often than `buffer.replay`
+    asks for at least; unknown and 0 in runs made before it was measured.
     """
 
     solvers: float
     training: float
     transport: float
+    redraws: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,9 @@ def _typed(kind: Any, value: Any) -> Any:
     """Return a value of JSON as the type that is declared for it."""
     if isinstance(kind, type) and is_dataclass(kind):
         types = get_type_hints(kind)
-        return kind(**{key: _typed(types[key], value[key]) for key in types})
+        # A key that an earlier version did not write has the field's default.
+        absent = {field.name for field in fields(kind) if field.default is not MISSING} - {*value}
+        return kind(**{key: _typed(types[key], value[key]) for key in types if key not in absent})
     arguments = get_args(kind)
     if get_origin(kind) is UnionType:
         return None if value is None else _typed(arguments[0], value)

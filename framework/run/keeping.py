@@ -25,6 +25,10 @@ def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
     tags = {"data": json.dumps(data)}
     if latest:
         tags["validation.relative_l2"] = str(latest.relative_l2.mean)
+        if latest.last_time is not None:
+            tags["validation.relative_l2_last_time"] = str(latest.last_time.mean)
+        if latest.one_step is not None:
+            tags["validation.relative_l2_one_step"] = str(latest.one_step.mean)
     tracking.model(folder.model, parts.study.name, tags)
 
 

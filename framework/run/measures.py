@@ -12,6 +12,7 @@ import torch
 from framework.report.summary import StepCost, Waits
 from framework.run.parts import Parts
 from framework.study.ids import is_held_out
+from framework.study.sections import BufferConfig
 
 
 class Measures:
@@ -26,8 +27,8 @@ class Measures:
         self._trained: float | None = None
         # Up to the checkpoint that the run was resumed from.
         self._before = {"seconds": 0.0, "streaming": 0.0, "idle": 0.0, "solvers_waited": 0.0}
-        # The time of training when reception was last seen going on.
-        self._training = {"seconds": 0.0, "waited": 0.0}
+        # Totals of training when reception was last seen going on.
+        self._training = {"seconds": 0.0, "waited": 0.0, "received": 0.0, "drawn": 0.0}
 
     def after_step(self) -> None:
         """Count an optimiser step; called by the training loop after each one."""
@@ -35,7 +36,12 @@ class Measures:
         if rank.source.sink is not None and not rank.reception.over.is_set():
             trainer = rank.trainer
             self.steps_while_simulating += 1
-            self._training = {"seconds": trainer.seconds, "waited": trainer.waited}
+            self._training = {
+                "seconds": trainer.seconds,
+                "waited": trainer.waited,
+                "received": float(rank.source.received),
+                "drawn": float(trainer.drawn),
+            }
 
     def end_training(self) -> None:
         """Note the end of the training loop; scoring and writing follow."""
@@ -83,7 +89,8 @@ class Measures:
         """Go on counting from what `state` returned."""
         self._before = state["before"]
         self.steps_while_simulating = state["simulating"]["steps"]
-        self._training = {key: state["simulating"][key] for key in self._training}
+        # Earlier versions wrote fewer of them.
+        self._training = {key: state["simulating"].get(key, 0.0) for key in self._training}
 
     def totals(self) -> dict[str, float]:
         """Return the seconds of the run, of streaming, and of waiting.
@@ -106,6 +113,8 @@ class Measures:
             solvers=ratio(totals["solvers_waited"], actors * totals["streaming"]),
             training=ratio(training["waited"], training["seconds"]),
             transport=ratio(totals["idle"], totals["streaming"]),
+            redraws=redraws(self.parts.study.buffer, training["received"], training["drawn"])
+            * (1 - ratio(training["waited"], training["seconds"])),
         )
 
     def samples(self) -> tuple[int, int]:
@@ -120,6 +129,11 @@ class Measures:
         """Count the simulations of this study that are complete in the store."""
         store = self.parts.store
         return store.count(below=self.parts.study.design.simulations) if store else 0
+
+
+def redraws(buffer: BufferConfig, received: float, drawn: float) -> float:
+    """Return the share of the draws that the buffer's replay permits, but does not ask for."""
+    return max(0.0, 1 - ratio(buffer.replay[0] * received, drawn)) if drawn else 0.0
 
 
 def ratio(part: float, whole: float) -> float:

@@ -2,7 +2,7 @@
 
 import math
 
-from framework.run.measures import Measures, ratio
+from framework.run.measures import Measures, ratio, redraws
 from framework.run.usage import system_figures
 from framework.tracking.history import Record
 
@@ -54,6 +54,10 @@ class Rows:
         if scores and scores.step != self._last.get("validation"):
             row["validation/step"] = self._last["validation"] = scores.step
             row["validation/relative_l2"] = scores.relative_l2.mean
+            if scores.last_time is not None:
+                row["validation/relative_l2_last_time"] = scores.last_time.mean
+            if scores.one_step is not None:
+                row["validation/relative_l2_one_step"] = scores.one_step.mean
             row["validation/nrmse"] = scores.nrmse
             row["validation/max"] = scores.max
         if seconds != self._last.get("checkpoint", 0.0):
@@ -67,6 +71,7 @@ class Rows:
         now = {
             **self._measures.totals(),
             "drawn": float(trainer.drawn),
+            "received": float(self._parts.rank.source.received),
             "waited": trainer.waited,
             "trained": trainer.seconds,
         }
@@ -77,6 +82,9 @@ class Rows:
             actors = self._parts.study.ensemble.actors
             shares["wait/solvers"] = ratio(since["solvers_waited"], actors * since["seconds"])
             shares["wait/transport"] = ratio(since["idle"], since["seconds"])
+            if self._measures.source is None:
+                again = redraws(self._parts.study.buffer, since["received"], since["drawn"])
+                shares["wait/redraws"] = again * (1 - shares["wait/training"])
         return {
             "training/samples_per_second": ratio(since["drawn"], since["seconds"]),
             **{key: min(share, 1.0) for key, share in shares.items()},

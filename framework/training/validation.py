@@ -15,7 +15,7 @@ from framework.files import replacing, writing
 from framework.simulation.block import Block
 from framework.study.ids import held_out_id, held_out_number
 from framework.training.results import Scores
-from framework.training.scores import Trajectories, score, summarise
+from framework.training.scores import Trajectories, score, step_errors, summarise
 from surrogates.base import Surrogate
 
 
@@ -150,7 +150,8 @@ def _score_task(
     surrogate = make_surrogate()
     surrogate.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     surrogate.eval()
-    return summarise(score(surrogate, held_out), held_out, step)
+    one_step = step_errors(surrogate, held_out)
+    return summarise(score(surrogate, held_out), held_out, step, one_step)
 
 
 def _as_trajectories(trajectories: list[list[Block]]) -> Trajectories:

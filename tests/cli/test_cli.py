@@ -59,7 +59,7 @@ def test_train_prints_one_object_whose_numbers_agree(run: tuple[Path, dict[str, 
     assert validation["step"] == training["steps"]
     assert samples["stored"] == 400
     assert Path(summary["store"]) == directory / "stores/small.zarr"
-    assert set(summary["wait"]) == {"solvers", "training", "transport"}
+    assert set(summary["wait"]) == {"solvers", "training", "transport", "redraws"}
     assert all(0 <= share <= 1 for share in summary["wait"].values())
     assert set(summary["checkpoint"]) == {"count", "seconds"}
     assert summary["model"] == {"name": "small", "version": "1"}

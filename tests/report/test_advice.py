@@ -18,7 +18,9 @@ from framework.report.summary import (
     Waits,
 )
 from framework.report.text import run_text
+from framework.run.measures import redraws
 from framework.study.case import Case
+from framework.study.sections import BufferConfig
 from framework.study.study import Study
 
 
@@ -41,6 +43,26 @@ def words(study: Study | None = None, **changes: Any) -> str:
     return " ".join(run_text(summary(**changes), case).split())
 
 
+def test_drawing_again_counts_as_waiting_for_samples() -> None:
+    """A wide replay band lets training draw each sample 15 times rather than wait."""
+    wait = Waits(solvers=0.0, training=0.01, transport=0.99, redraws=0.9)
+    assert pace(wait) == "solvers"
+    told = words(Study.load(QUICKSTART, ["buffer.replay=[1, 16]"]), wait=wait)
+    assert "training waited 1 % of the time for samples (and drew samples again for 90 %)" in told
+    assert "more draws of each sample" not in told
+
+
+@pytest.mark.parametrize(
+    ("least", "received", "drawn", "expected"),
+    [(1, 100, 100, 0), (1, 100, 400, 0.75), (2, 100, 400, 0.5), (4, 100, 300, 0), (1, 0, 0, 0)],
+)
+def test_only_draws_beyond_the_least_are_redraws(
+    least: float, received: float, drawn: float, expected: float
+) -> None:
+    buffer = BufferConfig(capacity=10, replay=(least, 8))
+    assert redraws(buffer, received, drawn) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("solvers", "training", "transport", "expected"),
     [
@@ -51,8 +73,8 @@ def words(study: Study | None = None, **changes: Any) -> str:
         (0.95, 0.0, 0.0, "training"),
         (0.3, 0.05, 0.1, "training"),
         (0.7, 0.3, 0.25, "training"),
-        (0.8, 0.5, 0.0, "transport"),
-        (0.3, 0.7, 0.1, "transport"),
+        (0.8, 0.5, 0.0, "receiver"),
+        (0.3, 0.7, 0.1, "receiver"),
         (0.3, 0.3, 0.3, "in turn"),
         (0.0, 0.0, 0.0, "all alike"),
         (0.1, 0.14, 0.6, "all alike"),
@@ -88,7 +110,7 @@ def test_who_waited_tells_who_set_the_pace(
             ["a reservoir (buffer.kind, now fifo)"],
         ),
         (Waits(0.01, 0.63, 0.6), ["deterministic=true"], ["deterministic: false (now true)"]),
-        (Waits(0.1, 0.63, 0.05), [], ["Transport is next: it waited only 5 %"]),
+        (Waits(0.1, 0.63, 0.05), [], ["The receiver is next: it waited only 5 % for the solvers"]),
         (
             Waits(0.75, 0.01, 0.0),
             ["ensemble.actors=8", "buffer.replay=[2, 4]"],
@@ -105,7 +127,7 @@ def test_who_waited_tells_who_set_the_pace(
             Waits(0.8, 0.5, 0.0),
             ["solver.grid_size=16", "ensemble.actors=999"],
             [
-                "Transport sets the pace",
+                "The receiver sets the pace",
                 "ensemble.group_size, now 4: a message has 0.2 MiB",
                 "fewer stored steps (now 50) or grid points (now 16 x 16)",
                 "ensemble.actors, now 999",
@@ -245,7 +267,7 @@ def test_the_figures_are_there() -> None:
         "200 of 200 completed",
         "10000 trained on, 0 not, 20000 drawn",
         "2000 steps on cpu, 1800 of them while simulating, 800 samples/s",
-        "solvers 0 %, training 0 %, transport 50 %",
+        "solvers 0 % to hand over, training 0 % for samples, receiver 50 % for solvers",
         "330752 parameters; a step takes 39.6 MFLOP and 5.4 MB",
         "relative L2 5.00 %",
         "mean field unknown, initial field 60.00 %",

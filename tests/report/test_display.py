@@ -71,7 +71,8 @@ def test_a_line_says_how_far_the_run_is() -> None:
         "loss 9.08e-01, validation 7.88 %"
     )
     assert line({**COUNTS, **WAITS, "simulations/quarantined": 2}).endswith(
-        "quarantined 2, solvers wait 3 %, training waits 40 %, transport waits 55 %"
+        "quarantined 2, solvers wait 3 % to hand over, training waits 40 % for samples, "
+        "receiver waits 55 % for solvers"
     )
     only_simulating = {key: COUNTS[key] for key in COUNTS if "simulations" in key}
     assert line({"seconds": 7, **only_simulating}) == "[   7 s] simulations 22/200"
@@ -129,7 +130,7 @@ def test_a_frame_fits_the_terminal(width: int, height: int, ascii_only: bool) ->
             "9.08e-01",
             "7.88 % relative L2",
             "solvers wait 3 %",
-            "transport waits 55 %",
+            "receiver waits 55 % for solvers",
             "12 s ago",
             "1.9 GiB memory",
         ):
@@ -248,7 +249,7 @@ def test_a_terminal_shows_the_numbers_as_they_change() -> None:
     with terminal() as shown:
         shown.wait_for("22/200")
         assert not shown.cursor_is_visible
-        shown.wait_for("solvers wait 3 % · training waits 40 % · transport waits 55 %")
+        shown.wait_for("solvers wait 3 % to hand over · training waits 40 % for samples")
         shown.say("proceed")
         shown.wait_for("100/200")
         shown.say("end")
@@ -294,10 +295,10 @@ def test_an_interrupt_gives_the_terminal_back() -> None:
 
 def test_a_narrower_terminal_is_drawn_on_anew() -> None:
     with terminal() as shown:
-        shown.wait_for("transport waits 55 %")
+        shown.wait_for("receiver waits 55 % for solvers")
         fcntl.ioctl(shown.master, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 40, 0, 0))
         shown.written += b"\n" * 20  # the rows that a real one would have added by wrapping
-        shown.wait_for(" " * 13 + "transport waits 55 %")
+        shown.wait_for(" " * 13 + "receiver waits 55 % for")
         shown.say("end")
         shown.end()
         rows = shown.rows()

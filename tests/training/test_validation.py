@@ -6,7 +6,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from framework.training.scores import (
     Trajectories,
     measure,
     score,
+    step_errors,
     summarise,
     trivial_errors,
 )
@@ -91,10 +92,13 @@ def test_trivial_predictors_are_the_mean_and_the_first_fields() -> None:
     fields = make_fields(3, STEPS, 2, 5)
     mean = [[np.mean([fields[v, t] for v in range(3)], 0) for t in range(STEPS)]] * 3
     first = [[fields[v, 0]] * STEPS for v in range(3)]
-    found = trivial_errors(held_out(fields))
-    for name, predicted in (("mean_field", mean), ("initial_field", first)):
-        expected = np.mean(by_loops(np.array(predicted), fields)["relative_l2"])
-        assert found[name] == pytest.approx(expected, rel=1e-6)
+    for given in (0, 1):
+        found = trivial_errors(held_out(fields), given)
+        # The initial field is no prediction of itself.
+        for name, predicted, begin in (("mean_field", mean, given), ("initial_field", first, 1)):
+            errors = by_loops(np.array(predicted)[:, begin:], fields[:, begin:])["relative_l2"]
+            assert found[name] == pytest.approx(np.mean(errors), rel=1e-6)
+    assert set(trivial_errors(held_out(fields[:, :1]), 0)) == {"mean_field"}
 
 
 def test_a_summary_is_taken_over_trajectories() -> None:
@@ -128,7 +132,7 @@ def test_a_time_without_a_reference_does_not_count() -> None:
     assert found.per_time[3].nrmse == pytest.approx(0.15, rel=1e-5)
     # Trajectory 0 can be told from its first fields at none of the times that count.
     first = measure(fields[:, :1], fields)["relative_l2"]
-    expected = (first[0, 3] + first[1].mean()) / 2
+    expected = (first[0, 3] + first[1, 1:].mean()) / 2
     assert found.trivial["initial_field"] == pytest.approx(expected)
 
 
@@ -213,10 +217,44 @@ def test_a_known_error_is_found() -> None:
     data = ramps(5, 3)
     direct = score(ramp_surrogate(5, "direct", 1.25), data)
     np.testing.assert_allclose(direct["relative_l2"], np.full((3, STEPS), 0.25), rtol=1e-6)
-    # By rollout: exact at the first time, and then every step adds its error to those before.
+    # By rollout: the first time is given, and then every step adds its error to those before.
     steps = score(ramp_surrogate(5, "autoregressive", 1.25), data)
-    expected = 0.25 * (data.times - data.times[:, :1]) / data.times
+    expected = (0.25 * (data.times - data.times[:, :1]) / data.times)[:, 1:]
     np.testing.assert_allclose(steps["relative_l2"], expected, rtol=1e-6)
+
+
+def test_the_given_fields_are_no_prediction() -> None:
+    """With two stored steps, counting the given one would halve the error."""
+    data = ramps(5, 3)
+    two = replace(data, times=data.times[:, :2], fields=data.fields[:, :2])
+    surrogate = ramp_surrogate(5, "autoregressive", 1.25)
+    found = summarise(score(surrogate, two), two, 1)
+    # From time 1/2 to time 1 the ramp doubles: a quarter of the added half is an eighth.
+    assert found.relative_l2.mean == pytest.approx(0.125, rel=1e-6)
+    assert [entry.t for entry in found.per_time] == [1.0]
+    assert found.trivial["initial_field"] == pytest.approx(0.5, rel=1e-6)
+
+
+def test_the_last_time_has_a_score_of_its_own() -> None:
+    data = ramps(5, 3)
+    found = summarise(score(ramp_surrogate(5, "autoregressive", 1.25), data), data, 1)
+    assert found.last_time is not None
+    assert found.last_time.mean == pytest.approx(0.25 * 1.5 / 2, rel=1e-6)
+    assert found.relative_l2.mean == pytest.approx(0.25 * np.mean([1 / 2, 2 / 3, 3 / 4]), rel=1e-6)
+    assert found.relative_l2.mean < found.last_time.mean
+
+
+@pytest.mark.parametrize(("size", "count"), [(5, 3), (2**17, 5)])
+def test_single_steps_start_from_true_states(size: int, count: int) -> None:
+    """A step adds 1/2 to the time: its error is a quarter of that, of the fields at its end."""
+    found = step_errors(ramp_surrogate(size, "autoregressive", 1.25), ramps(size, count))
+    expected = 0.25 * 0.5 / np.array([1.0, 1.5, 2.0])
+    assert found is not None
+    assert found.mean == pytest.approx(expected.mean(), rel=1e-5)
+    assert found.p50 == pytest.approx(expected[1], rel=1e-5)
+    assert found.max == pytest.approx(expected[0], rel=1e-5)
+    assert found.std == pytest.approx(expected.std(), rel=1e-5)
+    assert step_errors(ramp_surrogate(5, "direct", 1.25), ramps(5, 3)) is None
 
 
 # ---- With Ray.
@@ -307,7 +345,7 @@ def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
         validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = make()
     surrogate.normalise_fields(torch.tensor([2.0, 1.0]), torch.tensor([3.0, 2.0]), torch.ones(2))
-    expected = summarise(score(surrogate, DATA), DATA, 7)
+    expected = summarise(score(surrogate, DATA), DATA, 7, step_errors(surrogate, DATA))
     validation.submit(surrogate, 7)
     with torch.no_grad():
         for parameter in surrogate.parameters():
@@ -324,7 +362,7 @@ def numbers(value: Any) -> list[float]:
         return [number for key in sorted(value) for number in numbers(value[key])]
     if isinstance(value, tuple):
         return [number for item in value for number in numbers(item)]
-    return [float(value)]
+    return [] if value is None else [float(value)]
 
 
 def behind_gate(directory: Path) -> Callable[[], Surrogate]:

@@ -1,0 +1,218 @@
+"""Every number that a run tells, computed again from the files that it leaves.
+
+Nothing here uses the code that counted or scored: it reads JSON, CSV, SQLite, numpy and zarr files,
+and asks the surrogate through `millstream.load` alone.
+"""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+import zarr
+from commands import SMALL, the_object
+from commands import millstream as command
+from numpy.typing import NDArray
+from places import QUICKSTART
+
+import millstream
+
+Run = tuple[Path, dict[str, Any]]
+MODES = ("direct", "autoregressive")
+STEPS, HELD_OUT, BATCH = 10, 4, 10
+LIGHT = "solver={name: 'light:Light', grid_size: 16, stored_steps: 10}"
+
+
+@pytest.fixture(scope="module", params=MODES)
+def run(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    module_on_cluster: None,
+) -> Run:
+    """A folder with one small run in each mode, and the object that it printed."""
+    directory = tmp_path_factory.mktemp("run")
+    ran = command(
+        directory,
+        *("train", str(QUICKSTART), *SMALL, LIGHT),
+        f"surrogate={{name: mlp, hidden: [64], mode: {request.param}}}",
+        *("tracking.uri=sqlite:///mlflow.db", "buffer.replay=[2, 8]", "checkpoint.every_seconds=1"),
+        "--json",
+    )
+    assert ran.returncode == 0, ran.stderr
+    return directory, the_object(ran.stdout)
+
+
+@pytest.fixture(scope="module")
+def held_out(run: Run) -> list[dict[str, NDArray[Any]]]:
+    """The held-out trajectories, in the order of their numbers."""
+    directory, _ = run
+    paths = [directory / f"runs/small/held_out/{number}.npz" for number in range(HELD_OUT)]
+    return [dict(np.load(path)) for path in paths]
+
+
+def relative_l2(predicted: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.float64]:
+    """The relative L2 error at each time, of fields [T, ...]."""
+    return np.array(
+        [
+            np.linalg.norm((p.astype(np.float64) - u).ravel()) / np.linalg.norm(u.ravel())
+            for p, u in zip(predicted, truth, strict=True)
+        ]
+    )
+
+
+def predicted(run: Run, held_out: list[dict[str, NDArray[Any]]]) -> list[NDArray[Any]]:
+    """What the run's model predicts of each held-out simulation [T, C, *grid]."""
+    model = millstream.load(run[0] / "runs/small")
+    names = model.solver.parameters.names
+    return [
+        model.predict(dict(zip(names, map(float, item["parameters"]), strict=True))).field
+        for item in held_out
+    ]
+
+
+def test_errors_are_those_of_the_model_on_the_held_out_files(
+    run: Run, held_out: list[dict[str, NDArray[Any]]]
+) -> None:
+    scores = run[1]["validation"]
+    given = 1 if run_mode(run) == "autoregressive" else 0
+    fields = predicted(run, held_out)
+    truth = [item["fields"] for item in held_out]
+    errors = np.array(
+        [relative_l2(p[given:], u[given:]) for p, u in zip(fields, truth, strict=True)]
+    )
+    means = errors.mean(1)
+    said = scores["relative_l2"]
+    assert said["mean"] == pytest.approx(means.mean(), rel=1e-4)
+    assert said["max"] == pytest.approx(means.max(), rel=1e-4)
+    for key in ("p50", "p90", "p99"):
+        assert said[key] == pytest.approx(np.percentile(means, int(key[1:])), rel=1e-4)
+    assert scores["last_time"]["mean"] == pytest.approx(errors[:, -1].mean(), rel=1e-4)
+    assert [item["t"] for item in scores["per_time"]] == pytest.approx(
+        np.mean([item["times"] for item in held_out], 0)[given:]
+    )
+    for index, item in enumerate(scores["per_time"]):
+        assert item["relative_l2"]["mean"] == pytest.approx(errors[:, index].mean(), rel=1e-4)
+    worst = max(np.abs(p - u)[given:].max() for p, u in zip(fields, truth, strict=True))
+    assert scores["max"] == pytest.approx(worst, rel=1e-4)
+    assert scores["nrmse"] == pytest.approx(means.mean(), rel=1e-4)  # one field
+    median = sorted(range(HELD_OUT), key=lambda number: means[number])[(HELD_OUT - 1) // 2]
+    assert scores["median_simulation"] == -1 - median
+    mean = np.mean(truth, 0, dtype=np.float64)
+    trivial = {
+        "mean_field": np.mean([relative_l2(mean[given:], u[given:]) for u in truth]),
+        "initial_field": np.mean([relative_l2([u[0]] * (STEPS - 1), u[1:]) for u in truth]),
+    }
+    assert scores["trivial"] == pytest.approx(trivial, rel=1e-4)
+
+
+def test_single_steps_are_predicted_from_the_held_out_files(
+    run: Run, held_out: list[dict[str, NDArray[Any]]]
+) -> None:
+    said = run[1]["validation"]["one_step"]
+    if run_mode(run) == "direct":
+        assert said is None
+        return
+    surrogate = millstream.load(run[0] / "runs/small").surrogate
+    errors: list[float] = []
+    for item in held_out:
+        for start in range(STEPS - 1):
+            times = torch.tensor(item["times"][None, start : start + 2], dtype=torch.float32)
+            parameters = torch.tensor(item["parameters"][None], dtype=torch.float32)
+            *_, after = surrogate.rollout(parameters, times, torch.tensor(item["fields"][[start]]))
+            errors += [*relative_l2(after.numpy(), item["fields"][[start + 1]])]
+    expected = {
+        "mean": np.mean(errors),
+        "p50": np.percentile(errors, 50),
+        "p99": np.percentile(errors, 99),
+        "max": np.max(errors),
+        "std": np.std(errors),
+    }
+    assert said == pytest.approx(expected, rel=1e-4)
+
+
+def test_counts_are_those_of_the_files(run: Run) -> None:
+    directory, told = run
+    store = zarr.open_group(directory / "stores/small.zarr", mode="r")
+    complete = int(
+        np.count_nonzero(np.asarray(store["complete"])[: told["simulations"]["requested"]])
+    )
+    study = yaml.safe_load((directory / "runs/small/study.yaml").read_text())
+    design = (directory / "runs/small/design.csv").read_text().splitlines()[1:]
+    simulations, samples = told["simulations"], told["samples"]
+    assert simulations["requested"] == study["design"]["simulations"] == len(design) - HELD_OUT
+    assert simulations["completed"] == complete
+    assert told["validation"]["simulations"] == HELD_OUT
+    each = STEPS if run_mode(run) == "direct" else STEPS - 1  # windows of two steps
+    assert samples["produced"] == samples["received"] == complete * each
+    assert samples["unique_trained"] + samples["untrained"] == complete * each
+    assert samples["stored"] == complete * STEPS
+    assert told["training"]["steps"] == -(-samples["drawn"] // BATCH)
+    weights = np.load(directory / "runs/small/model/weights.npz")
+    names = ("weight", "bias")
+    parameters = sum(weights[key].size for key in weights.files if key.rpartition(".")[2] in names)
+    assert told["surrogate"]["parameters"] == parameters
+
+
+def test_figures_of_the_course_are_those_of_the_history(run: Run) -> None:
+    directory, told = run
+    lines = (directory / "runs/small/history.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    last, training = rows[-1], told["training"]
+    assert (last["step"], last["samples/drawn"]) == (training["steps"], told["samples"]["drawn"])
+    assert last["training/loss"] == pytest.approx(training["loss"])
+    assert last["seconds"] <= told["seconds"] + 1e-6
+    assert training["seconds"] <= training["seconds_to_end"] <= told["seconds"]
+    assert training["samples_per_second"] == pytest.approx(
+        told["samples"]["drawn"] / training["seconds"]
+    )
+    checkpoints = [row["checkpoint/seconds"] for row in rows if "checkpoint/seconds" in row]
+    assert sum(checkpoints) == pytest.approx(told["checkpoint"]["seconds"])
+    scores = [row for row in rows if "validation/step" in row][-1]
+    assert scores["validation/step"] == told["validation"]["step"] == training["steps"]
+    expected = {
+        "relative_l2": told["validation"]["relative_l2"]["mean"],
+        "relative_l2_last_time": told["validation"]["last_time"]["mean"],
+        "nrmse": told["validation"]["nrmse"],
+        "max": told["validation"]["max"],
+    }
+    if run_mode(run) == "autoregressive":
+        expected["relative_l2_one_step"] = told["validation"]["one_step"]["mean"]
+    for key, value in expected.items():
+        assert scores[f"validation/{key}"] == pytest.approx(value), key
+
+
+def test_mlflow_has_the_figures_of_the_history(run: Run) -> None:
+    directory, told = run
+    rows = [
+        json.loads(line)
+        for line in (directory / "runs/small/history.jsonl").read_text().splitlines()
+    ]
+    latest: dict[str, float] = {}
+    for row in rows:
+        latest |= row
+    database = sqlite3.connect(directory / "mlflow.db")
+    query = "select key, value from latest_metrics where run_uuid = ?"
+    metrics = dict(database.execute(query, (told["mlflow"]["run_id"],)))
+    database.close()
+    for key in ("samples/drawn", "training/loss", "simulations/completed"):
+        assert metrics[key] == pytest.approx(latest[key]), key
+    assert {key for key in latest if key.startswith("validation/relative")} <= set(metrics)
+    for key in metrics:
+        if key.startswith("validation/"):
+            assert metrics[key] == pytest.approx(latest[key]), key
+
+
+def test_waits_are_shares_of_the_time(run: Run) -> None:
+    wait = run[1]["wait"]
+    assert all(0 <= share <= 1 for share in wait.values())
+    assert wait["training"] + wait["redraws"] <= 1 + 1e-9
+
+
+def run_mode(run: Run) -> str:
+    """The mode of the surrogate that was trained."""
+    study = yaml.safe_load((run[0] / "runs/small/study.yaml").read_text())
+    return str(study["surrogate"]["mode"])
