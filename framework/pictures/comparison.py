@@ -58,8 +58,7 @@ def heading(comparison: Comparison, width: int) -> list[str]:
     error = error_text(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
         f"Held-out simulation {held_out_number(comparison.simulation)}, the median by error: "
-        f"relative L2 {error} over its {len(errors) - comparison.given} predicted times, "
-        f"{error_text(float(errors[-1]))} at the last"
+        f"relative L2 {error} over its {len(errors) - comparison.given} predicted times"
     )
     if len(comparison.grid.shape) == 3:
         what += f"; slice {comparison.slice()} of axis 0, where most changes"

@@ -81,12 +81,12 @@ def _save(figure: Figure, path: Path) -> None:
 
 def draw_curves(history: Sequence[Record], trivial: Mapping[str, float]) -> Figure:
     """Draw the loss, and the validation error if there is one, over the optimiser steps."""
-    steps, errors = _column(history, "validation/relative_l2", "validation/step")
+    steps, _ = _column(history, "validation/relative_l2", "validation/step")
     figure = Figure(figsize=(_INCHES, 6.0 if len(steps) else 3.4), layout="constrained")
     axes = figure.subplots(2 if len(steps) else 1, 1, sharex=True, squeeze=False)[:, 0]
     _draw_loss(axes[0], history)
     if len(steps):
-        _draw_validation(axes[1], steps, errors, trivial)
+        _draw_validation(axes[1], history, trivial)
     axes[-1].set_xlabel("optimiser steps")
     axes[-1].set_xlim(left=0)
     return figure
@@ -137,17 +137,24 @@ def _draw_loss(axes: Axes, history: Sequence[Record]) -> None:
     _entitle(axes, "Training loss", "loss, normalised units")
 
 
-def _draw_validation(
-    axes: Axes, steps: Series, errors: Series, trivial: Mapping[str, float]
-) -> None:
-    marker = "o" if len(steps) <= 60 else ""
-    axes.plot(steps, 100 * errors, color=VERMILLION, marker=marker, markersize=3.5)
+def _draw_validation(axes: Axes, history: Sequence[Record], trivial: Mapping[str, float]) -> None:
+    every: list[float] = []
+    for key, label, colour, width in (
+        ("relative_l2", "mean", VERMILLION, 1.8),
+        ("relative_l2_last_time", "last time", ORANGE, 1.2),
+        ("relative_l2_one_step", "one step", GREEN, 1.2),
+    ):
+        steps, errors = _column(history, f"validation/{key}", "validation/step")
+        if len(steps):
+            style: Any = {"marker": "o" if len(steps) <= 60 else "", "markersize": 3.5}
+            axes.plot(steps, 100 * errors, color=colour, linewidth=width, label=label, **style)
+            every += [*(100 * errors)]
     known = {name: 100 * error for name, error in trivial.items() if error > 0}
     for (name, error), style in zip(known.items(), ("--", "-."), strict=False):
-        label = f"{name.replace('_', ' ')}: {error:.3g} %"
+        label = name.replace("_", " ")
         axes.axhline(error, color=GREY, linewidth=1, linestyle=style, label=label)
-    every = np.array([*(100 * errors), *known.values()])
-    if every.min() > 0 and every.max() / every.min() > 4:
+    every += known.values()
+    if min(every) > 0 and max(every) / min(every) > 4:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -155,7 +162,8 @@ def _draw_validation(
     else:
         axes.set_ylim(bottom=0)
     axes.grid(True)
-    title = f"Error on held-out simulations: {100 * errors[-1]:.3g} % in the end"
+    _, errors = _column(history, "validation/relative_l2", "validation/step")
+    title = f"Held-out error: {100 * errors[-1]:.3g} %"
     _entitle(axes, title, "relative L2 [%]")
 
 

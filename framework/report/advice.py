@@ -6,6 +6,9 @@ samples or, if the replay permits it, draws samples again instead of waiting. So
 
 - together with the receiver: for the solvers;
 - while the receiver does not wait: for the receiver.
+
+Training that does not wait sets the pace, unless the receiver waits for the solvers as well: then
+they keep pace with each other.
 """
 
 import math
@@ -32,7 +35,7 @@ def pace(wait: Waits) -> Pace:
     """Return who set the pace of a run, by the share of the time that each waited (see above)."""
     solvers, training, receiver = wait.solvers, wait.training + wait.redraws, wait.transport
     if training < _MUCH:
-        return "training" if solvers >= _MUCH else "all alike"
+        return "training" if solvers >= _MUCH or receiver < _MUCH else "all alike"
     if solvers < _MUCH:
         return "solvers"
     if receiver < training / 2:
@@ -65,7 +68,9 @@ def advise(summary: Summary, case: Case) -> Advice:
 def _on_the_stream(summary: Summary, case: Case) -> Advice:
     wait = summary.wait
     solvers, training, receiver = map(percent, (wait.solvers, wait.training, wait.transport))
-    again = f" (and drew samples again for {percent(wait.redraws)})" if wait.redraws else ""
+    again = (
+        f" (and drew samples again for {percent(wait.redraws)})" if wait.redraws >= _MUCH else ""
+    )
     match pace(wait):
         case "solvers":
             found = (
@@ -81,8 +86,8 @@ def _on_the_stream(summary: Summary, case: Case) -> Advice:
             return Advice(found, _faster_solvers(case) + more)
         case "training":
             return Advice(
-                f"Training sets the pace: the solvers waited {solvers} of the time to hand over "
-                f"their samples, training {training} for them{again}.",
+                f"Training sets the pace: it waited {training} of the time for samples{again}, the "
+                f"solvers {solvers} to hand theirs over, the receiver {receiver} for the solvers.",
                 _faster_training(summary, case),
             )
         case "receiver":

@@ -39,7 +39,7 @@ def _training_lines(summary: Summary) -> list[str]:
         waited = percent(training.wait_fraction)
         return [f"{steps}{rate}, waited {waited} of the time for the store"]
     wait = summary.wait
-    again = f", or redrew {percent(wait.redraws)}" if wait.redraws else ""
+    again = f", or redrew {percent(wait.redraws)}" if wait.redraws >= 0.005 else ""
     return [
         f"{steps}{training.steps_while_simulating} of them while simulating, {rate}",
         f"  waiting      solvers {percent(wait.solvers)} to hand over, training "

@@ -166,7 +166,7 @@ def _waits(record: Record) -> list[str]:
         "transport": "receiver waits {} for solvers",
     }
     shares = {key: percent(record[f"wait/{key}"]) for key in sentences if f"wait/{key}" in record}
-    if not record.get("wait/redraws"):
+    if record.get("wait/redraws", 0) < 0.005:  # 0 %
         shares.pop("redraws", None)
     return [sentences[key].format(share) for key, share in shares.items()]
 

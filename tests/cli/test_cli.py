@@ -81,9 +81,13 @@ def test_trivial_errors_are_those_of_the_held_out_simulations(
         [list(heat.solve(design.held_out(index).parameters, 0)) for index in range(4)], np.float64
     )
     norm = np.linalg.norm(fields.reshape(4, 10, -1), axis=-1)
-    for name, guess in (("mean_field", fields.mean(0)), ("initial_field", fields[:, :1])):
+    # The initial field predicts later times only.
+    for name, guess, first in (
+        ("mean_field", fields.mean(0), 0),
+        ("initial_field", fields[:, :1], 1),
+    ):
         error = np.linalg.norm((fields - guess).reshape(4, 10, -1), axis=-1)
-        expected = float((error / norm).mean())
+        expected = float((error / norm)[:, first:].mean())
         assert summary["validation"]["trivial"][name] == pytest.approx(expected, rel=1e-5)
 
 

@@ -76,7 +76,8 @@ def test_only_draws_beyond_the_least_are_redraws(
         (0.8, 0.5, 0.0, "receiver"),
         (0.3, 0.7, 0.1, "receiver"),
         (0.3, 0.3, 0.3, "in turn"),
-        (0.0, 0.0, 0.0, "all alike"),
+        (0.0, 0.04, 0.03, "training"),  # the receiver waits for room, and the solvers need not yet
+        (0.0, 0.0, 0.2, "all alike"),
         (0.1, 0.14, 0.6, "all alike"),
     ],
 )
@@ -115,7 +116,7 @@ def test_who_waited_tells_who_set_the_pace(
             Waits(0.75, 0.01, 0.0),
             ["ensemble.actors=8", "buffer.replay=[2, 4]"],
             [
-                "Training sets the pace: the solvers waited 75 % of the time",
+                "Training sets the pace: it waited 1 % of the time for samples, the solvers 75 %",
                 "a GPU",
                 "training.batch_size, now 10",
                 "now fno",
