@@ -6,8 +6,9 @@ grid's axes (one to three). Fields leave a solver as float32, whatever type it c
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -165,6 +166,9 @@ class Solver(ABC):
     order: Order  #: of accuracy, as claimed
     stored_steps: int  #: T
     time_units: str = "1"  #: of the stored times
+    #: Raise it when the same settings, parameters and seed give other results than before: a store
+    #: of another version is not continued unnoticed.
+    version: int = 1
     #: Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
     affine: NDArray[np.float64] | None = None
     #: Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].
@@ -188,6 +192,14 @@ class Solver(ABC):
         The same parameters [p] and seed give the same bits on the same machine and number of
         threads. Any exception ends the simulation; it is reported with the parameters.
         """
+
+    def program_files(self) -> Sequence[Path]:
+        """Return the files beyond Python code that decide the results, such as a program it runs.
+
+        A store of other contents of these files is not continued unnoticed. None, unless
+        overridden.
+        """
+        return ()
 
     def observe(
         self, fields: NDArray[np.float32], **settings: float

@@ -141,6 +141,16 @@ class External(Solver):
                 finally:
                     program.end()
 
+    def program_files(self) -> Sequence[Path]:
+        """Return the files among the words of the command.
+
+        Its first word does not count if there is another: it only starts it, as mpirun and python
+        do.
+        """
+        program, *words = self._command
+        files = [Path(word) for word in words if Path(word).is_file()]
+        return files or [Path(program)]
+
     @contextmanager
     def _guard(self) -> Iterator[Guard]:
         """Yield a guard for one program."""

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 from zarr.errors import GroupNotFoundError
 
-from framework.errors import StudyError, WriteError
+from framework.errors import StudyError, WriteError, tell
 from framework.files import absolute, locked
 from framework.store.attributes import attributes
 from framework.store.layout import (
@@ -51,6 +51,7 @@ from framework.store.layout import (
     zarr_store,
 )
 from framework.store.writer import StoreWriter
+from framework.study.fingerprint import changed
 from framework.study.identity import first_difference, streams_version
 from framework.study.sections import StoreConfig, kept_steps
 from framework.threads import Background
@@ -89,8 +90,8 @@ class Store:
         """Create a store with room for `simulations`, or continue one and make as much room.
 
         `config.keep` may not be none. Raises StudyError if there is something else at `path`, or
-        the store of a study with another identity or version of random streams, and BusyError if
-        another run is writing it.
+        the store of a study with another identity, version of random streams or (unless
+        `config.accept_code_change`) code of the solver, and BusyError if another run is writing it.
         """
         path = absolute(path)
         remedy = "wait for its end, or set store.path to another place"
@@ -243,13 +244,50 @@ def _prepare(
             "streams and priors, but this Millstream draws by version "
             f"{streams_version(identity)}: it can be read, but nothing can be added to it; {remedy}"
         )
-    elif difference := first_difference(attributes_of(group)["study"], identity):
+    elif difference := first_difference(
+        _without_code(attributes_of(group)["study"]), _without_code(identity)
+    ):
         raise StudyError(
             f"store.path is {path}, the store of another study: {difference}; {remedy}"
         )
     else:
+        _compare_code(group, path, config, identity.get("code"))
         resize(group, simulations)
         remove_rests(store)
     # One file then has the shapes of all arrays, so that no reader sees only some of them resized.
     with warnings.catch_warnings(action="ignore"):
         zarr.consolidate_metadata(store)
+
+
+def _without_code(identity: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "code"}
+
+
+def _compare_code(
+    group: zarr.Group, path: str, config: StoreConfig, code: dict[str, Any] | None
+) -> None:
+    """Check that the code of the solver is that of the store, or note that both are there.
+
+    `code` is None where it is not known. Raises StudyError.
+    """
+    there = attributes_of(group)
+    before = there["study"].get("code")
+    if code is None or before == code:
+        return
+    if before is None:
+        tell(
+            f"the store {path} does not say by which code of the solver it was made: its "
+            "simulations are taken to be by the code of now"
+        )
+    elif not config.accept_code_change:
+        raise StudyError(
+            f"store.path is {path}, whose simulations were computed by other code: "
+            f"{changed(before, code)}; restore it, set store.path to another place, or keep "
+            "simulations by both in this store with store.accept_code_change=true"
+        )
+    else:
+        earlier = there.get("earlier_code", [])
+        noted = {id for item in earlier for id in item["simulations"]}
+        ids = [id for id in np.flatnonzero(read(group, "complete")).tolist() if id not in noted]
+        group.attrs["earlier_code"] = [*earlier, {"code": before, "simulations": ids}]
+    group.attrs["study"] = {**there["study"], "code": code}

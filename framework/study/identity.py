@@ -12,6 +12,7 @@ import numpy as np
 from framework.study import versions
 from framework.study.case import Case
 from framework.study.component import SOLVER, settings_with_defaults
+from framework.study.fingerprint import fingerprint
 from solvers.base import Solver
 
 
@@ -34,6 +35,7 @@ def identity(case: Case) -> dict[str, Any]:
         design["breed"] = study.design.breed.model_dump()
     content = {
         "format": versions.STORE,
+        "code": fingerprint(solver),
         "solver": {"name": study.solver.name, **settings_with_defaults(study.solver, SOLVER)},
         "fields": {field.name: field.units for field in solver.fields},
         "grid": vars(solver.grid),

@@ -235,6 +235,9 @@ class StoreConfig(Section):
     keep: Keep = "all"
     dtype: Literal["float32", "float16"] = "float32"
     compression: Literal["none", "lz4", "zstd"] = "lz4"
+    # Whether to continue a store that other code of the solver has begun. The store then says which
+    # simulations are by which code.
+    accept_code_change: bool = False
 
     @field_validator("keep", mode="before")
     @classmethod

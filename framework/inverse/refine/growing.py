@@ -27,6 +27,7 @@ from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study import versions
 from framework.study.design import Simulation
+from framework.study.fingerprint import changed, fingerprint
 from framework.study.identity import streams_version
 from framework.study.sections import EnsembleConfig, StoreConfig
 from framework.study.streams import Stream, derived_seed
@@ -86,13 +87,14 @@ def grow(
             "can be added"
         )
     solver = make_solver()
+    _check_code(reader, solver)
     path = grown_path(reader.path)
     there = grown_store(reader)
     taken = set() if there is None else set(there.complete.tolist())
     ids = list(islice((id for id in count() if id not in taken), len(points)))
     size = max(max(ids, default=-1), max(taken, default=-1)) + 1
     store = Store.open(
-        path, StoreConfig(**reader.study["store"]), _grown_identity(reader), solver, size
+        path, StoreConfig(**reader.study["store"]), _grown_identity(reader, solver), solver, size
     )
     try:
         if not store.completed.isdisjoint(ids):
@@ -119,10 +121,20 @@ def grow(
     return Growth(path, added, len(failures), error, time.monotonic() - began)
 
 
-def _grown_identity(reader: StoreReader) -> dict[str, object]:
+def _check_code(reader: StoreReader, solver: Solver) -> None:
+    """Raise StudyError if the code of the solver is not that of the store."""
+    there, here = reader.study.get("code"), fingerprint(solver)
+    if there is not None and (difference := changed(there, here)):
+        raise StudyError(
+            f"the simulations of {reader.path} were computed by other code: {difference}; restore "
+            "it, or ask without --grow"
+        )
+
+
+def _grown_identity(reader: StoreReader, solver: Solver) -> dict[str, object]:
     """Return the identity of the grown store: that of the store, with another design."""
     design = {**reader.study["design"], "sampler": "points", "grown_from": reader.identity["hash"]}
-    return {**reader.study, "design": design}
+    return {**reader.study, "design": design, "code": fingerprint(solver)}
 
 
 def _ensemble(
