@@ -40,6 +40,7 @@ from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study import versions
 from framework.study.design import Design, Simulation
+from framework.study.fingerprint import fingerprint
 from framework.study.sections import DesignConfig, EnsembleConfig, StoreConfig
 from solvers.base import Field, Grid, ImagedSolver, Order, Parameter, ParameterSpace, Solver
 from surrogates.base import Problem, Surrogate
@@ -134,6 +135,7 @@ def write(path: Path, points: NDArray[np.float64], solver: str = "Blob") -> Stor
         "design": {"sampler": "sobol", "bounds": {"x": [0, 12]}},
         "seed": 5,
         "streams": versions.STREAMS,
+        "code": fingerprint(Blob()),
         "store": {"keep": "all", "dtype": "float32"},
     }
     store = Store.open(str(path), StoreConfig(), identity, Blob(), len(points))
@@ -380,6 +382,14 @@ def test_growth_adds_to_a_store_beside_the_store(tmp_path: Path) -> None:
     check(first.path, second.simulations, points(2, seed=2))
     assert StoreReader(reader.path).complete.tolist() == list(range(5))
     assert isinstance(solver_of(StoreReader(first.path)), Blob)
+
+
+def test_other_code_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = write(tmp_path / "blob.zarr", points(2))
+    monkeypatch.setattr(Blob, "version", 2)
+    with pytest.raises(StudyError, match="by other code: the solver's version was 1 and is 2"):
+        grown(reader, points(1))
+    assert not Path(grown_path(reader.path)).exists()
 
 
 def test_answers_over_both_stores_are_exact(tmp_path: Path) -> None:
