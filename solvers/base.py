@@ -165,6 +165,9 @@ class Solver(ABC):
     order: Order  #: of accuracy, as claimed
     stored_steps: int  #: T
     time_units: str = "1"  #: of the stored times
+    #: Whether the fields depend on the seed, too: an initial state that is drawn, for instance. A
+    #: direct surrogate sees the parameters alone, so it cannot learn what the seed decides.
+    uses_seed: bool = False
     #: Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
     affine: NDArray[np.float64] | None = None
     #: Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].

@@ -54,6 +54,7 @@ class NavierStokes(BatchSolver):
         Parameter("vorticity", 1.0, 4.0, "1/s", minimum=0.0),
     )
     fields = (Field("vorticity", "1/s"),)
+    uses_seed = True
     order = Order(space=math.inf, time=4)
     time_units = "s"
 

@@ -18,6 +18,7 @@ from framework.pictures.fields import Trajectory, draw_trajectories
 from framework.pictures.style import STYLE
 from framework.study.case import Case
 from framework.study.component import their_mistakes
+from framework.study.declared import as_float32
 from framework.tracking.registry import download
 from framework.training.model import load_model
 from solvers.base import ParameterSpace, Solver
@@ -132,7 +133,7 @@ def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[
     """Return the fields [C, *grid] at the first stored time. Raises StudyError."""
     try:
         with their_mistakes("it failed", plain=ValueError):
-            return next(iter(solver.solve(values, seed)))
+            return as_float32(next(iter(solver.solve(values, seed))))
     except ValueError as error:
         raise StudyError(f"the solver has no fields to start from: {error}") from None
 
