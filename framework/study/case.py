@@ -15,7 +15,7 @@ import numpy as np
 
 from framework.errors import StudyError
 from framework.study.component import SOLVER, SURROGATE, factory, their_mistakes
-from framework.study.declared import check_declarations
+from framework.study.declared import require_declarations
 from framework.study.design import Design
 from framework.study.study import Study
 from solvers.base import BatchSolver, ParameterSpace, Solver
@@ -83,7 +83,7 @@ class Case:
             self.make_solver = factory(study.solver, SOLVER)
             with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
                 self.solver = self.make_solver()
-                check_declarations(self.solver)
+                require_declarations(self.solver)
         with _said_of("design.bounds"):
             self.space = self.solver.parameters.with_bounds(study.design.bounds)
         within = "solver, within design.bounds" if study.design.bounds else "solver"

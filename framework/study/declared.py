@@ -33,7 +33,7 @@ def wrong_declarations(solver: Solver, needed: tuple[str, ...] = _NEEDED) -> lis
     return [sentence for check in checks for sentence in check(solver)]
 
 
-def check_declarations(solver: Solver) -> None:
+def require_declarations(solver: Solver) -> None:
     """Raise ValueError with the first thing that is wrong with what a solver declares."""
     for sentence in wrong_declarations(solver):
         raise ValueError(sentence)

@@ -35,7 +35,7 @@ def make_surrogate(case: Case) -> Surrogate:
         with torch.random.fork_rng():
             _try(make, case)
         torch.manual_seed(derived_seed(study.seed, Stream.WEIGHTS))
-        return _made(make)
+        return _make_one(make)
     except ValueError as error:
         raise case.mistake(str(error)) from None
 
@@ -50,7 +50,7 @@ def tell_unlearnable(case: Case, surrogate: Surrogate) -> None:
         )
 
 
-def _made(make: Callable[[], Any]) -> Surrogate:
+def _make_one(make: Callable[[], Any]) -> Surrogate:
     """Make a surrogate. Raises ValueError if its constructor fails."""
     with _said_of_surrogate("making it failed"):
         surrogate = make()
@@ -65,7 +65,7 @@ def _made(make: Callable[[], Any]) -> Surrogate:
 
 def _try(make: Callable[[], Any], case: Case) -> None:
     """Make a surrogate and try it. Raises ValueError."""
-    surrogate, study = _made(make), case.study
+    surrogate, study = _make_one(make), case.study
     stored = case.solver.stored_steps
     if stored < surrogate.window:
         raise ValueError(
