@@ -43,6 +43,7 @@ class Burgers(BatchSolver):
     )
     fields = (Field("velocity", "m/s"),)
     uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
     time_units = "s"
 

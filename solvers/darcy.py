@@ -51,6 +51,7 @@ class Darcy(BatchSolver):
     )
     fields = (Field("log_permeability"), Field("pressure"))
     uses_seed = True
+    grid_settings = ("grid_size",)
     order = Order(space=2, time=math.inf)
     stored_steps = 2
 

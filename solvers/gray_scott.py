@@ -48,6 +48,7 @@ class GrayScott(BatchSolver):
     )
     fields = (Field("substrate"), Field("activator"))
     uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
 
     def __init__(

@@ -42,6 +42,7 @@ class Lorenz(BatchSolver):
     )
     fields = (Field("x"), Field("y"), Field("z"))
     uses_seed = True
+    grid_settings = ("substeps",)
     grid = Grid((1,), (1.0,))
     order = Order(space=math.inf, time=4)
 

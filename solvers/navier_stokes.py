@@ -55,6 +55,7 @@ class NavierStokes(BatchSolver):
     )
     fields = (Field("vorticity", "1/s"),)
     uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
     time_units = "s"
 

@@ -124,7 +124,8 @@ class Run:
         ensemble = make_ensemble(case, held_out, simulations, store, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
         validation = Validation(case.make_surrogate, cpus, directory)
-        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
+        hashes = study.hash(), study.hash_as_written()
+        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, *hashes)
         self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
         rank.receive_from(ensemble, validation.add, self._commit)
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)

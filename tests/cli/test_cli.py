@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, millstream, once, the_object, with_support
 from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import LIMIT, until
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """A directory in which one small training run was done, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
     tracked = "tracking.uri=sqlite:///mlflow.db"
-    settings = (*SMALL, HEAT, tracked, "buffer.replay=[4, 8]")
+    settings = once(*SMALL, HEAT, tracked, "buffer.replay=[4, 8]")
     ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
@@ -165,7 +165,7 @@ def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     """It is stopped after some steps, and says how many samples that left untrained."""
     directory, _ = run
     before = (directory / "runs/small/summary.json").read_bytes()
-    settings = (*SMALL, HEAT, "training.stop.steps=5")
+    settings = once(*SMALL, HEAT, "training.stop.steps=5")
     ran = in_process(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
@@ -198,7 +198,7 @@ def test_a_buffer_on_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_cluster")
 def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path: Path) -> None:
     settings = ("solver.name=failing:Mild", "ensemble.max_quarantined=0.3")
-    ran = in_process(tmp_path, "train", str(QUICKSTART), *SMALL, *settings, "--json")
+    ran = in_process(tmp_path, "train", str(QUICKSTART), *once(*SMALL, *settings), "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     hot = [item for item in summary["quarantined"] if item["simulation"] >= 0]
@@ -213,7 +213,7 @@ def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
-    settings = (*SMALL, "solver.name=failing:Bad")
+    settings = once(*SMALL, "solver.name=failing:Bad")
     ran = in_process(tmp_path, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 1
     summary = the_object(ran.stdout)
@@ -225,7 +225,7 @@ def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
 
 def start_and_wait_until_it_trains(directory: Path, *overrides: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [MILLSTREAM, "train", str(QUICKSTART), *SMALL, *overrides, "--json"],
+        [MILLSTREAM, "train", str(QUICKSTART), *once(*SMALL, *overrides), "--json"],
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from commands import SMALL
+from commands import SMALL, once
 from places import QUICKSTART
 from typer.testing import CliRunner
 
@@ -38,7 +38,7 @@ def said(status: int, *arguments: str) -> str:
 
 
 def train(*overrides: str, status: int = 2) -> str:
-    return said(status, "train", str(QUICKSTART), *SMALL, *overrides)
+    return said(status, "train", str(QUICKSTART), *once(*SMALL, *overrides))
 
 
 @pytest.mark.parametrize(

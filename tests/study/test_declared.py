@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import SMALL, in_process
+from commands import SMALL, in_process, once
 from places import QUICKSTART
 
 SOLVERS = """
@@ -107,7 +107,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_solver_that_declares_what_cannot_be_is_refused(
     directory: Path, command: str, name: str, message: str
 ) -> None:
-    overrides = [*SMALL, f"solver={{name: wrong:{name}}}", "training.stop.steps=50"]
+    overrides = once(*SMALL, f"solver={{name: wrong:{name}}}", "training.stop.steps=50")
     ran = in_process(directory, command, str(QUICKSTART), *overrides)
     assert ran.returncode == 2, ran.stderr
     _checking, sentence = ran.stderr.splitlines()

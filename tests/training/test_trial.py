@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import SMALL, in_process
+from commands import SMALL, in_process, once
 from models import STUDY
 from places import QUICKSTART
 
@@ -133,7 +133,7 @@ def test_a_surrogate_that_cannot_be_trained_is_refused(
 ) -> None:
     for mode in ("direct", "autoregressive"):
         surrogate = f"surrogate={{name: networks_of_mine:{name}, mode: {mode}}}"
-        ran = in_process(directory, "train", str(QUICKSTART), *SMALL, surrogate)
+        ran = in_process(directory, "train", str(QUICKSTART), *once(*SMALL, surrogate))
         assert ran.returncode == 2, ran.stderr
         _checking, sentence = ran.stderr.splitlines()
         assert sentence.startswith(f"millstream: {QUICKSTART}: surrogate: {message}"), sentence
@@ -143,7 +143,7 @@ def test_a_surrogate_that_cannot_be_trained_is_refused(
 def test_what_goes_wrong_every_other_step_by_chance_is_found(directory: Path) -> None:
     for command in ("train", "simulate", "compare"):
         surrogate = "surrogate={name: networks_of_mine:BreaksWhenPushed}"
-        arguments = [*SMALL, surrogate, "training.stop.steps=50"]
+        arguments = once(*SMALL, surrogate, "training.stop.steps=50")
         ran = in_process(directory, command, str(QUICKSTART), *arguments)
         assert ran.returncode == 2, ran.stderr
         assert "failed with IndexError: pushed too far" in ran.stderr.splitlines()[-1]
