@@ -21,12 +21,21 @@ import surrogates.table
 from framework.errors import did_you_mean
 from framework.study.section import Section
 
+# Messages of others are cut there: torch appends its own call stack.
+_LONGEST = 400
+
 
 class Component(Section):
     """The section of a solver or a surrogate: its name, and its own settings beside it."""
 
     model_config = ConfigDict(extra="allow")
     name: str
+
+    def given(self) -> str:
+        """Return the settings that the study gives, in brackets, for a sentence; or nothing."""
+        settings = [f"{key} {value}" for key, value in (self.model_extra or {}).items()]
+        text = ", ".join(settings)
+        return f" ({text if len(text) <= _LONGEST else f'{text[:_LONGEST]} ...'})" if text else ""
 
 
 @contextmanager
@@ -41,9 +50,10 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
         raise
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
+        message = " ".join(str(error).split())
+        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
         raise ValueError(
-            f"{what} with {type(error).__name__}: {' '.join(str(error).split())} "
-            f"({place.filename}:{place.lineno})"
+            f"{what} with {type(error).__name__}: {message} ({place.filename}:{place.lineno})"
         ) from None
 
 
@@ -133,7 +143,7 @@ def plain_settings(component: Component, kind: Kind) -> dict[str, Any]:
         return {key: whole(value) for key, value in given.items()}
     typed = _validated(component, kind, kind.table[component.name].settings, 0)
     numbers = {key: getattr(typed, key) for key in given if key != "name"}
-    return {**given, **{key: _listed(value) for key, value in numbers.items() if _numeric(value)}}
+    return {**given, **{key: _as_list(value) for key, value in numbers.items() if _numeric(value)}}
 
 
 def whole(value: Any) -> Any:
@@ -151,8 +161,8 @@ def _numeric(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _validated(

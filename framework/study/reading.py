@@ -37,7 +37,7 @@ def read_yaml(text: str) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _check(node, "", [], set())
+        _check_keys(node, "", [], set())
         return loader.construct_document(node)
     finally:
         loader.dispose()
@@ -52,7 +52,7 @@ class RepeatedError(ValueError):
     """YAML that can be read, but contradicts or holds itself."""
 
 
-def _check(node: yaml.Node, path: str, above: list[yaml.Node], seen: set[int]) -> None:
+def _check_keys(node: yaml.Node, path: str, above: list[yaml.Node], seen: set[int]) -> None:
     """Raise RepeatedError if a mapping has a key twice, or a node is one of those above it."""
     if any(node is other for other in above):
         raise RepeatedError(
@@ -63,7 +63,7 @@ def _check(node: yaml.Node, path: str, above: list[yaml.Node], seen: set[int]) -
     seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
-            _check(item, f"{path}.{number}".lstrip("."), [*above, node], seen)
+            _check_keys(item, f"{path}.{number}".lstrip("."), [*above, node], seen)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
         for key, value in node.value:
@@ -74,7 +74,7 @@ def _check(node: yaml.Node, path: str, above: list[yaml.Node], seen: set[int]) -
                 raise RepeatedError(_twice(name, key.tag, lines[key.tag, key.value], line))
             if scalar:
                 lines[key.tag, key.value] = line
-            _check(value, name, [*above, node], seen)
+            _check_keys(value, name, [*above, node], seen)
 
 
 def _twice(name: str, tag: str, first: int, then: int) -> str:

@@ -1,8 +1,7 @@
 """Makes the surrogate of a study, with its initial weights, and checks it against the solver."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -28,14 +27,14 @@ def make_surrogate(case: Case) -> Surrogate:
                 f"training.precision is {study.training.precision}: the surrogate "
                 f"{study.surrogate.name} can be trained in {', '.join(kind.precisions)}"
             )
-        make = case.make_surrogate
+        _ = case.make_surrogate  # which checks the settings
     except ValueError as error:
         raise case.mistake(str(error)) from None
     try:
         with torch.random.fork_rng():
-            _try(make, case)
+            _try(case)
         torch.manual_seed(derived_seed(study.seed, Stream.WEIGHTS))
-        return _make_one(make)
+        return _make_one(case)
     except ValueError as error:
         raise case.mistake(str(error)) from None
 
@@ -50,10 +49,10 @@ def tell_unlearnable(case: Case, surrogate: Surrogate) -> None:
         )
 
 
-def _make_one(make: Callable[[], Any]) -> Surrogate:
+def _make_one(case: Case) -> Surrogate:
     """Make a surrogate. Raises ValueError if its constructor fails."""
-    with _said_of_surrogate("making it failed"):
-        surrogate = make()
+    with _said_of_surrogate(f"making it{case.study.surrogate.given()} failed"):
+        surrogate = case.make_surrogate()
     assert isinstance(surrogate, Surrogate)
     if not hasattr(surrogate, "window"):
         raise ValueError(
@@ -63,9 +62,9 @@ def _make_one(make: Callable[[], Any]) -> Surrogate:
     return surrogate
 
 
-def _try(make: Callable[[], Any], case: Case) -> None:
+def _try(case: Case) -> None:
     """Make a surrogate and try it. Raises ValueError."""
-    surrogate, study = _make_one(make), case.study
+    surrogate, study = _make_one(case), case.study
     stored = case.solver.stored_steps
     if stored < surrogate.window:
         raise ValueError(

@@ -24,7 +24,7 @@ def simulated(
     directory = tmp_path_factory.mktemp("simulated")
     arguments = ["simulate", str(QUICKSTART), *SMALL, "--json"]
     process = subprocess.Popen(
-        [MILLSTREAM, *arguments, "design.simulations=20000"],
+        [MILLSTREAM, *arguments[:2], *once(*SMALL, "design.simulations=20000"), "--json"],
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

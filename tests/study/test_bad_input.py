@@ -161,7 +161,10 @@ class NoTimes(Heat):
     [
         ("Raises", "solver: making it failed with FileNotFoundError"),
         ("Short", "the stored times of simulation 0 have to be 10 finite numbers"),
-        ("NoTimes", "solver: its times failed with ZeroDivisionError: division by zero"),
+        (
+            "NoTimes",
+            "solver: its times (grid_size 16, stored_steps 10) failed with ZeroDivisionErr",
+        ),
         ("Missing", "solver.name is broken:Missing: broken has no Missing"),
     ],
 )
