@@ -142,9 +142,16 @@ def test_the_registered_model_predicts_what_the_run_predicts(
         (["runs/small", *POINT, "solver.grid_size=32"], "the mlp is bound to its grid of (16, 16)"),
         (["runs/small", *POINT[1:]], "the parameter initial is missing: give initial in [100"),
         (["runs/small", *POINT, "middle=3"], "middle is not a parameter: there are initial in"),
-        (["runs/small", *POINT, "top=501"], "top is 501: the surrogate was trained within [100"),
-        (["runs/small", *POINT, "top=nan"], "top is nan: the surrogate was trained within"),
-        (["runs/small", *POINT, "top=hot"], "top=hot is not of the form name=number"),
+        (
+            ["runs/small", *POINT[:-1], "top=-1"],
+            "top is -1: it has to be at least 0 K; give top",
+        ),
+        (["runs/small", *POINT[:-1], "top=nan"], "top is nan: give a number, top in [100, 500]"),
+        (["runs/small", *POINT[:-1], "top=inf"], "top is inf: give a number, top in [100, 500]"),
+        (["runs/small", *POINT[:-1], "top=hot"], "top=hot is not of the form name=number"),
+        (["runs/small", *POINT, "top=300"], "top is given twice: as 120 and as 300"),
+        (["runs/small", *POINT, "solver.grid_size=9", "solver.grid_size=8"], "is given twice, by"),
+        (["runs/small", *POINT, "solver.final_time=1"], "solver.final_time cannot be set for a"),
         (["runs/other", *POINT], "runs/other is not the directory of a run"),
         (["runs/small", *POINT, "--out", "no/where.npz"], "cannot write no/where.npz: No such"),
     ],
@@ -156,6 +163,21 @@ def test_predict_refuses_what_it_cannot_answer(
     assert ran.returncode == 2
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_predict_warns_of_parameters_that_were_not_trained_on(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    ran = in_process(run[0], "predict", "runs/small", *POINT[:-1], "top=501", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[1:] == [
+        "millstream: top is 501: the surrogate was trained within [100, 500] and knows nothing "
+        "outside, so the fields may be wrong"
+    ]
+    assert the_object(ran.stdout)["outside"] == {"top": [100, 500]}
+    ran = in_process(run[0], "predict", "runs/small", *POINT, "--json")
+    assert the_object(ran.stdout)["outside"] == {}
+    assert len(ran.stderr.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("on_cluster")
