@@ -3,9 +3,10 @@
 Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +38,7 @@ class Prediction:
     space: ParameterSpace  # the parameters, in this order
     # The parameters outside the bounds trained within, with these bounds: name -> (low, high).
     # Nothing is known of how wrong the fields are there.
-    outside: dict[str, tuple[float, float]] = field(default_factory=dict)
+    outside: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
 
     def warnings(self) -> list[str]:
         """Return a sentence for each parameter outside the bounds trained within."""

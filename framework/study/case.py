@@ -100,8 +100,7 @@ class Case:
         drawing = f"drawing parameters of {study.design.simulations} failed"
         with _said_of("design.simulations"), their_mistakes(drawing):
             points = [self.design.even(id) for id in range(min(study.design.simulations, _TIMED))]
-        failing = f"its times{study.solver.given()} failed"
-        with _said_of("solver"), their_mistakes(failing, plain=ValueError):
+        with _said_of("solver"):
             times, steps = self._times(points)
         self._check_range(f"solver: its stored times{study.solver.given()}", *map(np.array, times))
         self._check_batches()
@@ -139,7 +138,8 @@ class Case:
         """
         times, steps, stored = [], [], self.solver.stored_steps
         for id, parameters in enumerate(points):
-            t = np.asarray(self.solver.times(parameters))
+            with their_mistakes(f"its times{self.study.solver.given()} failed"):
+                t = np.asarray(self.solver.times(parameters), dtype=np.float64)
             if t.shape != (stored,) or not np.isfinite(t).all():
                 raise ValueError(
                     f"the stored times of simulation {id} have to be {stored} finite numbers, as "
