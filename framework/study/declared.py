@@ -3,6 +3,7 @@
 Also what it yields: real numbers that float32 can hold.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,7 +111,13 @@ def _wrong_grid(solver: Solver) -> Iterator[str]:
 
 
 def _wrong_further(solver: Solver) -> Iterator[str]:
-    shape = solver.grid.shape
+    shape, settings = solver.grid.shape, solver.grid_settings
+    if not isinstance(settings, tuple) or not all(isinstance(name, str) for name in settings):
+        yield f"grid_settings is {settings!r}: it has to be a tuple of names, such as ('points',)"
+    elif unknown := set(settings) - set(inspect.signature(type(solver)).parameters):
+        yield f"grid_settings names {', '.join(sorted(unknown))}, which the constructor has not"
+    if not isinstance(solver.uses_seed, bool):
+        yield f"uses_seed is {solver.uses_seed!r}: it has to be True or False"
     if solver.affine is not None and np.shape(solver.affine) != (4, 4):
         yield f"affine is {solver.affine!r}: it has to be an array [4, 4]"
     for name, values in solver.static_fields.items():

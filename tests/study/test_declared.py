@@ -66,6 +66,15 @@ class StaticHuge(Light):
 class StaticOfAnotherShape(Light):
     static_fields = {"map": np.ones((16, 15))}
 
+class OneName(Light):
+    grid_settings = "grid_size"
+
+class UnknownName(Light):
+    grid_settings = ("grid_size", "points")
+
+class SeedByName(Light):
+    uses_seed = "yes"
+
 class FlatAffine(Light):
     affine = np.ones(4)
 """
@@ -101,6 +110,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("StaticComplex", "the static field map has the type complex128: it has to hold real"),
         ("StaticHuge", "the static field map has NaN, infinity, or a number too large"),
         ("StaticOfAnotherShape", "the static field map has shape (16, 15): it has to be (16, 16)"),
+        (
+            "OneName",
+            "grid_settings is 'grid_size': it has to be a tuple of names, such as ('points'",
+        ),
+        ("UnknownName", "grid_settings names points, which the constructor has not"),
+        ("SeedByName", "uses_seed is 'yes': it has to be True or False"),
         ("FlatAffine", "it has to be an array [4, 4]"),
     ],
 )
