@@ -22,7 +22,7 @@ from framework.errors import did_you_mean
 from framework.study.section import Section
 
 # Messages of others are cut there: torch appends its own call stack.
-_LONGEST = 400
+_LONGEST_TEXT = 400
 
 
 class Component(Section):
@@ -35,7 +35,11 @@ class Component(Section):
         """Return the settings that the study gives, in brackets, for a sentence; or nothing."""
         settings = [f"{key} {value}" for key, value in (self.model_extra or {}).items()]
         text = ", ".join(settings)
-        return f" ({text if len(text) <= _LONGEST else f'{text[:_LONGEST]} ...'})" if text else ""
+        return (
+            f" ({text if len(text) <= _LONGEST_TEXT else f'{text[:_LONGEST_TEXT]} ...'})"
+            if text
+            else ""
+        )
 
 
 @contextmanager
@@ -51,7 +55,7 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         message = " ".join(str(error).split())
-        message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+        message = message if len(message) <= _LONGEST_TEXT else f"{message[:_LONGEST_TEXT]} ..."
         raise ValueError(
             f"{what} with {type(error).__name__}: {message} ({place.filename}:{place.lineno})"
         ) from None

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 # Arrays and other languages hold no larger whole numbers.
-_LARGEST = 2**64
+_LARGEST_WHOLE = 2**64
 
 
 class Section(BaseModel):
@@ -35,9 +35,9 @@ class Section(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         if _is_section(annotation):  # which checks its own numbers, and says where they are
             return value
-        for place, number in _numbers(value):
+        for place, number in _numbers_in(value):
             at = f"{place}: " if place else ""
-            if isinstance(number, int) and abs(number) > _LARGEST:
+            if isinstance(number, int) and abs(number) > _LARGEST_WHOLE:
                 raise ValueError(f"{at}it has a whole number above 2^64, which is too large")
             # Floats that are annotated as such are refused by pydantic.
             if annotation is Any and not math.isfinite(number):
@@ -45,14 +45,14 @@ class Section(BaseModel):
         return value
 
 
-def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, int | float]]:
+def _numbers_in(value: Any, place: str = "") -> Iterator[tuple[str, int | float]]:
     """Yield the numbers in a value, each with its place there: keys with points between."""
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _numbers(item, f"{place}.{key}".lstrip("."))
+            yield from _numbers_in(item, f"{place}.{key}".lstrip("."))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _numbers(item, place)
+            yield from _numbers_in(item, place)
     elif isinstance(value, int | float):
         yield place, value
 

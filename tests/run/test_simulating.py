@@ -91,8 +91,8 @@ def test_training_from_a_store_draws_every_sample_once_an_epoch(
     directory, _ = simulated
     ran = in_process(
         directory,
-        *("train", str(QUICKSTART), *once(*SMALL, "name=offline"), "--json"),
-        *("training.source=stores/small.zarr", "training.epochs=2", "buffer.capacity=200"),
+        *("train", str(QUICKSTART), *once(*SMALL, "name=offline", "buffer.capacity=200"), "--json"),
+        *("training.source=stores/small.zarr", "training.epochs=2"),
     )
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
