@@ -58,11 +58,13 @@ class Model:
             parameters: One value of each of the solver's parameters, in their units.
 
         Returns:
-            The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T].
+            The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T]. `outside`
+            names the parameters outside the bounds that the surrogate was trained within, where
+            the fields may be wrong.
 
         Raises:
-            StudyError: A parameter is missing, unknown, or outside the bounds that the surrogate
-                was trained within; or the solver cannot start from the parameters.
+            StudyError: A parameter is missing, unknown or not finite; or the solver cannot start
+                from the parameters.
         """
         return predicted(self.case, self.surrogate, parameters, bool(self.overrides))
 
@@ -75,7 +77,8 @@ def load(run_or_model: str | PathLike[str], overrides: Sequence[str] = ()) -> Mo
         run_or_model: The folder of a run, `runs/NAME`, the folder of a model, or a model that is
             registered in MLflow, such as `models:/heat/1` or `models:/heat@best`.
         overrides: Settings of the solver that replace those trained with, such as
-            `solver.grid_size=128`, for surrogates that are not bound to their grid.
+            `solver.grid_size=128`, for surrogates that are not bound to their grid: those that the
+            solver declares to refine its grid alone.
 
     Returns:
         The surrogate, with its study and its solver.

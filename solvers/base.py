@@ -169,6 +169,12 @@ class Solver(ABC):
     #: Raise it when the same settings, parameters and seed give other results than before: a store
     #: of another version is not continued unnoticed.
     version: int = 1
+    #: Whether the fields depend on the seed, too: an initial state that is drawn, for instance. A
+    #: direct surrogate sees the parameters alone, so it cannot learn what the seed decides.
+    uses_seed: bool = False
+    #: The settings that only refine the grid, or the time steps between the stored times: a trained
+    #: surrogate can be asked for these alone. The extent, the stored times and the physics stay.
+    grid_settings: tuple[str, ...] = ()
     #: Maps grid indices to positions in mm [4, 4], where the grid lies in a scanner's space.
     affine: NDArray[np.float64] | None = None
     #: Fields that are the same in all simulations (a permeability, an atlas): name -> [*grid].

@@ -42,6 +42,8 @@ class Burgers(BatchSolver):
         Parameter("amplitude", 0.2, 0.5, "m/s", minimum=0.0),
     )
     fields = (Field("velocity", "m/s"),)
+    uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
     time_units = "s"
 

@@ -50,6 +50,8 @@ class Darcy(BatchSolver):
         Parameter("contrast", 0.2, 1.5, minimum=0.0),
     )
     fields = (Field("log_permeability"), Field("pressure"))
+    uses_seed = True
+    grid_settings = ("grid_size",)
     order = Order(space=2, time=math.inf)
     stored_steps = 2
 

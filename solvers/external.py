@@ -104,7 +104,7 @@ class External(Solver):
         texts["command"] = self._command
         if self._template is not None:
             texts[f"the template {self._template[0]}"] = [self._template[1]]
-        check_texts(texts, self.parameters.names)
+        self.uses_seed = "seed" in check_texts(texts, self.parameters.names)
         if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY_PATH:
             raise ValueError(
                 f"the directory for temporary files {tempfile.gettempdir()} has too long a name "

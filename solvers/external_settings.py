@@ -167,12 +167,14 @@ def read_template(template: Path) -> str:
         raise ValueError(f"the template {template} is not text in UTF-8") from None
 
 
-def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -> None:
-    """Raise ValueError on an unknown placeholder, or a parameter that the program is not told.
+def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -> set[str]:
+    """Return what the program is told: parameters, and `seed` if it is one of the placeholders.
 
-    `texts`: the texts with placeholders, by the place that they are from.
+    `texts`: the texts with placeholders, by the place that they are from. Raises ValueError on an
+    unknown placeholder, or a parameter that the program is not told.
     """
-    known, used = [*parameters, "seed"], set()
+    known = [*parameters, "seed"]
+    used: set[str] = set()
     for place, text in ((place, text) for place, words in texts.items() for text in words):
         if "\0" in text:
             raise ValueError(f"{place} has a zero byte in it")
@@ -190,6 +192,7 @@ def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -
             f"the program is not told the parameter {unused[0]}: {{{unused[0]}}} has to be in "
             "command, env or the template"
         )
+    return used
 
 
 def check_arguments(words: Sequence[str], template: Path) -> None:

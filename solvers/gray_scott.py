@@ -47,6 +47,8 @@ class GrayScott(BatchSolver):
         Parameter("kill", 0.055, 0.06, minimum=0.0),
     )
     fields = (Field("substrate"), Field("activator"))
+    uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
 
     def __init__(

@@ -46,6 +46,7 @@ class Heat(BatchSolver):
 
     parameters = _temperatures(2)
     fields = (Field("temperature", "K"),)
+    grid_settings = ("grid_size",)
     order = Order(space=2, time=2)
 
     def __init__(

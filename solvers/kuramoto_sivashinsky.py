@@ -47,6 +47,8 @@ class KuramotoSivashinsky(BatchSolver):
         Parameter("amplitude", 0.1, 1.0, minimum=0.0),
     )
     fields = (Field("u"),)
+    uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
 
     def __init__(

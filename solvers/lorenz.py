@@ -41,6 +41,8 @@ class Lorenz(BatchSolver):
         Parameter("beta", 2.0, 3.0, minimum=0.0),
     )
     fields = (Field("x"), Field("y"), Field("z"))
+    uses_seed = True
+    grid_settings = ("substeps",)
     grid = Grid((1,), (1.0,))
     order = Order(space=math.inf, time=4)
 

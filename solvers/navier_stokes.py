@@ -54,6 +54,8 @@ class NavierStokes(BatchSolver):
         Parameter("vorticity", 1.0, 4.0, "1/s", minimum=0.0),
     )
     fields = (Field("vorticity", "1/s"),)
+    uses_seed = True
+    grid_settings = ("points", "substeps")
     order = Order(space=math.inf, time=4)
     time_units = "s"
 

@@ -3,7 +3,6 @@
 Shapes: p parameters, C fields, T stored steps, `*grid` the grid's axes.
 """
 
-import math
 import pickle
 import time
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ from framework.check.observed import check_images, check_quantities
 from framework.check.orders import check_space_order, check_time_order
 from framework.check.refinement import exact_settings
 from framework.check.simulated import SEED, Simulated, difference, require_time, stepwise
-from solvers.base import BatchSolver, Order, ParameterSpace
+from framework.study.declared import as_float32, wrong_declarations
+from solvers.base import BatchSolver, Order
 
 # How far a simulation in a batch may be from the same one alone, relative to the greatest number: a
 # transform or a product uses other instructions for other sizes.
@@ -51,47 +51,14 @@ def solver_checks(subject: Simulated) -> list[Check]:
 def check_declarations(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     """The attributes that `Solver` lists are there and agree with each other."""
     solver = subject.solver
-    missing = [
-        name
-        for name in ("parameters", "fields", "grid", "order", "stored_steps")
-        if not hasattr(solver, name)
-    ]
-    if missing:
-        yield failed(
-            f"not set: {', '.join(missing)}", "Set them in the class or in its constructor."
-        )
-        return
-    grid, shape = solver.grid, solver.grid.shape
-    wrong = {
-        "parameters is no ParameterSpace with parameters in it": not (
-            isinstance(solver.parameters, ParameterSpace) and len(solver.parameters)
-        ),
-        "fields is empty, or has a name twice": not solver.fields
-        or len({field.name for field in solver.fields}) < len(solver.fields),
-        f"grid.shape is {shape}: it has one to three axes of at least one point": not (
-            1 <= len(shape) <= 3 and all(isinstance(n, int) and n >= 1 for n in shape)
-        ),
-        f"grid.spacing is {grid.spacing}: it has a positive number for each axis": not (
-            len(grid.spacing) == len(shape) and all(0 < h < math.inf for h in grid.spacing)
-        ),
-        f"stored_steps is {solver.stored_steps}: it is a whole number of at least 1": not (
-            isinstance(solver.stored_steps, int) and solver.stored_steps >= 1
-        ),
-        "order is no Order(space=, time=)": not isinstance(solver.order, Order),
-        f"affine is no array [4, 4]: {solver.affine!r}": solver.affine is not None
-        and np.shape(solver.affine) != (4, 4),
-    }
-    for name, values in solver.static_fields.items():
-        wrong[f"the static field {name} has shape {np.shape(values)}, not {shape}"] = (
-            np.shape(values) != shape
-        )
-        wrong[f"the static field {name} has NaN or infinity"] = not np.isfinite(values).all()
-    found = [sentence for sentence, is_wrong in wrong.items() if is_wrong]
+    found = wrong_declarations(solver, ("parameters", "fields", "grid", "order", "stored_steps"))
+    if not found and not isinstance(solver.order, Order):
+        found = ["order is no Order(space=, time=)"]
     for sentence in found:
         yield failed(sentence, "Set it so; solvers/base.py says what it is.")
     if not found:
         names = ", ".join(field.name for field in solver.fields)
-        points = " x ".join(map(str, shape))
+        points = " x ".join(map(str, solver.grid.shape))
         yield passed(f"{len(solver.parameters)} parameters, fields {names} on {points} points")
 
 
@@ -167,7 +134,7 @@ def check_fields(subject: Simulated, clock: Clock) -> Iterator[Finding]:
     steps, types = 0, set()
     started = time.perf_counter()
     for fields in solver.solve(parameters, SEED):
-        array = np.asarray(fields)
+        array = np.asanyarray(fields)
         types.add(str(array.dtype))
         if array.shape != shape:
             yield failed(
@@ -176,11 +143,10 @@ def check_fields(subject: Simulated, clock: Clock) -> Iterator[Finding]:
                 "u[None].",
             )
             return
-        if array.dtype.kind not in "fiu":
-            yield failed(
-                f"stored step {steps} has the type {array.dtype}",
-                "Yield real numbers, best as float32.",
-            )
+        try:
+            as_float32(fields)
+        except ValueError as error:
+            yield failed(f"at stored step {steps} it {error}", "Yield real numbers as float32.")
             return
         steps += 1
         if steps > solver.stored_steps:
@@ -202,7 +168,10 @@ def check_fields(subject: Simulated, clock: Clock) -> Iterator[Finding]:
 
 
 def check_seeds(subject: Simulated, clock: Clock) -> Iterator[Finding]:
-    """The same parameters and seed give the same bits, whatever ran before, and in a new solver."""
+    """The same parameters and seed give the same bits, whatever ran before, and in a new solver.
+
+    Whether another seed gives other fields is what the solver declares.
+    """
     parameters = subject.middle
     first = subject.run(clock, parameters)
     subject.run(clock, next(subject.corners()), SEED - 1)  # would leave a state, if there is one
@@ -223,6 +192,13 @@ def check_seeds(subject: Simulated, clock: Clock) -> Iterator[Finding]:
         )
         return
     differs = first.tobytes() != subject.run(clock, parameters, seed=1).tobytes()
+    if differs != subject.solver.uses_seed:
+        yield failed(
+            f"another seed gives {'other' if differs else 'the same'} fields, but uses_seed is "
+            f"{subject.solver.uses_seed}",
+            f"Set uses_seed = {differs} in the class, so that users are warned where it matters.",
+        )
+        return
     yield passed(
         "three runs are equal; another seed "
         + ("gives other fields" if differs else "gives the same fields")

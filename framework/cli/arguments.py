@@ -36,10 +36,12 @@ def tell_checking(study: "Study", path: Path) -> None:
 
 
 def numbers_by_name(arguments: Sequence[str]) -> dict[str, float]:
-    """Read `name=value` arguments. Raises StudyError."""
-    numbers = {}
+    """Read `name=value` arguments, each name once. Raises StudyError."""
+    numbers: dict[str, float] = {}
     for argument in arguments:
         name, _, value = argument.partition("=")
+        if name in numbers:
+            raise StudyError(f"{name} is given twice: as {numbers[name]:g} and as {value}")
         try:
             numbers[name] = float(value)
         except ValueError:

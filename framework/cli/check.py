@@ -3,11 +3,10 @@
 from typing import Annotated
 
 import typer
-import yaml
 
 from framework.cli.arguments import texts_by_name
 from framework.cli.ending import AsJson, ending
-from framework.errors import RunError, StudyError, tell
+from framework.errors import RunError, tell
 
 
 def check_command(
@@ -24,8 +23,10 @@ def check_command(
 ) -> None:
     """Check that a solver, a surrogate or a buffer keeps its contract; measure what it claims."""
     with ending(as_json) as outcome:
+        from framework.study.overrides import parsed_value
+
         texts = texts_by_name(settings or [])
-        values = {key: _value(text) for key, text in texts.items()}
+        values = {key: parsed_value(text, f"{key}={text}") for key, text in texts.items()}
         tell(f"checking {name}")
         from framework.check.named import check_named
 
@@ -35,11 +36,3 @@ def check_command(
         if checked.failures:
             count = len(checked.failures)
             raise RunError(f"{name}: {count} {'check' if count == 1 else 'checks'} failed")
-
-
-def _value(text: str) -> object:
-    """Read a value of YAML. Raises StudyError."""
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise StudyError(f"the value {text} is not YAML: put it in quotes") from None

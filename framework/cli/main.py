@@ -15,6 +15,7 @@ from framework.cli.compare import compare_command
 from framework.cli.index import index_command
 from framework.cli.invert import invert_command
 from framework.cli.listing import list_command
+from framework.cli.once import Once
 from framework.cli.predict import predict_command
 from framework.cli.resume import resume_command
 from framework.cli.simulate import simulate_command
@@ -29,30 +30,39 @@ app = typer.Typer(
 )
 app.command(
     "train",
+    cls=Once,
     epilog="Example: millstream train configs/quickstart.yaml design.simulations=400",
 )(train_command)
-app.command("resume", epilog="Example: millstream resume runs/quickstart")(resume_command)
+app.command("resume", cls=Once, epilog="Example: millstream resume runs/quickstart")(resume_command)
 app.command(
     "simulate",
+    cls=Once,
     epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000",
 )(simulate_command)
 app.command(
     "compare",
+    cls=Once,
     epilog="Example: millstream compare configs/compare/heat_mlp.yaml --seeds 5",
 )(compare_command)
 app.command(
     "predict",
+    cls=Once,
     epilog="Example: millstream predict runs/quickstart initial=150 left=480 right=200 "
     "bottom=300 top=120",
 )(predict_command)
-app.command("index", epilog="Example: millstream index stores/tumor_database.zarr")(index_command)
+app.command("index", cls=Once, epilog="Example: millstream index stores/tumor_database.zarr")(
+    index_command
+)
 app.command(
     "invert",
+    cls=Once,
     epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
     "--convention brats2021 --out patient",
 )(invert_command)
-app.command("check", epilog="Example: millstream check my_solver:Wave points=32")(check_command)
-app.command("list", epilog="Example: millstream list solvers")(list_command)
+app.command("check", cls=Once, epilog="Example: millstream check my_solver:Wave points=32")(
+    check_command
+)
+app.command("list", cls=Once, epilog="Example: millstream list solvers")(list_command)
 
 
 def main() -> None:

@@ -40,6 +40,8 @@ def predict_command(
         from framework.run.prediction import draw, predict
 
         prediction = predict(run, values, settings)
+        for warning in prediction.warnings():
+            tell(warning)
         numbers = _file_for(run, out)
         picture = numbers.with_suffix(".png")
         try:
@@ -52,6 +54,7 @@ def predict_command(
             "out": str(numbers),
             "picture": str(picture),
             "shape": list(shape),
+            "outside": {name: list(bounds) for name, bounds in prediction.outside.items()},
         }
         outcome.text = lambda: f"{numbers}: field {shape} and t\n{picture}"
 

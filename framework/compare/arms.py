@@ -16,7 +16,11 @@ from framework.run.assembly import memory, stored_sample_bytes
 from framework.study.case import Case
 from framework.study.component import explain
 from framework.study.study import Study
-from framework.training.surrogate import make_surrogate, samples_per_simulation
+from framework.training.surrogate import (
+    make_surrogate,
+    samples_per_simulation,
+    tell_unlearnable,
+)
 
 # The quantity that is equal for all arms: optimiser steps, seconds of simulating and training, or
 # samples to train on.
@@ -52,7 +56,9 @@ class Plan:
         self._study = study = case.study
         self._equal = equal
         self._batch = study.training.batch_size
-        self._window = make_surrogate(case).window
+        surrogate = make_surrogate(case)
+        tell_unlearnable(case, surrogate)
+        self._window = surrogate.window
         self._samples = samples_per_simulation(case, self._window)  # W
         self._check()
         self.steps = self._number_of_steps()

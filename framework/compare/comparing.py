@@ -77,7 +77,7 @@ class Comparing:
         self._interrupted = False
         if folder:
             self._record = ComparisonRecord.read(folder.comparison)
-            if self._record.study != study.hash():
+            if self._record.study not in (study.hash(), study.hash_as_written()):
                 raise StudyError(
                     f"{folder.study} is not the study that {folder.comparison} is of: restore it, "
                     "or start the changed study anew with millstream compare"

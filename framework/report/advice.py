@@ -58,10 +58,7 @@ def advise(summary: Summary, case: Case) -> Advice:
     if summary.source is not None:
         return _on_the_store(summary, case)
     if not summary.training.steps_while_simulating:
-        return Advice(
-            "The simulations were over before training began.",
-            [f"a lower buffer.watermark (now {case.study.buffer.watermark}), to begin sooner"],
-        )
+        return Advice("The simulations were over before training began.", _sooner(case))
     return _on_the_stream(summary, case)
 
 
@@ -118,12 +115,24 @@ def _on_the_store(summary: Summary, case: Case) -> Advice:
     if waited < _MUCH:
         return Advice(f"Training sets the pace: {found}", _faster_training(summary, case))
     changes = ["a copy of the store on a faster disk (training.source)"]
-    if capacity < summary.samples.produced:
+    needed = summary.samples.produced * case.solver.stored_steps * case.step_bytes
+    if capacity < summary.samples.produced and needed < _memory():
         changes.append(
             f"a buffer.capacity (now {capacity}) of {summary.samples.produced} samples, so that "
             "the store is read only once"
         )
     return Advice(f"Reading sets the pace: {found}", changes)
+
+
+def _sooner(case: Case) -> list[str]:
+    """Return changes by which training begins before the simulations are over."""
+    buffer, study = case.study.buffer, case.study
+    if buffer.watermark:
+        return [f"a lower buffer.watermark (now {buffer.watermark}), to begin sooner"]
+    return [
+        f"more simulations (design.simulations, now {study.design.simulations}), so that they last "
+        "longer than a start does"
+    ]
 
 
 def _faster_solvers(case: Case) -> list[str]:
@@ -160,8 +169,10 @@ def _faster_training(summary: Summary, case: Case) -> list[str]:
     changes = []
     if summary.training.device == "cpu":
         changes.append("a GPU (training ran on the CPU)")
+    buffer, batch = case.study.buffer, case.study.training.batch_size
+    room = "" if _room(case) else f", with a larger buffer.capacity (now {buffer.capacity})"
     changes += [
-        f"larger batches (training.batch_size, now {case.study.training.batch_size})",
+        f"larger batches (training.batch_size, now {batch}){room}",
         f"a smaller surrogate (surrogate, now {case.study.surrogate.name})",
     ]
     if summary.source is not None:
@@ -190,10 +201,13 @@ def _lighter_stream(case: Case) -> list[str]:
             f"larger messages (ensemble.group_size, now {case.study.ensemble.group_size}: a "
             f"message has {group_bytes / 2**20:.2g} MiB, and {MESSAGE_BYTES / 2**20:g} would do)"
         )
-    changes.append(
-        f"fewer stored steps (now {solver.stored_steps}) or grid points (now "
-        f"{' x '.join(map(str, solver.grid.shape))})"
-    )
+    fewer = []
+    if solver.stored_steps > max(2, case.make_surrogate().window):
+        fewer.append(f"stored steps (now {solver.stored_steps})")
+    if max(solver.grid.shape) > 1:
+        fewer.append(f"grid points (now {' x '.join(map(str, solver.grid.shape))})")
+    if fewer:
+        changes.append(f"fewer {' or '.join(fewer)}")
     if case.study.ensemble.actors > 1 and _machine_is_full(case):
         changes.append(
             f"fewer solvers (ensemble.actors, now {case.study.ensemble.actors}), as {_cpus(case)}"
@@ -208,6 +222,17 @@ def _smoother_stream(case: Case) -> list[str]:
     if case.study.ensemble.group_size > 1:
         changes.append(f"a smaller ensemble.group_size (now {case.study.ensemble.group_size})")
     return changes
+
+
+def _room(case: Case) -> bool:
+    """Return whether the buffer's capacity permits a larger batch, or could be smaller itself."""
+    buffer, training = case.study.buffer, case.study.training
+    return bool(training.source) or buffer.capacity > buffer.watermark + training.batch_size
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _on_a_cluster(case: Case) -> bool:

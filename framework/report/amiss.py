@@ -79,11 +79,16 @@ def _of_checkpoints(summary: Summary, case: Case) -> list[str]:
     seconds, study = summary.checkpoint.seconds, case.study
     if seconds <= _CHECKPOINTS * summary.seconds:
         return []
+    buffer = study.buffer
+    smaller = (
+        f", or make them smaller (buffer.capacity, now {buffer.capacity})"
+        if buffer.capacity > buffer.watermark + study.training.batch_size
+        else ""
+    )
     return [
         f"training stood still for checkpoints {percent(seconds / summary.seconds)} of the time: "
         f"write them less often (checkpoint.every_seconds, now "
-        f"{study.checkpoint.every_seconds:g}), or make them smaller (buffer.capacity, now "
-        f"{study.buffer.capacity})."
+        f"{study.checkpoint.every_seconds:g}){smaller}."
     ]
 
 

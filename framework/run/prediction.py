@@ -3,6 +3,8 @@
 Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from framework.pictures.fields import Trajectory, draw_trajectories
 from framework.pictures.style import STYLE
 from framework.study.case import Case
 from framework.study.component import their_mistakes
+from framework.study.declared import as_float32
 from framework.tracking.registry import download
 from framework.training.model import load_model
 from solvers.base import ParameterSpace, Solver
@@ -33,6 +36,17 @@ class Prediction:
     field: NDArray[np.float32]  # [T, C, *grid], in the fields' units
     solver: Solver  # whose fields they are
     space: ParameterSpace  # the parameters, in this order
+    # The parameters outside the bounds trained within, with these bounds: name -> (low, high).
+    # Nothing is known of how wrong the fields are there.
+    outside: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each parameter outside the bounds trained within."""
+        return [
+            f"{name} is {self.parameters[name]:g}: the surrogate was trained within "
+            f"[{low:g}, {high:g}] and knows nothing outside, so the fields may be wrong"
+            for name, (low, high) in self.outside.items()
+        ]
 
     def save(self, path: Path) -> None:
         """Write `field`, `t`, the fields' names and the parameters as a numpy .npz file."""
@@ -92,12 +106,17 @@ def predicted(
     """Predict the fields of a case by its surrogate.
 
     An autoregressive surrogate starts from the solver's fields at the first stored time.
-    `overridden`: the case's solver may have other times than those trained on. Raises StudyError if
-    a parameter is missing, unknown, or outside the bounds that the surrogate was trained within, if
-    the solver cannot start from the parameters, or if the training had diverged.
+    `overridden`: the case's solver may have other times than those trained on. Outside the bounds
+    that the surrogate was trained within it is asked all the same; `Prediction.outside` says so.
+    Raises StudyError if a parameter is missing, unknown, not finite or has no meaning, if the
+    solver cannot start from the parameters, or if the fields are not finite.
     """
     solver, problem = case.solver, surrogate.problem
-    _check(parameters, problem)
+    _check(parameters, problem, case.space)
+    bounds = zip(problem.names, problem.low, problem.high, strict=True)
+    outside = {
+        name: (low, high) for name, low, high in bounds if not low <= parameters[name] <= high
+    }
     values = np.array([parameters[name] for name in problem.names], dtype=np.float64)
     t = solver.times(values)
     if overridden:
@@ -110,14 +129,16 @@ def predicted(
         torch.tensor(t[None]),
         torch.tensor(initial[None]),
     )
-    field = np.stack([step[0].numpy() for step in steps]).astype(np.float32)
-    if not np.isfinite(field).all():
+    fields = np.stack([step[0].numpy() for step in steps]).astype(np.float32)
+    if not np.isfinite(fields).all():
+        why = (
+            f"far outside its bounds: {', '.join(outside)}" if outside else "its training diverged"
+        )
         raise StudyError(
-            f"the surrogate of the study {case.study.name} predicts NaN or infinity: its training "
-            "diverged"
+            f"the surrogate of the study {case.study.name} predicts NaN or infinity: {why}"
         )
     ordered = {name: parameters[name] for name in problem.names}
-    return Prediction(ordered, t, field, solver, case.space)
+    return Prediction(ordered, t, fields, solver, case.space, outside)
 
 
 def draw(prediction: Prediction, path: Path) -> None:
@@ -132,12 +153,13 @@ def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[
     """Return the fields [C, *grid] at the first stored time. Raises StudyError."""
     try:
         with their_mistakes("it failed", plain=ValueError):
-            return next(iter(solver.solve(values, seed)))
+            return as_float32(next(iter(solver.solve(values, seed))))
     except ValueError as error:
         raise StudyError(f"the solver has no fields to start from: {error}") from None
 
 
-def _check(parameters: Mapping[str, float], problem: Problem) -> None:
+def _check(parameters: Mapping[str, float], problem: Problem, space: ParameterSpace) -> None:
+    """Raise StudyError unless there is one number with a meaning for each parameter."""
     ranges = [
         f"{name} in [{low:g}, {high:g}]"
         for name, low, high in zip(problem.names, problem.low, problem.high, strict=True)
@@ -145,14 +167,15 @@ def _check(parameters: Mapping[str, float], problem: Problem) -> None:
     for name in parameters:
         if name not in problem.names:
             raise StudyError(f"{name} is not a parameter: there are {', '.join(ranges)}")
-    for name, low, high in zip(problem.names, problem.low, problem.high, strict=True):
-        if name not in parameters:
-            raise StudyError(f"the parameter {name} is missing: give {', '.join(ranges)}")
-        if not low <= parameters[name] <= high:
-            raise StudyError(
-                f"{name} is {parameters[name]:g}: the surrogate was trained within "
-                f"[{low:g}, {high:g}] and knows nothing outside"
-            )
+    for item, log, trained in zip(space.items, problem.log, ranges, strict=True):
+        if item.name not in parameters:
+            raise StudyError(f"the parameter {item.name} is missing: give {', '.join(ranges)}")
+        value = parameters[item.name]
+        if not math.isfinite(value):
+            raise StudyError(f"{item.name} is {value:g}: give a number, {trained}")
+        if value < item.minimum or (log and value <= 0):
+            least = "positive" if log else f"at least {item.minimum:g} {item.units}"
+            raise StudyError(f"{item.name} is {value:g}: it has to be {least}; give {trained}")
 
 
 def _check_times(t: NDArray[np.float64], surrogate: Surrogate) -> None:

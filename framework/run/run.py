@@ -52,7 +52,7 @@ from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
 from framework.training.checkpoint import Checkpointed, Checkpoints
-from framework.training.surrogate import make_surrogate
+from framework.training.surrogate import make_surrogate, tell_unlearnable
 from framework.training.validation import Validation
 
 # Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
@@ -111,6 +111,8 @@ class Run:
         if study.deterministic:
             _be_deterministic()
         self.surrogate = make_surrogate(case)
+        if not self._resumed:
+            tell_unlearnable(case, self.surrogate)
         breeding = make_breeding(case)
         rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
         if breeding and folder:
@@ -122,7 +124,8 @@ class Run:
         ensemble = make_ensemble(case, held_out, simulations, store, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
         validation = Validation(case.make_surrogate, cpus, directory)
-        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
+        hashes = study.hash(), study.hash_as_written()
+        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, *hashes)
         self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
         rank.receive_from(ensemble, validation.add, self._commit)
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from framework.simulation.block import Block, Message
+from framework.study.declared import as_float32, not_finite
 from framework.study.design import Simulation
 from solvers.base import BatchSolver, Solver
 
@@ -99,8 +100,11 @@ class SolverActor:
                 if failed := pending.append(fields):
                     yield failed
 
-    def _fields(self, pending: "_Unsent") -> Iterator[NDArray[np.float32]]:
-        """Set the group's times, then yield its fields [B, C, *grid] at every stored time."""
+    def _fields(self, pending: "_Unsent") -> Iterator[ArrayLike]:
+        """Set the group's times, then yield its fields [B, C, *grid] at every stored time.
+
+        They are as the solver yields them, of any type.
+        """
         solver, group = self._solver, pending.group
         pending.times = np.stack([solver.times(simulation.parameters) for simulation in group])
         if pending.times.shape[1:] != (solver.stored_steps,):
@@ -111,11 +115,11 @@ class SolverActor:
         if isinstance(solver, BatchSolver):
             parameters = np.stack([simulation.parameters for simulation in group])
             seeds = np.array([simulation.seed for simulation in group], dtype=np.uint64)
-            yield from map(_as_float32, solver.solve_batch(parameters, seeds, self._device))
+            yield from solver.solve_batch(parameters, seeds, self._device)
         else:
             (simulation,) = group
             for fields in solver.solve(simulation.parameters, simulation.seed):
-                yield _as_float32(fields)[None]
+                yield np.asanyarray(fields)[None]
 
 
 class _Unsent:
@@ -145,8 +149,12 @@ class _Unsent:
         """Return whether enough steps are pending to make a block."""
         return self.step - self._first == self._capacity
 
-    def append(self, fields: NDArray[np.float32]) -> list[Block]:
+    def append(self, given: ArrayLike) -> list[Block]:
         """Add one step [B, C, *grid]; return the last blocks of simulations that fail at it."""
+        try:
+            fields = as_float32(given)
+        except ValueError as error:  # they are no real numbers
+            return self.fail(str(error))
         if fields.shape != self._shape:
             return self.fail(
                 f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"
@@ -157,7 +165,8 @@ class _Unsent:
             self._fields = np.empty((b, self._capacity, *shape), dtype=np.float32)
         self._fields[:, self.step - self._first] = fields
         broken = [] if _finite(fields) else [i for i in self.alive if not _finite(fields[i])]
-        ends = [block for i in broken for block in self._end(i, "yielded NaN or infinity")]
+        raw = np.asarray(given)
+        ends = [block for i in broken for block in self._end(i, not_finite(raw[i]))]
         self.alive = [i for i in self.alive if i not in broken]
         for i, writer in list(self._written()):
             try:
@@ -238,13 +247,6 @@ def _finite(fields: NDArray[np.float32]) -> bool:
     flat = fields.ravel()
     # The sum of squares is several times faster, but it may overflow with finite numbers.
     return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
-
-
-def _as_float32(fields: ArrayLike) -> NDArray[np.float32]:
-    if isinstance(fields, np.ndarray) and fields.dtype == np.float32:
-        return fields
-    with np.errstate(over="ignore"):  # becomes infinity, and that is an error
-        return np.asarray(fields, dtype=np.float32)
 
 
 def _describe(error: BaseException) -> str:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from framework.errors import StudyError
 from framework.study.component import SOLVER, SURROGATE, factory, their_mistakes
+from framework.study.declared import require_declarations
 from framework.study.design import Design
 from framework.study.study import Study
 from solvers.base import BatchSolver, ParameterSpace, Solver
@@ -22,6 +24,8 @@ from surrogates.problem import Problem
 
 # The ranges of times are taken over this many simulations, the first ones.
 _TIMED = 1000
+# The largest number of float32.
+_MOST = float(np.finfo(np.float32).max)
 
 
 class Case:
@@ -80,16 +84,25 @@ class Case:
             self.make_solver, self.solver = solver_of.make_solver, solver_of.solver
         else:
             self.make_solver = factory(study.solver, SOLVER)
-            with _said_of("solver"), their_mistakes("making it failed", plain=ValueError):
+            with (
+                _said_of("solver"),
+                their_mistakes(f"making it{study.solver.given()} failed", plain=ValueError),
+            ):
                 self.solver = self.make_solver()
+                require_declarations(self.solver)
         with _said_of("design.bounds"):
             self.space = self.solver.parameters.with_bounds(study.design.bounds)
         within = "solver, within design.bounds" if study.design.bounds else "solver"
         with _said_of(within), their_mistakes("checking its bounds failed", plain=ValueError):
             self.solver.check(self.space)
+        self._check_range("design.bounds", self.space.low, self.space.high)
         self.design = Design(study.design, self.solver.parameters, study.seed)
-        with _said_of("solver"), their_mistakes("its times failed", plain=ValueError):
-            times, steps = self._times()
+        drawing = f"drawing parameters of {study.design.simulations} failed"
+        with _said_of("design.simulations"), their_mistakes(drawing):
+            points = [self.design.even(id) for id in range(min(study.design.simulations, _TIMED))]
+        with _said_of("solver"):
+            times, steps = self._times(points)
+        self._check_range(f"solver: its stored times{study.solver.given()}", *map(np.array, times))
         self._check_batches()
         self.problem = self._problem(times, steps)
 
@@ -108,11 +121,25 @@ class Case:
                 "has no solve_batch, which could use a GPU: it has to be 0"
             )
 
-    def _times(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the range of the stored times, and of the steps between two. Raises ValueError."""
+    def _check_range(self, what: str, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+        """Raise ValueError if numbers are too large for float32, in which surrogates see them."""
+        most = float(np.max(np.abs([low, high])))
+        if most > _MOST:
+            raise ValueError(
+                f"{what} reach {most:.3g}, but float32 holds up to {_MOST:.3g}: choose other units"
+            )
+
+    def _times(
+        self, points: list[NDArray[np.float64]]
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the range of the stored times at some parameters, and of the steps between two.
+
+        Raises ValueError.
+        """
         times, steps, stored = [], [], self.solver.stored_steps
-        for id in range(min(self.study.design.simulations, _TIMED)):
-            t = np.asarray(self.solver.times(self.design.even(id)))
+        for id, parameters in enumerate(points):
+            with their_mistakes(f"its times{self.study.solver.given()} failed"):
+                t = np.asarray(self.solver.times(parameters), dtype=np.float64)
             if t.shape != (stored,) or not np.isfinite(t).all():
                 raise ValueError(
                     f"the stored times of simulation {id} have to be {stored} finite numbers, as "

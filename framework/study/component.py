@@ -21,12 +21,25 @@ import surrogates.table
 from framework.errors import did_you_mean
 from framework.study.section import Section
 
+# Messages of others are cut there: torch appends its own call stack.
+_LONGEST_TEXT = 400
+
 
 class Component(Section):
     """The section of a solver or a surrogate: its name, and its own settings beside it."""
 
     model_config = ConfigDict(extra="allow")
     name: str
+
+    def given(self) -> str:
+        """Return the settings that the study gives, in brackets, for a sentence; or nothing."""
+        settings = [f"{key} {value}" for key, value in (self.model_extra or {}).items()]
+        text = ", ".join(settings)
+        return (
+            f" ({text if len(text) <= _LONGEST_TEXT else f'{text[:_LONGEST_TEXT]} ...'})"
+            if text
+            else ""
+        )
 
 
 @contextmanager
@@ -41,9 +54,10 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
         raise
     except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
+        message = " ".join(str(error).split())
+        message = message if len(message) <= _LONGEST_TEXT else f"{message[:_LONGEST_TEXT]} ..."
         raise ValueError(
-            f"{what} with {type(error).__name__}: {' '.join(str(error).split())} "
-            f"({place.filename}:{place.lineno})"
+            f"{what} with {type(error).__name__}: {message} ({place.filename}:{place.lineno})"
         ) from None
 
 
@@ -115,7 +129,44 @@ def factory(component: Component, kind: Kind, *leading: Any) -> Callable[[], Any
 
 def settings_with_defaults(component: Component, kind: Kind) -> dict[str, Any]:
     """Return all settings of a component as plain values, defaults included."""
-    return _validated(component, kind, find(component, kind), kind.leading).model_dump(mode="json")
+    settings = _validated(component, kind, find(component, kind), kind.leading)
+    # What has no annotation is as it was written.
+    free = {key for key, field in type(settings).model_fields.items() if field.annotation is Any}
+    values = settings.model_dump(mode="json")
+    return {key: whole(value) if key in free else value for key, value in values.items()}
+
+
+def plain_settings(component: Component, kind: Kind) -> dict[str, Any]:
+    """Return the given settings of a component, so that equal numbers are the same.
+
+    The settings of a component of ours become what their annotations ask for. Those of others are
+    not known without importing them: there 1.0 becomes 1.
+    """
+    given = component.model_dump(mode="json")
+    if component.name not in kind.table:
+        return {key: whole(value) for key, value in given.items()}
+    typed = _validated(component, kind, kind.table[component.name].settings, 0)
+    numbers = {key: getattr(typed, key) for key in given if key != "name"}
+    return {**given, **{key: _as_list(value) for key, value in numbers.items() if _numeric(value)}}
+
+
+def whole(value: Any) -> Any:
+    """Return a value with its numbers as integers where they are whole: 1.0 as 1."""
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_numeric(item) for item in value)
+    return isinstance(value, int | float)
+
+
+def _as_list(value: Any) -> Any:
+    return [_as_list(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _validated(

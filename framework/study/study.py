@@ -15,7 +15,16 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from framework.errors import StudyError
 from framework.files import write_text
-from framework.study.component import SOLVER, SURROGATE, Component, check_settings, explain
+from framework.study.component import (
+    SOLVER,
+    SURROGATE,
+    Component,
+    check_settings,
+    explain,
+    plain_settings,
+)
+from framework.study.overrides import override
+from framework.study.reading import RepeatedError, read_yaml, write_yaml
 from framework.study.section import Section
 from framework.study.sections import (
     BufferConfig,
@@ -51,10 +60,12 @@ class Study(Section):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
-        """Read a YAML file; `overrides` are of the form `section.key=value`. Raises StudyError."""
+        """Read a YAML file; `overrides` are of the form `section.key=value`, each key given once.
+
+        Raises StudyError.
+        """
         values = _read_mapping(Path(path))
-        for override in overrides:
-            _override(values, override)
+        override(values, overrides)
         return cls.of(values, f"{path}: ")
 
     @classmethod
@@ -70,13 +81,27 @@ class Study(Section):
 
     def save(self, path: Path) -> None:
         """Write the study with every default filled in. Raises WriteError."""
-        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        write_text(path, write_yaml(self.model_dump(mode="json")))
 
     def hash(self) -> str:
-        """Return a hash of all that decides what is trained, leaving out how and where it runs."""
+        """Return a hash of all that decides what is trained, leaving out how and where it runs.
+
+        However a number is written, as 0.2 or 2e-1, as 1 or 1.0, it is the same.
+        """
+        parts = {
+            "solver": plain_settings(self.solver, SOLVER),
+            "surrogate": plain_settings(self.surrogate, SURROGATE),
+        }
+        return self._hash_with(parts)
+
+    def hash_as_written(self) -> str:
+        """Return the hash of older runs, for which 1 and 1.0 were different settings."""
+        return self._hash_with({})
+
+    def _hash_with(self, parts: dict[str, Any]) -> str:
         how = {"ensemble", "store", "tracking", "checkpoint"}
-        text = json.dumps(self.model_dump(mode="json", exclude=how), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        values = {**self.model_dump(mode="json", exclude=how), **parts}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _components_are_known(self) -> Self:
@@ -111,27 +136,13 @@ class Study(Section):
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path.read_text())
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}") from None
+    except RepeatedError as error:
+        raise StudyError(f"{path}: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StudyError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise StudyError(f"{path} is not a study: it has to hold sections such as `solver:`")
     return values
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in the nested mapping; the value is read as YAML."""
-    path, equals, text = override.partition("=")
-    *sections, key = path.split(".")
-    if not equals or not all((*sections, key)):
-        raise StudyError(f"{override} is not of the form section.key=value")
-    for section in sections:
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
-        values = values[section]
-    try:
-        values[key] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise StudyError(f"the value in {override} is not YAML: put it in quotes") from None

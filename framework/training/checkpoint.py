@@ -39,12 +39,15 @@ class Checkpointed(Protocol):
 class Checkpoints:
     """The checkpoints of one run. `count` and `seconds` (of writing) continue after a resume."""
 
-    def __init__(self, directory: Path, config: CheckpointConfig, study_hash: str) -> None:
+    def __init__(
+        self, directory: Path, config: CheckpointConfig, study_hash: str, older_hash: str = ""
+    ) -> None:
+        """`older_hash`: that of the same study in checkpoints of older versions."""
         self.count = 0
         self.seconds = 0.0
         self._directory = directory
         self._config = config
-        self._study_hash = study_hash
+        self._study_hash, self._older_hash = study_hash, older_hash
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -134,7 +137,7 @@ class Checkpoints:
                 f"this Millstream draws by version {versions.STREAMS}: the run cannot go on; start "
                 "its study anew with millstream train, or use the version that wrote it"
             )
-        if manifest["study"] != self._study_hash:
+        if manifest["study"] not in (self._study_hash, self._older_hash):
             raise StudyError(
                 f"{directory} is of another study than the study.yaml beside it: restore that "
                 "file, or start the changed study anew with millstream train"

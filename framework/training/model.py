@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
@@ -23,7 +22,15 @@ from framework.errors import StudyError
 from framework.files import replacing_folder
 from framework.study import versions
 from framework.study.case import Case
-from framework.study.component import SURROGATE, explain, factory, their_mistakes
+from framework.study.component import (
+    SOLVER,
+    SURROGATE,
+    explain,
+    factory,
+    find,
+    their_mistakes,
+)
+from framework.study.overrides import override, parsed
 from framework.study.section import Section
 from framework.study.study import Study
 from surrogates.base import Problem, Surrogate
@@ -87,12 +94,14 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Su
     description = _description(directory)
     case = Case(_study(directory, description.study, overrides), directory)
     study, problem = case.study, _problem(case.problem, description.problem)
+    if overrides:
+        trained = Case(_study(directory, description.study, ()), directory)
+        _check_extent(case, trained)
     surrogate = _made(directory, case, problem)
     tensors = _weights(directory / "weights.npz")
     name, grid = study.surrogate.name, description.problem.grid
     if problem.grid != grid and "static" in tensors:
-        trained = Case(_study(directory, description.study, ()), directory).problem
-        static = _static(trained.static, problem.static)
+        static = _static(trained.problem.static, problem.static)
         tensors["static"] = static.to(tensors["static"].dtype)
     if _shapes(tensors) != _shapes(surrogate.tensors()):
         if problem.grid != grid:
@@ -144,23 +153,49 @@ def _description(directory: Path) -> "_Description":
 
 
 def _study(directory: Path, saved: dict[str, Any], overrides: Sequence[str]) -> Study:
-    solver = dict(saved.get("solver", {}))
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        section, _, key = path.partition(".")
-        if section != "solver" or not key or not equals or key == "name":
-            raise StudyError(
-                f"{override} cannot be set for a trained surrogate: only settings of its solver "
-                "can, as in solver.grid_size=128"
-            )
-        try:
-            solver[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise StudyError(f"the value in {override} is not YAML: put it in quotes") from None
+    """Return the study of a model, with its grid overridden. Raises StudyError."""
     try:
-        return Study.model_validate({**saved, "solver": solver})
+        study = Study.model_validate(saved)
+        # A study without overrides needs no solver yet.
+        allowed = find(study.solver, SOLVER).grid_settings if overrides else ()
     except ValidationError as error:
         raise StudyError(f"{directory}: {explain(error, Study)}") from None
+    except ValueError as error:
+        raise StudyError(f"{directory}: {error}") from None
+    for text in overrides:
+        path, _ = parsed(text)
+        if len(path) != 2 or path[0] != "solver" or path[1] not in allowed:
+            can = ", ".join(f"solver.{name}" for name in allowed) or "none"
+            raise StudyError(
+                f"{'.'.join(path)} cannot be set for a trained surrogate, which has learnt with "
+                f"it as it was: only what refines the grid can, which for the solver "
+                f"{study.solver.name} is {can}"
+            )
+    values = {**saved, "solver": dict(saved["solver"])}
+    override(values, overrides)
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(f"{directory}: {explain(error, Study)}") from None
+
+
+def _check_extent(now: Case, trained: Case) -> None:
+    """Raise StudyError if the grid of `now` covers more or less than the one trained on."""
+    ours, theirs = now.solver.grid, trained.solver.grid
+    # The outermost points of a grid lie on its ends, or half a spacing within.
+    extents = [
+        [[(n - off) * h for n, h in zip(grid.shape, grid.spacing, strict=True)] for off in (0, 1)]
+        for grid in (ours, theirs)
+    ]
+    same = len(ours.shape) == len(theirs.shape) and any(
+        np.allclose(one, other, rtol=1e-3) for one, other in zip(*extents, strict=True)
+    )
+    if not same:
+        raise StudyError(
+            f"the surrogate was trained on a grid of {theirs.shape} points with the spacing "
+            f"{theirs.spacing}, and one of {ours.shape} with {ours.spacing} has another extent: "
+            "ask for more or fewer points of the same domain"
+        )
 
 
 def _problem(now: Problem, trained: "_TrainedFor") -> Problem:

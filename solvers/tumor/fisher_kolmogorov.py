@@ -47,6 +47,7 @@ class FisherKolmogorov(TumorGrowth):
 
     parameters: ParameterSpace = ParameterSpace(*FILTERED, *SEED)
     fields = (Field("cells"),)
+    grid_settings = ("grid_size",)
     masks = TRIED
 
     def __init__(

@@ -54,6 +54,7 @@ class TwoSpecies(TumorGrowth):
 
     parameters: ParameterSpace = ParameterSpace(*FILTERED, *NUTRIENT, *SEED)
     fields = (Field("proliferating"), Field("necrotic"), Field("nutrient"))
+    grid_settings = ("grid_size",)
     time_units = "T"
     masks = TRIED
     cells = (0, 1)

@@ -19,9 +19,11 @@ from broken_solvers import (
     NotFinite,
     NotSpectral,
     ObservesASum,
+    OneStartOnly,
     OneStepTooFew,
     RefusesItsBounds,
     Remembering,
+    SaysNothingOfItsSeed,
     Slow,
     SpacingOfAnotherGrid,
     TimesGoBack,
@@ -50,7 +52,7 @@ def test_a_sound_solver_passes_every_check(kind: type[Solver]) -> None:
 
 
 BROKEN: list[tuple[type[Solver], dict[str, Any], str, str, str]] = [
-    (NoGrid, {}, "declarations", "not set: grid", "Set them"),
+    (NoGrid, {}, "declarations", "not set: grid", "Set it so"),
     (SpacingOfAnotherGrid, {}, "declarations", "positive number for each axis", "Set it so"),
     (TimesGoBack, {}, "stored times", r"the times are \[1, 0.75", "ascending order"),
     (TooManyTimes, {}, "stored times", r"shape \(6,\), but stored_steps is 5", "as many times"),
@@ -62,6 +64,14 @@ BROKEN: list[tuple[type[Solver], dict[str, Any], str, str, str]] = [
     (Complex, {}, "fields and speed", "the type complex64", "real numbers"),
     (Unseeded, {}, "same seed, same bits", "second run differs from the first", "default_rng"),
     (Remembering, {}, "same seed, same bits", "second run differs", "keep nothing"),
+    (
+        SaysNothingOfItsSeed,
+        {},
+        "same seed, same bits",
+        "other fields, but uses_seed is F",
+        "= True",
+    ),
+    (OneStartOnly, {}, "same seed, same bits", "the same fields, but uses_seed is T", "= False"),
     (NotFinite, {}, "finite at the bounds", r"at 1 of 5 .*first at \[2, 1\]", "Shorten"),
     (BatchDiffers, {}, "solve_batch", "batch of 3 differs", "seed of each row"),
     (MaskGrows, {}, "observe", "high at 1 is not a part", "masks shrink"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from commands import SMALL, in_process
+from commands import SMALL, in_process, once
 from places import QUICKSTART
 
 MINE = '''
@@ -29,7 +29,9 @@ class Refuses(Mlp):
             raise ValueError(f"width is {width}: it has to be 8 at most")
         super().__init__(problem, mode, (width,))
 '''
-COUNTED = [*SMALL, "solver={name: mine:Counted}", "design.simulations=8", "buffer.watermark=8"]
+COUNTED = once(
+    *SMALL, "solver={name: 'mine:Counted'}", "design.simulations=8", "buffer.watermark=8"
+)
 POINT = ["initial=150", "left=480", "right=200", "bottom=300", "top=120"]
 
 
@@ -75,7 +77,7 @@ def test_a_surrogate_that_its_constructor_refuses_is_found_before_ray_starts(
     directory: Path, command: str, surrogate: str, message: str
 ) -> None:
     ray.shutdown()
-    arguments = [*COUNTED, f"surrogate={surrogate}", "training.stop.steps=50"]
+    arguments = once(*COUNTED, f"surrogate={surrogate}", "training.stop.steps=50")
     ran = in_process(directory, command, str(QUICKSTART), *arguments)
     assert ran.returncode == 2, ran.stderr
     checking, error = ran.stderr.splitlines()

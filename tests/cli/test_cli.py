@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from commands import MILLSTREAM, SMALL, in_process, millstream, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, millstream, once, the_object, with_support
 from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import LIMIT, until
@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """A directory in which one small training run was done, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
     tracked = "tracking.uri=sqlite:///mlflow.db"
-    settings = (*SMALL, HEAT, tracked, "buffer.replay=[4, 8]")
+    settings = once(*SMALL, HEAT, tracked, "buffer.replay=[4, 8]")
     ran = millstream(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     assert "Traceback" not in ran.stderr
@@ -146,9 +146,16 @@ def test_the_registered_model_predicts_what_the_run_predicts(
         (["runs/small", *POINT, "solver.grid_size=32"], "the mlp is bound to its grid of (16, 16)"),
         (["runs/small", *POINT[1:]], "the parameter initial is missing: give initial in [100"),
         (["runs/small", *POINT, "middle=3"], "middle is not a parameter: there are initial in"),
-        (["runs/small", *POINT, "top=501"], "top is 501: the surrogate was trained within [100"),
-        (["runs/small", *POINT, "top=nan"], "top is nan: the surrogate was trained within"),
-        (["runs/small", *POINT, "top=hot"], "top=hot is not of the form name=number"),
+        (
+            ["runs/small", *POINT[:-1], "top=-1"],
+            "top is -1: it has to be at least 0 K; give top",
+        ),
+        (["runs/small", *POINT[:-1], "top=nan"], "top is nan: give a number, top in [100, 500]"),
+        (["runs/small", *POINT[:-1], "top=inf"], "top is inf: give a number, top in [100, 500]"),
+        (["runs/small", *POINT[:-1], "top=hot"], "top=hot is not of the form name=number"),
+        (["runs/small", *POINT, "top=300"], "top is given twice: as 120 and as 300"),
+        (["runs/small", *POINT, "solver.grid_size=9", "solver.grid_size=8"], "is given twice, by"),
+        (["runs/small", *POINT, "solver.final_time=1"], "solver.final_time cannot be set for a"),
         (["runs/other", *POINT], "runs/other is not the directory of a run"),
         (["runs/small", *POINT, "--out", "no/where.npz"], "cannot write no/where.npz: No such"),
     ],
@@ -162,6 +169,21 @@ def test_predict_refuses_what_it_cannot_answer(
     assert "Traceback" not in ran.stderr
 
 
+def test_predict_warns_of_parameters_that_were_not_trained_on(
+    run: tuple[Path, dict[str, Any]],
+) -> None:
+    ran = in_process(run[0], "predict", "runs/small", *POINT[:-1], "top=501", "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.splitlines()[1:] == [
+        "millstream: top is 501: the surrogate was trained within [100, 500] and knows nothing "
+        "outside, so the fields may be wrong"
+    ]
+    assert the_object(ran.stdout)["outside"] == {"top": [100, 500]}
+    ran = in_process(run[0], "predict", "runs/small", *POINT, "--json")
+    assert the_object(ran.stdout)["outside"] == {}
+    assert len(ran.stderr.splitlines()) == 1
+
+
 @pytest.mark.usefixtures("on_cluster")
 def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     run: tuple[Path, dict[str, Any]],
@@ -169,7 +191,7 @@ def test_a_second_run_of_the_same_name_does_not_touch_the_first(
     """It is stopped after some steps, and says how many samples that left untrained."""
     directory, _ = run
     before = (directory / "runs/small/summary.json").read_bytes()
-    settings = (*SMALL, HEAT, "training.stop.steps=5")
+    settings = once(*SMALL, HEAT, "training.stop.steps=5")
     ran = in_process(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
@@ -202,7 +224,7 @@ def test_a_buffer_on_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("on_cluster")
 def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path: Path) -> None:
     settings = ("solver.name=failing:Mild", "ensemble.max_quarantined=0.3")
-    ran = in_process(tmp_path, "train", str(QUICKSTART), *SMALL, *settings, "--json")
+    ran = in_process(tmp_path, "train", str(QUICKSTART), *once(*SMALL, *settings), "--json")
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     hot = [item for item in summary["quarantined"] if item["simulation"] >= 0]
@@ -217,7 +239,7 @@ def test_a_few_failing_simulations_are_quarantined_and_the_run_goes_on(tmp_path:
 
 @pytest.mark.usefixtures("on_cluster")
 def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
-    settings = (*SMALL, "solver.name=failing:Bad")
+    settings = once(*SMALL, "solver.name=failing:Bad")
     ran = in_process(tmp_path, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 1
     summary = the_object(ran.stdout)
@@ -229,7 +251,7 @@ def test_too_many_failing_simulations_stop_the_run(tmp_path: Path) -> None:
 
 def start_and_wait_until_it_trains(directory: Path, *overrides: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [MILLSTREAM, "train", str(QUICKSTART), *SMALL, *overrides, "--json"],
+        [MILLSTREAM, "train", str(QUICKSTART), *once(*SMALL, *overrides), "--json"],
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
@@ -28,14 +28,14 @@ from framework.training.model import load_model
 from millstream import resume
 
 N, W, B = 32, 10, 10  # simulations, samples of each, in a batch
-SMALLER = [*SMALL, f"design.simulations={N}", "ensemble.actors=1"]
+SMALLER = once(*SMALL, f"design.simulations={N}", "ensemble.actors=1")
 OFFLINE = {"offline": N, "offline_quarter": N // 4, "offline_sixteenth": N // 16}
 NAMES = {"fifo", "firo", "reservoir", *OFFLINE}
 errors = st.floats(1e-6, 1e6)
 
 
 def study(*overrides: str) -> Study:
-    return Study.load(QUICKSTART, [*SMALLER, *overrides])
+    return Study.load(QUICKSTART, once(*SMALLER, *overrides))
 
 
 @given(st.lists(st.tuples(errors, errors), min_size=3, max_size=8))
@@ -167,7 +167,12 @@ def compared(module_on_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
     """The directory of a comparison that is done."""
     directory = tmp_path_factory.mktemp("compared")
     tracked = "tracking.uri=sqlite:///mlflow.db"
-    command = ["compare", str(QUICKSTART), *SMALLER, tracked, "buffer.replay=[2, 4]", "--json"]
+    command = [
+        "compare",
+        str(QUICKSTART),
+        *once(*SMALLER, tracked, "buffer.replay=[2, 4]"),
+        "--json",
+    ]
     result = in_process(directory, *command)
     assert result.returncode == 0, result.stderr
     (directory / "output.json").write_text(result.stdout)
@@ -319,7 +324,14 @@ def test_an_interrupted_comparison_goes_on_and_a_diverged_arm_stops_no_other(
     tmp_path: Path,
 ) -> None:
     surrogate = "surrogate={name: 'fragile:Fragile', hidden: [16]}"
-    command = ["compare", str(QUICKSTART), *SMALLER, surrogate, "--equal", "samples", "--json"]
+    command = [
+        "compare",
+        str(QUICKSTART),
+        *once(*SMALLER, surrogate),
+        "--equal",
+        "samples",
+        "--json",
+    ]
     folder = tmp_path / "runs" / "small-comparison"
     with subprocess.Popen(
         [MILLSTREAM, *command],

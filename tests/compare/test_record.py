@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import SMALL, in_process
+from commands import SMALL, in_process, once
 from places import QUICKSTART
 
 from framework.compare.record import ComparisonRecord
@@ -46,7 +46,7 @@ def test_a_comparison_of_another_version_of_the_streams_does_not_go_on(
     tmp_path: Path, version: int | None
 ) -> None:
     """A record without a version is of the first one. One that is done is told again."""
-    study = Study.load(QUICKSTART, [*SMALL, "solver.stored_steps=5"])
+    study = Study.load(QUICKSTART, once(*SMALL, "solver.stored_steps=5"))
     folder = RunFolder(tmp_path / "runs" / "small-comparison")
     folder.path.mkdir(parents=True)
     study.save(folder.study)

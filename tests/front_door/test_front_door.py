@@ -1,5 +1,6 @@
 """Each function of `import millstream` on a small study."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,10 @@ def test_a_model_is_a_study_a_solver_and_a_trained_network(summary: millstream.S
 @pytest.mark.parametrize(
     ("parameters", "overrides", "message"),
     [
-        ({**POINT, "left": 501.0}, [], "left is 501: the surrogate was trained within"),
+        ({**POINT, "left": math.nan}, [], "left is nan: give a number, left in"),
         ({"initial": 150.0}, [], "the parameter left is missing"),
         (POINT, ["solver.grid_size=32"], "the mlp is bound to its grid of"),
-        (POINT, ["solver.final_time=1.0"], "the time is in"),
+        (POINT, ["solver.final_time=1.0"], "solver.final_time cannot be set"),
         (
             {**POINT, "left": None},
             [],
@@ -99,6 +100,13 @@ def test_what_cannot_be_predicted_is_refused(
 ) -> None:
     with pytest.raises(millstream.StudyError, match=message):
         millstream.predict(summary.run_dir, parameters, overrides)
+
+
+def test_a_prediction_outside_of_what_was_trained_on_says_so(summary: millstream.Summary) -> None:
+    outside = millstream.predict(summary.run_dir, {**POINT, "left": 501.0})
+    assert outside.outside == {"left": (100.0, 500.0)}
+    assert [warning.partition(":")[0] for warning in outside.warnings()] == ["left is 501"]
+    assert millstream.predict(summary.run_dir, POINT).outside == {}
 
 
 def test_simulate_returns_what_is_stored(stored: millstream.StoreSummary) -> None:

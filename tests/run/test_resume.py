@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from held import held_in, holders, let_go
 from light import Light
 from places import QUICKSTART
@@ -23,7 +23,7 @@ DETERMINISTIC = [*FEW, "deterministic=true", "ensemble.actors=1", "store.keep=no
 def start(directory: Path, *overrides: str) -> subprocess.Popen[str]:
     with (directory / "errors").open("a") as errors:  # two at a time write to it
         return subprocess.Popen(
-            [MILLSTREAM, "train", str(QUICKSTART), *SMALL, *overrides, "--json"],
+            [MILLSTREAM, "train", str(QUICKSTART), *once(*SMALL, *overrides), "--json"],
             cwd=directory,
             stdout=subprocess.PIPE,
             stderr=errors,

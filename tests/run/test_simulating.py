@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from light import Light
 from places import QUICKSTART
 from waiting import LIMIT, until
@@ -24,7 +24,7 @@ def simulated(
     directory = tmp_path_factory.mktemp("simulated")
     arguments = ["simulate", str(QUICKSTART), *SMALL, "--json"]
     process = subprocess.Popen(
-        [MILLSTREAM, *arguments, "design.simulations=20000"],
+        [MILLSTREAM, *arguments[:2], *once(*SMALL, "design.simulations=20000"), "--json"],
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,7 +66,7 @@ def test_the_same_command_again_computes_nothing_and_a_larger_design_the_rest(
     chunks = list((directory / "stores/small.zarr/temperature/c").rglob("*"))
     before = {path: path.stat().st_mtime_ns for path in chunks if path.is_file()}
     larger = ("design.simulations=44", "--picture", "--json")
-    ran = in_process(directory, "simulate", str(QUICKSTART), *SMALL, *larger)
+    ran = in_process(directory, "simulate", str(QUICKSTART), *once(*SMALL, *larger))
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)
     assert summary["simulations"]["completed"] == 44
@@ -78,7 +78,7 @@ def test_the_same_command_again_computes_nothing_and_a_larger_design_the_rest(
 
 def test_the_store_of_another_study_is_refused(simulated: tuple[Path, dict[str, Any]]) -> None:
     directory, _ = simulated
-    ran = in_process(directory, "train", str(QUICKSTART), *SMALL, "solver.final_time=0.2")
+    ran = in_process(directory, "train", str(QUICKSTART), *once(*SMALL, "solver.final_time=0.2"))
     assert ran.returncode == 2
     assert "stores/small.zarr" in ran.stderr
     assert "final_time" in ran.stderr
@@ -91,8 +91,8 @@ def test_training_from_a_store_draws_every_sample_once_an_epoch(
     directory, _ = simulated
     ran = in_process(
         directory,
-        *("train", str(QUICKSTART), *SMALL, "name=offline", "--json"),
-        *("training.source=stores/small.zarr", "training.epochs=2", "buffer.capacity=200"),
+        *("train", str(QUICKSTART), *once(*SMALL, "name=offline", "buffer.capacity=200"), "--json"),
+        *("training.source=stores/small.zarr", "training.epochs=2"),
     )
     assert ran.returncode == 0, ran.stderr
     summary = the_object(ran.stdout)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from held import held_in, let_go
 from hypothesis import given
 from hypothesis import strategies as st
@@ -326,7 +326,7 @@ def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: 
     breed = ["design.sampler=breed", "design.breed.window=300", "design.simulations=120"]
     held = [*held_in(tmp_path), "solver.free_groups=25"]
     often = "checkpoint.every_seconds=0.001"
-    settings = [*SMALL, *held, *breed, "buffer.replay=[4, 8]", often]
+    settings = once(*SMALL, *held, *breed, "buffer.replay=[4, 8]", often)
     process = subprocess.Popen(
         [MILLSTREAM, "train", str(QUICKSTART), *settings],
         cwd=tmp_path,
@@ -398,7 +398,7 @@ def test_a_killed_run_goes_on_with_what_was_decided(tmp_path: Path, on_cluster: 
 def test_settings_that_do_not_go_together_are_refused(
     overrides: list[str], message: str, tmp_path: Path
 ) -> None:
-    ran = in_process(tmp_path, "train", str(QUICKSTART), *SMALL, *overrides)
+    ran = in_process(tmp_path, "train", str(QUICKSTART), *once(*SMALL, *overrides))
     assert ran.returncode == 2
     assert message in ran.stderr
     assert ran.stderr.count("\n") == 1
@@ -407,7 +407,7 @@ def test_settings_that_do_not_go_together_are_refused(
 
 def test_without_training_nothing_can_be_bred(tmp_path: Path) -> None:
     overrides = ["design.sampler=breed"]
-    ran = in_process(tmp_path, "simulate", str(QUICKSTART), *SMALL, *overrides)
+    ran = in_process(tmp_path, "simulate", str(QUICKSTART), *once(*SMALL, *overrides))
     assert ran.returncode == 2
     assert "design.sampler is breed, but nothing is trained" in ran.stderr
     assert not list(tmp_path.iterdir())

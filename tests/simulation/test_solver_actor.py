@@ -199,7 +199,10 @@ def test_a_value_that_is_no_number_ends_its_simulation_only(step: int, value: fl
     group = simulations(5, 6, 7)
     first, second, third = blocks(Batch(broken), group, 2)
     check_steps(first, group[0], STEPS)
-    assert the_error(second, group[1], step) == "yielded NaN or infinity"
+    too_large = "yielded numbers up to 1e+300, but float32 holds up to 3.4e+38: choose other units"
+    assert the_error(second, group[1], step) == (
+        "yielded NaN or infinity" if not abs(value) < np.inf else too_large
+    )
     check_steps(third, group[2], STEPS)
 
 
@@ -306,3 +309,49 @@ def test_the_time_between_draws_is_not_the_solver_s() -> None:
         spin(0.1, 0, 0, 0)
         found += message
     check_steps(found, simulation, STEPS)
+
+
+def constant(value: object) -> Callable[[float, int, int], NDArray[np.generic]]:
+    """Yields the fields of a ramp at first, and one array at every later step."""
+    return lambda start, seed, step: ramp(start, seed, step) if step < 2 else value  # type: ignore[return-value]
+
+
+SHAPE = (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.ones(SHAPE, dtype=np.complex64), "of the type complex64, but fields are real numbers"),
+        (np.ones(SHAPE, dtype=np.complex128), "yield real and imaginary part as two fields"),
+        (np.full(SHAPE, None), "of the type object, but fields are real numbers: yield them as fl"),
+        (np.full(SHAPE, "1"), "of the type <U1, but fields are real numbers"),
+        (np.zeros(SHAPE, dtype="datetime64[s]"), "of the type datetime64[s], but fields are real"),
+        (np.ma.masked_less(np.ones(SHAPE), 2), "a masked array, whose mask would be lost"),
+    ],
+    ids=lambda value: str(value.dtype) if isinstance(value, np.ndarray) else "",
+)
+def test_fields_that_a_cast_would_change_end_the_simulation(
+    value: NDArray[np.generic], message: str
+) -> None:
+    (group,) = simulations(5)
+    (sent,) = blocks(Single(constant(value)), [group], 2)
+    assert message in the_error(sent, group, 2)
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.bool_, np.int8, np.uint64, np.float16, np.float64, np.longdouble]
+)
+def test_real_numbers_of_any_type_are_taken(dtype: type[np.generic]) -> None:
+    (group,) = simulations(5)
+    for solver in (Single, Batch):
+        (sent,) = blocks(solver(constant(np.ones(SHAPE, dtype=dtype))), [group], STEPS)
+        (block,) = sent
+        assert block.fields.dtype == np.float32
+        assert (block.fields[2:] == 1).all()
+
+
+def test_nested_lists_of_numbers_are_taken() -> None:
+    (group,) = simulations(5)
+    ((block,),) = blocks(Single(constant([[1, 2, 3], [4, 5, 6]])), [group], STEPS)
+    assert (block.fields[2:] == [[1, 2, 3], [4, 5, 6]]).all()

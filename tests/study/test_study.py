@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from commands import once
 from numpy.typing import NDArray
 from places import QUICKSTART
 from typing_extensions import TypedDict
@@ -234,7 +235,7 @@ class Single(Solver):
 )
 def test_what_asks_for_batches_is_refused_of_another_solver(override: str, message: str) -> None:
     single = ["solver={name: 'test_study:Single'}", "surrogate={name: mlp, hidden: [8]}"]
-    assert message in refusal(*single, "ensemble.group_size=1", override)
+    assert message in refusal(*single, *once("ensemble.group_size=1", override))
     assert Study.load(QUICKSTART, ["ensemble.gpus_per_actor=0.5"]).ensemble.gpus_per_actor == 0.5
     assert "ensemble.gpus_per_actor is 2" in refusal("ensemble.gpus_per_actor=2")
 

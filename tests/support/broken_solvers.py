@@ -24,6 +24,7 @@ class Decay(BatchSolver):
     )
     fields = (Field("u"),)
     order = Order(space=2, time=1)
+    uses_seed = True
 
     def __init__(
         self,
@@ -78,6 +79,15 @@ class Complex(Decay):
     def solve(self, parameters: Values, seed: int) -> Iterator[NDArray[np.float32]]:
         for fields in super().solve(parameters, seed):
             yield fields * np.complex64(1)  # type: ignore[misc]
+
+
+class SaysNothingOfItsSeed(Decay):
+    uses_seed = False
+
+
+class OneStartOnly(Decay):
+    def initial(self, parameters: Values, seeds: NDArray[np.uint64]) -> Values:
+        return super().initial(parameters, 0 * seeds)
 
 
 class Unseeded(Decay):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from places import SUPPORT
 from typer.testing import CliRunner
 from waiting import LIMIT
@@ -30,6 +31,26 @@ SMALL = [
     "validation.every_steps=20",
     "tracking.uri=none",
 ]
+
+
+def once(*overrides: str) -> list[str]:
+    """The last override of each key; the earlier ones, also of keys within it, are left out.
+
+    Options stay as they are.
+
+    A key within a section that is given whole, such as `solver={...}`, is set in there.
+    """
+    kept: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, _, name = key.rpartition(".")
+        whole = yaml.safe_load(kept[section].split("=", 1)[1]) if section in kept else None
+        if isinstance(whole, dict):
+            kept[section] = f"{section}={json.dumps({**whole, name: yaml.safe_load(value)})}"
+            continue
+        kept = {k: v for k, v in kept.items() if k != key and not k.startswith(f"{key}.")}
+        kept[key] = override
+    return list(kept.values())
 
 
 def millstream(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -136,3 +136,11 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names(tmp_path) == ["000001"]
     assert number_in(make(tmp_path)) == 1
+
+
+def test_a_checkpoint_by_the_older_hash_of_the_study_is_loaded(tmp_path: Path) -> None:
+    make(tmp_path, study="as it was written").save({"part": Part(3)})
+    again = Checkpoints(tmp_path, CheckpointConfig(), "study", "as it was written")
+    assert number_in(again) == 3
+    with pytest.raises(StudyError, match="is of another study"):
+        number_in(Checkpoints(tmp_path, CheckpointConfig(), "study", "another"))

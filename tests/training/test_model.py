@@ -82,23 +82,40 @@ def test_an_fno_is_used_on_another_grid(kind: str, tmp_path: Path) -> None:
     assert predict(tmp_path / "model", POINT).field.shape == (5, 1, 16, 16)
 
 
-def test_another_solver_setting_does_not_change_what_was_trained_with(tmp_path: Path) -> None:
-    study, surrogate = trained("fno")
-    save_model(surrogate, study, tmp_path / "model", {})
-    problem = load_model(tmp_path / "model", ["solver.final_time=0.05"])[1].problem
-    assert problem.times == surrogate.problem.times
-    assert problem.steps == surrogate.problem.steps
-    assert predict(tmp_path / "model", POINT, ["solver.final_time=0.05"]).t[-1] == 0.05
+@pytest.mark.parametrize("setting", ["final_time=0.05", "stored_steps=9", "dimensions=1"])
+@pytest.mark.parametrize("kind", ["fno", "stepping"])
+def test_what_would_change_more_than_the_grid_is_refused_by_name(
+    kind: str, setting: str, tmp_path: Path
+) -> None:
+    save_model(*reversed(trained(kind)), tmp_path / "model", {})  # type: ignore[arg-type]
+    name = setting.partition("=")[0]
+    with pytest.raises(StudyError, match=f"solver.{name} cannot be set .*heat is solver.grid_size"):
+        predict(tmp_path / "model", POINT, [f"solver.{setting}"])
+
+
+BOX = """
+from solvers.heat import Heat
+
+class Box(Heat):
+    grid_settings = ("size", "final_time", "dimensions")
+    def __init__(self, size: float = 1.0, final_time: float = 0.1, dimensions: int = 2) -> None:
+        super().__init__(16, 5, final_time, dimensions=dimensions)
+        self.grid = type(self.grid)(self.grid.shape, tuple(size * h for h in self.grid.spacing))
+"""
+
+
+def test_a_solver_that_declares_more_than_its_grid_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "box.py").write_text(BOX)
+    monkeypatch.syspath_prepend(tmp_path)
+    save_model(*reversed(trained("fno", solver={"name": "box:Box"})), tmp_path / "model", {})  # type: ignore[arg-type]
+    with pytest.raises(StudyError, match="has another extent: ask for more or fewer points"):
+        predict(tmp_path / "model", POINT, ["solver.size=2.0"])
+    with pytest.raises(StudyError, match="the surrogate was trained for a solver with the names"):
+        predict(tmp_path / "model", POINT, ["solver.dimensions=1"])
     with pytest.raises(StudyError, match=r"the time is in \[0, 0.2\]: the surrogate was trained w"):
         predict(tmp_path / "model", POINT, ["solver.final_time=0.2"])
-
-
-def test_steps_of_another_length_are_refused_where_they_matter(tmp_path: Path) -> None:
-    for kind in ("fno", "stepping"):
-        save_model(*reversed(trained(kind)), tmp_path / kind, {})  # type: ignore[arg-type]
-    assert len(predict(tmp_path / "fno", POINT, ["solver.stored_steps=9"]).t) == 9
-    with pytest.raises(StudyError, match=r"the time step is in \[0.0125, 0.0125\]"):
-        predict(tmp_path / "stepping", POINT, ["solver.stored_steps=9"])
 
 
 def test_static_fields_are_those_of_the_grid_in_the_units_trained_with(
@@ -124,11 +141,12 @@ def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("design.bounds.top=[0, 1]", "design.bounds.top=.* cannot be set for a trained surrogate"),
-        ("solver.name=wave", "solver.name=wave cannot be set"),
-        ("solver.grid_size", "solver.grid_size cannot be set"),
+        ("design.bounds.top=[0, 1]", "design.bounds.top cannot be set for a trained surrogate"),
+        ("solver.name=wave", "solver.name cannot be set"),
+        ("solver.grid_size", "solver.grid_size is not of the form section.key=value"),
+        ("solver={grid_size: 32}", "solver cannot be set"),
         ("solver.grid_size=small", "solver.grid_size"),
-        ("solver.planet=3", "planet is not a setting"),
+        ("solver.planet=3", "solver.planet cannot be set"),
         ("solver.grid_size=3", r"modes is 4, but a grid of \(3, 3\) has at most 3"),
     ],
 )
