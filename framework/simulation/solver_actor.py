@@ -5,7 +5,6 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
@@ -13,6 +12,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from framework.errors import raised
 from framework.simulation.block import Block, Message
 from framework.study.design import Simulation
 from solvers.base import BatchSolver, Solver
@@ -78,7 +78,7 @@ class SolverActor:
                 fields = next(source, None)
             # The solver is the user's code: whatever it raises is reported as its failure.
             except (Exception, SystemExit) as error:
-                yield pending.fail(_describe(error))
+                yield pending.fail(raised(error))
                 return
             spent += time.perf_counter() - started
             if spent > self._time_limit:
@@ -245,10 +245,3 @@ def _as_float32(fields: ArrayLike) -> NDArray[np.float32]:
         return fields
     with np.errstate(over="ignore"):  # becomes infinity, and that is an error
         return np.asarray(fields, dtype=np.float32)
-
-
-def _describe(error: BaseException) -> str:
-    """Return one line that says what was raised, and in which file and line."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"
