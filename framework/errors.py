@@ -2,8 +2,17 @@
 
 import difflib
 import sys
+import sysconfig
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+_LIBRARY = Path(sysconfig.get_path("stdlib"))
+_HOME = Path(__file__).parent.parent
+_PACKAGES = ("framework", "millstream", "solvers", "surrogates")
+_LONGEST = 400  # characters of a message
+_INSTALLED = {"site-packages", "dist-packages"}
 
 
 class StudyError(ValueError):
@@ -60,6 +69,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown name: the known one nearest to it, if any."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def raised(error: BaseException) -> str:
+    """Return one line that says what was raised, and where in the user's own code.
+
+    The place is the innermost line outside Python's and Millstream's own files and installed
+    packages; where there is none, the innermost of all.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not Path(frame.filename).is_relative_to(_LIBRARY)]
+    users = [frame for frame in own if not _is_installed(frame.filename)]
+    place = (users or frames)[-1]
+    message = " ".join(str(error).split())
+    message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+    return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"
+
+
+def _is_installed(file: str) -> bool:
+    """Return whether a file is part of Millstream, of an installed package, or of no file."""
+    path = Path(file)
+    ours = any(path.is_relative_to(_HOME / name) for name in _PACKAGES)
+    return ours or not path.is_absolute() or bool(_INSTALLED & {*path.parts})
 
 
 def reason(error: BaseException) -> str:

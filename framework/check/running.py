@@ -1,12 +1,12 @@
 """Run checks one after the other, each for a limited time, whatever code they call."""
 
 import threading
-import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
 from framework.check.clock import Clock, TooSlow
 from framework.check.findings import Check, Finding, failed, skipped
+from framework.errors import raised
 from framework.threads import Background
 
 # A check that looks at its clock ends soon after the limit. One that does not is given up after
@@ -72,9 +72,4 @@ def _slow(message: str) -> Finding:
 
 def _raised(error: BaseException) -> Finding:
     """Make the finding that the code under check has raised an error."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(str(error).split())
-    return failed(
-        f"raised {type(error).__name__}: {message} ({place.filename}:{place.lineno})",
-        "Mend what raised it; the line is given.",
-    )
+    return failed(f"raised {raised(error)}", "Mend what raised it; the line is given.")

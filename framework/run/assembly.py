@@ -111,6 +111,7 @@ def make_ensemble(
         held_out + training,
         stored_steps,
         steps_per_block(config.group_size, stored_steps, case.step_bytes),
+        case.space.names,
     )
     if store:
         ensemble.store(store.writer())

@@ -16,7 +16,7 @@ What a failure does:
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -55,15 +55,19 @@ class Ensemble:
         total: int,
         stored_steps: int,
         steps_per_block: int,
+        names: Sequence[str],
     ) -> None:
-        """`total`: how many simulations there are, of which a share may be quarantined."""
+        """`total`: how many simulations there are, of which a share may be quarantined.
+
+        `names`: of the parameters.
+        """
         self.solvers_waited = 0.0  # seconds that the solvers waited for messages to be drawn
         self._stored_steps = stored_steps
         self._group_size = config.group_size
         self._fresh = iter(simulations)
         self._ended: set[int] = set()  # in an earlier process
         self._queue: deque[Call] = deque()
-        self._failures = Failures(total, config.max_quarantined)
+        self._failures = Failures(total, config.max_quarantined, names)
         self._pool = Pool(make_solver, config, steps_per_block)
         self._stop = threading.Event()
         self._writer: Writer | None = None

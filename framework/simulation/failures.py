@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from framework.errors import SolverError
+from framework.errors import SolverError, tell
 from framework.study.design import Simulation
+from framework.study.ids import simulation_text
 
 # A simulation is quarantined after this many failures at the same step, or in all.
 FAILURES_AT_STEP, FAILURES = 3, 5
@@ -39,16 +40,18 @@ class Failures:
     `quarantined` may be read from any thread.
     """
 
-    def __init__(self, simulations: int, share: float) -> None:
-        """At most this share of so many simulations may be quarantined."""
+    def __init__(self, simulations: int, share: float, names: Sequence[str]) -> None:
+        """At most this share of so many simulations may be quarantined. `names`: of parameters."""
         self.quarantined: list[Quarantined] = []
         self._simulations = simulations
         self._share = share
+        self._names = names
         self._counts: Counter[tuple[int, int]] = Counter()  # (simulation, step)
 
     def count(self, simulation: Simulation, step: int, error: str) -> bool:
         """Count a failure; return True if the simulation may run again, else quarantine it.
 
+        The user is told of a quarantined simulation at once.
         Raises SolverError when too many are quarantined.
         """
         self._counts[simulation.id, step] += 1
@@ -56,6 +59,11 @@ class Failures:
         if self._counts[simulation.id, step] < FAILURES_AT_STEP and in_all < FAILURES:
             return True
         self.quarantined.append(Quarantined(simulation, step, error))
+        values = zip(self._names, simulation.parameters.tolist(), strict=True)
+        tell(
+            f"{simulation_text(simulation.id)} is quarantined at step {step}: {error}; it had "
+            f"{', '.join(f'{name} = {value:.6g}' for name, value in values)}"
+        )
         if len(self.quarantined) > self._share * self._simulations:
             raise SolverError(
                 f"{len(self.quarantined)} of {self._simulations} simulations are quarantined, more "

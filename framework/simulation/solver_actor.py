@@ -5,7 +5,6 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 
 import math
 import time
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
@@ -13,6 +12,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from framework.errors import raised
 from framework.simulation.block import Block, Message
 from framework.study.declared import as_float32, not_finite
 from framework.study.design import Simulation
@@ -79,7 +79,7 @@ class SolverActor:
                 fields = next(source, None)
             # The solver is the user's code: whatever it raises is reported as its failure.
             except (Exception, SystemExit) as error:
-                yield pending.fail(_describe(error))
+                yield pending.fail(raised(error))
                 return
             spent += time.perf_counter() - started
             if spent > self._time_limit:
@@ -247,10 +247,3 @@ def _finite(fields: NDArray[np.float32]) -> bool:
     flat = fields.ravel()
     # The sum of squares is several times faster, but it may overflow with finite numbers.
     return math.isfinite(flat.dot(flat)) or bool(np.isfinite(flat).all())
-
-
-def _describe(error: BaseException) -> str:
-    """Return one line that says what was raised, and in which file and line."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"

@@ -7,7 +7,6 @@ annotations. Millstream's own components are also listed in tables, which import
 import importlib
 import inspect
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 import solvers.table
 import surrogates.table
-from framework.errors import did_you_mean
+from framework.errors import did_you_mean, raised
 from framework.study.section import Section
 
 # Messages of others are cut there: torch appends its own call stack.
@@ -53,12 +52,7 @@ def their_mistakes(what: str, plain: type[Exception] | tuple[()] = ()) -> Iterat
     except plain:
         raise
     except (Exception, SystemExit) as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        message = " ".join(str(error).split())
-        message = message if len(message) <= _LONGEST_TEXT else f"{message[:_LONGEST_TEXT]} ..."
-        raise ValueError(
-            f"{what} with {type(error).__name__}: {message} ({place.filename}:{place.lineno})"
-        ) from None
+        raise ValueError(f"{what} with {raised(error)}") from None
 
 
 @dataclass(frozen=True)

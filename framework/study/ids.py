@@ -11,6 +11,11 @@ def held_out_id(number: int) -> int:
     return -1 - number
 
 
+def simulation_text(id: int) -> str:
+    """Return a simulation's name in messages."""
+    return f"held-out simulation {held_out_number(id)}" if is_held_out(id) else f"simulation {id}"
+
+
 def held_out_number(id: int) -> int:
     """Return the number of a held-out simulation, counted from 0, from its id."""
     return -1 - id

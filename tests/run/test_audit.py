@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 import zarr
-from commands import SMALL, the_object
+from commands import SMALL, once, the_object
 from commands import millstream as command
 from numpy.typing import NDArray
 from places import QUICKSTART
@@ -24,7 +24,6 @@ import millstream
 Run = tuple[Path, dict[str, Any]]
 MODES = ("direct", "autoregressive")
 STEPS, HELD_OUT, BATCH = 10, 4, 10
-LIGHT = "solver={name: 'light:Light', grid_size: 16, stored_steps: 10}"
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -35,13 +34,12 @@ def run(
 ) -> Run:
     """A folder with one small run in each mode, and the object that it printed."""
     directory = tmp_path_factory.mktemp("run")
-    ran = command(
-        directory,
-        *("train", str(QUICKSTART), *SMALL, LIGHT),
+    settings = once(
+        *SMALL,
         f"surrogate={{name: mlp, hidden: [64], mode: {request.param}}}",
         *("tracking.uri=sqlite:///mlflow.db", "buffer.replay=[2, 8]", "checkpoint.every_seconds=1"),
-        "--json",
     )
+    ran = command(directory, "train", str(QUICKSTART), *settings, "--json")
     assert ran.returncode == 0, ran.stderr
     return directory, the_object(ran.stdout)
 

@@ -78,6 +78,7 @@ def make(log: Log) -> Iterator[Make]:
             len(starts),
             stored_steps,
             steps_per_block=1,
+            names=NotedRamp.parameters.names,
         )
         made.append((ensemble, threading.Timer(LIMIT, ensemble.stop)))
         made[-1][1].start()

@@ -153,6 +153,7 @@ def _ensemble(
         len(simulations),
         solver.stored_steps,
         steps_per_block(config.group_size, solver.stored_steps, step_bytes),
+        solver.parameters.names,
     )
     ensemble.store(store.writer())
     return ensemble
