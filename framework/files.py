@@ -72,17 +72,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: str, doing: str, remedy: str) -> Iterator[None]:
-    """Hold the lock file beside a local path; a URL is not locked. A killed process holds no lock.
+def locked(path: str, doing: str, remedy: str, lock: Path | None = None) -> Iterator[None]:
+    """Hold the lock file of a local path; a URL is not locked. A killed process holds no lock.
 
-    Raises BusyError, whose message says what another run is `doing` and gives the `remedy`.
+    `lock` is that file; by default it lies beside the path. Raises BusyError, whose message says
+    what another run is `doing` and gives the `remedy`.
     """
     if "://" in path:
         yield
         return
-    name = f"{path}.lock"
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    with open(name, "a") as file:
+    name = lock or Path(f"{path}.lock")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    with name.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

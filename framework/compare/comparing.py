@@ -28,7 +28,7 @@ from framework.compare.training import (
     train_arm,
 )
 from framework.errors import DivergedError, StudyError, tell
-from framework.files import locked, writing
+from framework.files import writing
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
 from framework.run.run import HURRY, PATIENCE
@@ -101,7 +101,7 @@ class Comparing:
         if self._record.status == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
-        with locked(str(self.folder.path.absolute()), "going on with", "wait for its end"):
+        with self.folder.owned():
             # Read again: another process may have had the lock before.
             self._record = ComparisonRecord.read(self.folder.comparison)
             self._run()

@@ -1,10 +1,12 @@
 """The folder of a run, runs/NAME under the current directory, and the files in it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from framework.errors import RunError, StudyError
-from framework.files import write_text
+from framework.errors import RunError, StudyError, WriteError, reason
+from framework.files import locked, write_text
 from framework.report.summary import Summary
 
 
@@ -49,6 +51,24 @@ class RunFolder:
         if not folder.study.is_file():
             raise StudyError(f"{path} is not the directory of a run: it has no study.yaml")
         return folder
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Let no other process go on with the run or the comparison meanwhile.
+
+        Raises BusyError if another process has it, and WriteError if the folder cannot be locked.
+        """
+        lock = self.path / "run.lock"
+        path = str(self.path.absolute())
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, "going on with", "wait for its end", lock))
+            except OSError as error:
+                raise WriteError(
+                    f"cannot lock {lock}: {reason(error)}; make the folder one that you may write "
+                    "in, on a disk that has locks"
+                ) from None
+            yield
 
     def finished(self) -> Summary | None:
         """Return the summary of the run if it is done, else None."""

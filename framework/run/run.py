@@ -24,11 +24,12 @@ weights and the summary of what was done are written.
 """
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from framework.errors import DivergedError, told
+from framework.errors import BusyError, DivergedError, told
 from framework.files import writing
 from framework.report.display import Display
 from framework.report.summary import Summary
@@ -42,7 +43,9 @@ from framework.run.parts import Parts
 from framework.run.rank import Rank
 from framework.run.rows import Rows
 from framework.simulation.block import Block
+from framework.simulation.breeding import BredDesign
 from framework.simulation.cluster import check_gpus, ray_for
+from framework.store.owner import Store
 from framework.study.case import Case
 from framework.study.design_file import DesignFile
 from framework.study.ids import held_out_id
@@ -97,8 +100,8 @@ class Run:
     def __init__(self, case: Case, folder: RunFolder | None = None, pictures: bool = True) -> None:
         """`folder`: the folder of a run to continue. `pictures`: whether to draw any.
 
-        Checks everything that can be checked before anything starts; raises StudyError, and
-        RunError where a folder cannot be made.
+        Checks everything that can be checked before anything starts; raises StudyError, RunError
+        where a folder cannot be made, and BusyError where another process has it.
         """
         self.case = case
         self.study = study = case.study
@@ -111,24 +114,37 @@ class Run:
         if study.deterministic:
             _be_deterministic()
         self.surrogate = make_surrogate(case)
-        breeding = make_breeding(case)
-        rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
-        if breeding and folder:
-            breeding.decisions.load(folder.design, breeding.space.names)
-        store = None if study.training.source else open_store(case, breeding)
-        self.folder = folder or RunFolder.create(study.name)
+        with ExitStack() as held:
+            if folder:
+                held.enter_context(folder.owned())
+                _refuse_finished(folder)
+            breeding = make_breeding(case)
+            rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
+            if breeding and folder:
+                breeding.decisions.load(folder.design, breeding.space.names)
+            store = None if study.training.source else open_store(case, breeding)
+            if store:
+                held.callback(store.close)
+            self.folder = folder or RunFolder.create(study.name)
+            if not folder:
+                held.enter_context(self.folder.owned())
+            self._held = held.pop_all()  # the folder's lock and the store, until the run has ended
+        self._parts = self._make_parts(rank, store, breeding)
+        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
+        self._measures = Measures(self._parts)
+        self._rows = Rows(self._measures)
+        self._history = History(self.folder.history, self._rows.row, self._tracking.log)
+
+    def _make_parts(self, rank: Rank, store: Store | None, breeding: BredDesign | None) -> Parts:
+        case, study = self.case, self.study
         simulations = 0 if study.training.source else study.design.simulations
         held_out, design = study.validation.simulations, breeding or case.design
         ensemble = make_ensemble(case, held_out, simulations, store, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
         validation = Validation(case.make_surrogate, cpus, directory)
         checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, study.hash())
-        self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
         rank.receive_from(ensemble, validation.add, self._commit)
-        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-        self._measures = Measures(self._parts)
-        self._rows = Rows(self._measures)
-        self._history = History(self.folder.history, self._rows.row, self._tracking.log)
+        return Parts(case, design, store, ensemble, rank, validation, checkpoints)
 
     def train(self) -> None:
         """Run until the study's stop; however that ends, write weights, pictures and summary.
@@ -136,7 +152,7 @@ class Run:
         Raises RunError when the run cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
-        with Interrupts(self._interrupt):
+        with self._held, Interrupts(self._interrupt):
             if self._resumed:
                 self._restore()  # where that is refused, the folder stays as it was
             try:
@@ -309,6 +325,15 @@ class Run:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
         title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
         return Display(title, self._rows.counts, self._history.rows)
+
+
+def _refuse_finished(folder: RunFolder) -> None:
+    """Raise BusyError if another process has brought the run to its end just now."""
+    if folder.finished():
+        raise BusyError(
+            f"another run has just finished {folder.path}: millstream resume {folder.path} shows "
+            "what came of it"
+        )
 
 
 def _be_deterministic() -> None:
