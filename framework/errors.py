@@ -3,7 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class StudyError(ValueError):
@@ -43,8 +43,10 @@ class DivergedError(RunError):
 
 
 def tell(sentence: str) -> None:
-    """Print a sentence for the user on standard error."""
-    print(f"millstream: {sentence}", file=sys.stderr)
+    """Print a sentence for the user on standard error, unless that is closed or has gone away."""
+    if sys.stderr is not None:  # print would take standard output for it
+        with suppress(OSError):
+            print(f"millstream: {sentence}", file=sys.stderr)
 
 
 @contextmanager
