@@ -12,6 +12,7 @@ interrupted comparison goes on with the arm that it was at.
 import gc
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,10 +73,11 @@ class Comparing:
         self.case = case
         self.study = study
         self._plan = Plan(case, equal)
-        self.folder = folder or RunFolder.create(f"{study.name}-comparison")
-        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._interrupted = False
+        self._resumed = folder is not None
+        self._held = ExitStack()  # the folder's lock
         if folder:
+            self.folder = folder
             self._record = ComparisonRecord.read(folder.comparison)
             if self._record.study != study.hash():
                 raise StudyError(
@@ -85,9 +87,8 @@ class Comparing:
         else:
             steps = self._plan.steps if equal == "steps" else None
             self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
-            self._write()  # first: without this file the folder would look like that of a plain run
-            with writing(self.folder.path):
-                study.save(self.folder.study)
+            self.folder = RunFolder.create(f"{study.name}-comparison", self._begin_in)
+        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
 
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
@@ -101,10 +102,18 @@ class Comparing:
         if self._record.status == "done":
             self._tracking.close(PATIENCE)  # sends what could not be sent before
             return
-        with self.folder.owned():
-            # Read again: another process may have had the lock before.
-            self._record = ComparisonRecord.read(self.folder.comparison)
+        with self._held:
+            if self._resumed:
+                self._held.enter_context(self.folder.owned())
+                # Read again: another process may have had the lock before.
+                self._record = ComparisonRecord.read(self.folder.comparison)
             self._run()
+
+    def _begin_in(self, folder: RunFolder) -> None:
+        """Lock a new folder; write record and study to it. Raises WriteError."""
+        self._held.enter_context(folder.owned())
+        self._record.write(folder.comparison)
+        self.study.save(folder.study)
 
     def _run(self) -> None:
         self._record.status = "failed"

@@ -24,13 +24,14 @@ weights and the summary of what was done are written.
 """
 
 import os
+import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from framework.errors import BusyError, DivergedError, told
-from framework.files import writing
 from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
@@ -114,7 +115,7 @@ class Run:
         if study.deterministic:
             _be_deterministic()
         self.surrogate = make_surrogate(case)
-        with ExitStack() as held:
+        with ExitStack() as made, ExitStack() as held:
             if folder:
                 held.enter_context(folder.owned())
                 _refuse_finished(folder)
@@ -125,15 +126,16 @@ class Run:
             store = None if study.training.source else open_store(case, breeding)
             if store:
                 held.callback(store.close)
-            self.folder = folder or RunFolder.create(study.name)
+            self.folder = folder or RunFolder.create(study.name, partial(_begin_in, study, held))
             if not folder:
-                held.enter_context(self.folder.owned())
+                made.callback(shutil.rmtree, self.folder.path, ignore_errors=True)
+            self._parts = self._make_parts(rank, store, breeding)
+            self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
+            self._measures = Measures(self._parts)
+            self._rows = Rows(self._measures)
+            self._history = History(self.folder.history, self._rows.row, self._tracking.log)
+            made.pop_all()
             self._held = held.pop_all()  # the folder's lock and the store, until the run has ended
-        self._parts = self._make_parts(rank, store, breeding)
-        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-        self._measures = Measures(self._parts)
-        self._rows = Rows(self._measures)
-        self._history = History(self.folder.history, self._rows.row, self._tracking.log)
 
     def _make_parts(self, rank: Rank, store: Store | None, breeding: BredDesign | None) -> Parts:
         case, study = self.case, self.study
@@ -182,10 +184,7 @@ class Run:
         return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
     def _begin(self) -> None:
-        """Save the study and the design, and tell tracking that the run has started."""
-        if not self._resumed:
-            with writing(self.folder.path):
-                self.study.save(self.folder.study)
+        """Save the design, and tell tracking that the run has started."""
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, data_identity(self._parts))
         self._tracking.artifact(self.folder.study)
@@ -325,6 +324,12 @@ class Run:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
         title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
         return Display(title, self._rows.counts, self._history.rows)
+
+
+def _begin_in(study: Study, held: ExitStack, folder: RunFolder) -> None:
+    """Lock a new folder, and write the study that a run goes on from. Raises WriteError."""
+    held.enter_context(folder.owned())
+    study.save(folder.study)
 
 
 def _refuse_finished(folder: RunFolder) -> None:
