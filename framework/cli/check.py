@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-import yaml
 
 from framework.cli.arguments import texts_by_name
 from framework.cli.ending import AsJson, ending
@@ -39,7 +38,9 @@ def check_command(
 
 def _value(text: str) -> object:
     """Read a value of YAML. Raises StudyError."""
+    from framework.study.study import read_value
+
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return read_value(text)
+    except ValueError:
         raise StudyError(f"the value {text} is not YAML: put it in quotes") from None

@@ -132,6 +132,21 @@ def _override(values: dict[str, Any], override: str) -> None:
             values[section] = {}
         values = values[section]
     try:
-        values[key] = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        values[key] = read_value(text)
+    except ValueError:
         raise StudyError(f"the value in {override} is not YAML: put it in quotes") from None
+
+
+def read_value(text: str) -> Any:
+    """Read a value of YAML from the command line. Raises ValueError if it is none.
+
+    A text that is not in quotes is taken as it is: it has no comment or anchor.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        raise ValueError(f"{text} is not YAML") from None
+    plain = text.strip()
+    if isinstance(value, str) and not plain.startswith(("'", '"', "|", ">", "!")):
+        return plain
+    return plain if value is None and plain.startswith("#") else value

@@ -1,4 +1,4 @@
-"""Signals end a run tidily at any moment, its start included; a terminal that goes away does not."""
+"""Signals end a run tidily at any moment; a terminal that only goes away does not."""
 
 import os
 import pty
@@ -21,10 +21,10 @@ Process = subprocess.Popen[str]
 
 def start(directory: Path, *before: str, **streams: Any) -> Process:
     """Begin a run whose solvers wait in their first simulation; it leads a group of processes."""
+    settings = [*SMALL, *held_in(directory), *HELD]
     with (directory / "errors").open("w") as errors:
         return subprocess.Popen(
-            [*before, MILLSTREAM, "train", str(QUICKSTART), *SMALL]
-            + [*held_in(directory), *HELD, "--json"],
+            [*before, MILLSTREAM, "train", str(QUICKSTART), *settings, "--json"],
             cwd=directory,
             text=True,
             env=with_support(),
