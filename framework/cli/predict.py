@@ -36,9 +36,11 @@ def predict_command(
         arguments = parameters or []
         settings = [item for item in arguments if "." in item.partition("=")[0]]
         values = numbers_by_name([item for item in arguments if item not in settings])
-        tell(f"checking {run}: its solver and its surrogate")
+        fetched = f"fetching {run} from MLflow, and " if run.startswith("models:") else ""
+        tell(f"{fetched}checking {run}: its solver and its surrogate")
         from framework.run.prediction import draw, predict
 
+        tell("predicting and drawing the fields")
         prediction = predict(run, values, settings)
         numbers = _file_for(run, out)
         picture = numbers.with_suffix(".png")

@@ -32,6 +32,7 @@ from framework.errors import DivergedError, StudyError, tell
 from framework.files import writing
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
+from framework.run.keeping import send_rest
 from framework.run.run import HURRY, PATIENCE
 from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
@@ -100,7 +101,7 @@ class Comparing:
     def run(self) -> None:
         """Train the arms that are left. Raises RunError or KeyboardInterrupt."""
         if self._record.status == "done":
-            self._tracking.close(PATIENCE)  # sends what could not be sent before
+            send_rest(self._tracking, PATIENCE)  # what could not be sent before
             return
         with self._held:
             if self._resumed:
@@ -145,6 +146,7 @@ class Comparing:
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
         case = self._plan.simulating(seed, store)
+        tell(f"seed {seed}: running {self.study.validation.simulations} held-out simulations")
         hold_out(case, directory / "held_out")
         size = self._simulate(case, seed, store)
         shared = first_simulations(StoreReader(str(store)), self._shared())
@@ -211,6 +213,7 @@ class Comparing:
         """Save, draw and track what was done, however the comparison has ended."""
         self._write()
         found, path = self.result(), self.folder.comparison.with_suffix(".png")
+        tell(f"drawing {path}")
         try:
             drawn = draw_arms(found, path)
         except OSError as error:
@@ -224,7 +227,7 @@ class Comparing:
             self._tracking.artifact(artifact)
         self._tracking.finish(found["status"])
         # Only now is anything sent: no arm shares its processors with MLflow.
-        self._tracking.close(HURRY if found["status"] == "interrupted" else PATIENCE)
+        send_rest(self._tracking, HURRY if found["status"] == "interrupted" else PATIENCE)
 
     def _track_arm(self, arm: dict[str, Any], folder: RunFolder) -> None:
         written = folder.study.exists()  # not if there was no time for the arm

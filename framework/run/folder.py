@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from framework.errors import RunError, StudyError, WriteError, reason
+from framework.errors import BusyError, RunError, StudyError, WriteError, reason
 from framework.files import locked, write_text
 from framework.report.summary import Summary
 
@@ -87,6 +87,14 @@ class RunFolder:
         except (OSError, ValueError):  # interrupted before it could be written
             return None
         return summary if summary.status == "done" else None
+
+    def refuse_finished(self) -> None:
+        """Raise BusyError if another process has brought the run to its end just now."""
+        if self.finished():
+            raise BusyError(
+                f"another run has just finished {self.path}: millstream resume {self.path} shows "
+                "what came of it"
+            )
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json. Raises WriteError."""

@@ -31,13 +31,14 @@ from pathlib import Path
 
 import torch
 
-from framework.errors import BusyError, DivergedError, told
+from framework.errors import DivergedError, tell, told
 from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
+from framework.run.begins import begins
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
-from framework.run.keeping import data_identity, draw_run, keep_model
+from framework.run.keeping import data_identity, draw_run, keep_model, send_rest
 from framework.run.measures import Measures
 from framework.run.outcome import summarised
 from framework.run.parts import Parts
@@ -92,7 +93,7 @@ def resume(directory: str | Path) -> Summary:
 
 def send_what_is_left(study: Study, folder: RunFolder) -> None:
     """Send to MLflow what an earlier process of a run could not."""
-    Tracking(study.tracking, folder.path, folder.path.name).close(PATIENCE)
+    send_rest(Tracking(study.tracking, folder.path, folder.path.name), PATIENCE)
 
 
 class Run:
@@ -118,7 +119,7 @@ class Run:
         with ExitStack() as made, ExitStack() as held:
             if folder:
                 held.enter_context(folder.owned())
-                _refuse_finished(folder)
+                folder.refuse_finished()
             breeding = make_breeding(case)
             rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
             if breeding and folder:
@@ -210,6 +211,7 @@ class Run:
 
     def _stream_and_train(self) -> None:
         rank, ensemble = self._parts.rank, self._parts.ensemble
+        tell(begins(self.study))
         try:
             rank.train(self._after_step)
             self._measures.end_training()
@@ -230,6 +232,7 @@ class Run:
             self._checkpoint()
         self._check_loss()
         steps = rank.trainer.optimiser_steps
+        tell("scoring the surrogate on the held-out simulations")
         self._parts.validation.final(self.surrogate, steps, lambda: self._interrupted)
         if self._interrupted:
             self._checkpoint()
@@ -313,11 +316,12 @@ class Run:
             if self._parts.breeding:
                 self._tracking.artifact(self.folder.design)
             if self._pictures:
+                tell(f"drawing pictures into {self.folder.pictures}")
                 for picture in draw_run(self._parts, self.folder, self._history.rows):
                     self._tracking.artifact(picture, "pictures")
         finally:
             self._tracking.finish(self._status)
-            self._tracking.close(HURRY if self._status == "interrupted" else PATIENCE)
+            send_rest(self._tracking, HURRY if self._status == "interrupted" else PATIENCE)
             self.folder.write_summary(self.summary())
 
     def _display(self) -> Display:
@@ -330,15 +334,6 @@ def _begin_in(study: Study, held: ExitStack, folder: RunFolder) -> None:
     """Lock a new folder, and write the study that a run goes on from. Raises WriteError."""
     held.enter_context(folder.owned())
     study.save(folder.study)
-
-
-def _refuse_finished(folder: RunFolder) -> None:
-    """Raise BusyError if another process has brought the run to its end just now."""
-    if folder.finished():
-        raise BusyError(
-            f"another run has just finished {folder.path}: millstream resume {folder.path} shows "
-            "what came of it"
-        )
 
 
 def _be_deterministic() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from framework.errors import ClusterError, StudyError
+from framework.errors import ClusterError, StudyError, tell
 from framework.study.sections import EnsembleConfig
 
 _ANSWER = 10.0  # s that a cluster's head may take to answer
@@ -58,6 +58,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
         cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
+    tell("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
     try:
         _check_answers(address)
         with _signals_kept():
