@@ -36,12 +36,12 @@ def predict_command(
         arguments = parameters or []
         settings = [item for item in arguments if "." in item.partition("=")[0]]
         values = numbers_by_name([item for item in arguments if item not in settings])
-        fetched = f"fetching {run} from MLflow, and " if run.startswith("models:") else ""
-        tell(f"{fetched}checking {run}: its solver and its surrogate")
+        fetched = ", fetched from MLflow" if run.startswith("models:") else ""
+        tell(f"checking {run}: its solver and its surrogate{fetched}")
         from framework.run.prediction import draw, predict
 
-        tell("predicting and drawing the fields")
         prediction = predict(run, values, settings)
+        tell("drawing the predicted fields")
         numbers = _file_for(run, out)
         picture = numbers.with_suffix(".png")
         try:

@@ -89,6 +89,7 @@ class Comparing:
             steps = self._plan.steps if equal == "steps" else None
             self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
             self.folder = RunFolder.create(f"{study.name}-comparison", self._begin_in)
+            self._held.enter_context(self.folder.owned())
         self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
 
     @classmethod
@@ -111,8 +112,7 @@ class Comparing:
             self._run()
 
     def _begin_in(self, folder: RunFolder) -> None:
-        """Lock a new folder; write record and study to it. Raises WriteError."""
-        self._held.enter_context(folder.owned())
+        """Write record and study to a new folder. Raises WriteError."""
         self._record.write(folder.comparison)
         self.study.save(folder.study)
 

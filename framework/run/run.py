@@ -26,7 +26,6 @@ weights and the summary of what was done are written.
 import os
 import shutil
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -127,8 +126,9 @@ class Run:
             store = None if study.training.source else open_store(case, breeding)
             if store:
                 held.callback(store.close)
-            self.folder = folder or RunFolder.create(study.name, partial(_begin_in, study, held))
+            self.folder = folder or RunFolder.create(study.name, lambda new: study.save(new.study))
             if not folder:
+                held.enter_context(self.folder.owned())
                 made.callback(shutil.rmtree, self.folder.path, ignore_errors=True)
             self._parts = self._make_parts(rank, store, breeding)
             self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
@@ -328,12 +328,6 @@ class Run:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
         title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
         return Display(title, self._rows.counts, self._history.rows)
-
-
-def _begin_in(study: Study, held: ExitStack, folder: RunFolder) -> None:
-    """Lock a new folder, and write the study that a run goes on from. Raises WriteError."""
-    held.enter_context(folder.owned())
-    study.save(folder.study)
 
 
 def _be_deterministic() -> None:

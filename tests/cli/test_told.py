@@ -33,7 +33,10 @@ FIRST = [
     (["compare", STUDY], f"checking {STUDY}: solver heat, surrogate fno"),
     (["resume", "runs/small"], "checking runs/small/study.yaml: solver light:Light"),
     (["predict", "runs/small", "top=1"], "checking runs/small: its solver and its surrogate"),
-    (["predict", "models:/small/1", "top=1"], "fetching models:/small/1 from MLflow, and "),
+    (
+        ["predict", "models:/small/1", "top=1"],
+        "checking models:/small/1: its solver and its surrogate, fetched from MLflow",
+    ),
     (["index", "stores/small.zarr"], "reading the store stores/small.zarr and making its solver"),
     (["invert", "small.zarr", "--field", "x.npz"], "reading the store small.zarr, and searching"),
     (["check", "heat"], "checking heat"),
