@@ -33,7 +33,7 @@ class Outcome:
 def ending(as_json: bool, go_on: str = "") -> Iterator[Outcome]:
     """Run the block of this context as a command, print its outcome and exit with its status.
 
-    A StudyError, a RunError and an interrupt (Ctrl-C or SIGTERM) end the command; the outcome is
+    A StudyError, a RunError and an interrupt (see `Interrupts`) end the command; the outcome is
     printed as it is by then, so that nothing computed is lost. Other errors pass, with their
     tracebacks: they are bugs of Millstream. `go_on`: see `Outcome`.
     """
