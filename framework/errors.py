@@ -5,14 +5,14 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LIBRARY = Path(sysconfig.get_path("stdlib"))
 _HOME = Path(__file__).parent.parent
 _PACKAGES = ("framework", "millstream", "solvers", "surrogates")
-_LONGEST = 400  # characters of a message
-_INSTALLED = {"site-packages", "dist-packages"}
+_LONGEST_MESSAGE = 400  # characters of a message
+_FOREIGN = {"site-packages", "dist-packages"}
 
 
 class StudyError(ValueError):
@@ -52,8 +52,10 @@ class DivergedError(RunError):
 
 
 def tell(sentence: str) -> None:
-    """Print a sentence for the user on standard error."""
-    print(f"millstream: {sentence}", file=sys.stderr)
+    """Print a sentence for the user on standard error, unless that is closed or has gone away."""
+    if sys.stderr is not None:  # print would take standard output for it
+        with suppress(OSError):
+            print(f"millstream: {sentence}", file=sys.stderr)
 
 
 @contextmanager
@@ -82,7 +84,7 @@ def raised(error: BaseException) -> str:
     users = [frame for frame in own if not _is_installed(frame.filename)]
     place = (users or frames)[-1]
     message = " ".join(str(error).split())
-    message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
+    message = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]} ..."
     return f"{type(error).__name__}: {message} ({place.filename}:{place.lineno})"
 
 
@@ -90,7 +92,7 @@ def _is_installed(file: str) -> bool:
     """Return whether a file is part of Millstream, of an installed package, or of no file."""
     path = Path(file)
     ours = any(path.is_relative_to(_HOME / name) for name in _PACKAGES)
-    return ours or not path.is_absolute() or bool(_INSTALLED & {*path.parts})
+    return ours or not path.is_absolute() or bool(_FOREIGN & {*path.parts})
 
 
 def reason(error: BaseException) -> str:

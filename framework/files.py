@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from framework.errors import BusyError, WriteError, reason
@@ -72,22 +72,43 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: str, doing: str, remedy: str) -> Iterator[None]:
-    """Hold the lock file beside a local path; a URL is not locked. A killed process holds no lock.
+def locked(path: str, doing: str, remedy: str, lock: Path | None = None) -> Iterator[None]:
+    """Hold the lock file of a local path; a URL is not locked. A killed process holds no lock.
 
-    Raises BusyError, whose message says what another run is `doing` and gives the `remedy`.
+    `lock` is that file; by default it lies beside the path. Raises BusyError, whose message says
+    what another run is `doing` and gives the `remedy`.
     """
     if "://" in path:
         yield
         return
-    name = f"{path}.lock"
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    with open(name, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another run is {doing} {path} and holds {name}: {remedy}") from None
+    name = lock or Path(f"{path}.lock")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    with _locked_file(name) as held:
+        if not held:
+            raise BusyError(f"another run is {doing} {path} and holds {name}: {remedy}")
         yield
+
+
+@contextmanager
+def _locked_file(name: Path) -> Iterator[bool]:
+    """Lock a file, made for it and removed in the end; yield whether no other process has it."""
+    while True:
+        ours = False
+        with name.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            # Whoever had it before may have removed it since it was opened here.
+            with suppress(FileNotFoundError):
+                ours = os.path.samestat(os.fstat(file.fileno()), name.stat())
+            if ours:
+                try:
+                    yield True
+                finally:
+                    name.unlink(missing_ok=True)
+                return
 
 
 def absolute(path: str) -> str:

@@ -29,10 +29,12 @@ def index_command(
         tried = {
             name: _numbers(text, name) for name, text in texts_by_name(thresholds or []).items()
         }
+        tell(f"reading the store {store} and making its solver")
         from framework.inverse.index.building import build
         from framework.inverse.posterior.calibration import calibrated
 
         result = build(store, tried or None, _tell_progress)
+        tell("calibrating the posterior by simulations of the store")
         result["calibration"] = calibrated(store).summary()
         outcome.result = lambda: result
         outcome.text = lambda: (

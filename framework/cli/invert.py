@@ -8,7 +8,7 @@ import typer
 from framework.cli.arguments import numbers_by_name, texts_by_name
 from framework.cli.ending import AsJson, ending
 from framework.cli.index import StorePath
-from framework.errors import StudyError
+from framework.errors import StudyError, tell
 from framework.inverse.inversions.question import Question
 
 Masks = Annotated[
@@ -109,6 +109,7 @@ def invert_command(
             recurrence=recurrence,
             out=out,
         )
+        tell(f"reading the store {store}, and searching it for what explains the observation")
         inversion = question.ask(store)
         outcome.result, outcome.text = inversion.result, inversion.text
         question.go_on(inversion)

@@ -16,6 +16,7 @@ from framework.cli.index import index_command
 from framework.cli.invert import invert_command
 from framework.cli.listing import list_command
 from framework.cli.once import Once
+from framework.cli.output import own_output
 from framework.cli.predict import predict_command
 from framework.cli.resume import resume_command
 from framework.cli.simulate import simulate_command
@@ -70,11 +71,11 @@ def main() -> None:
     # A study may name a solver of the user's own, in a module beside it: my_wave:Wave.
     sys.path.append(str(Path.cwd()))
     try:
-        app()
+        with own_output():
+            app()
     except SystemExit as end:
         if not any(thread.name.startswith("check ") for thread in threading.enumerate()):
             raise
         # A check was given up, and its thread, if it is in torch, would abort the process.
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)

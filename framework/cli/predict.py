@@ -36,12 +36,14 @@ def predict_command(
         arguments = parameters or []
         settings = [item for item in arguments if "." in item.partition("=")[0]]
         values = numbers_by_name([item for item in arguments if item not in settings])
-        tell(f"checking {run}: its solver and its surrogate")
+        fetched = ", fetched from MLflow" if run.startswith("models:") else ""
+        tell(f"checking {run}: its solver and its surrogate{fetched}")
         from framework.run.prediction import draw, predict
 
         prediction = predict(run, values, settings)
         for warning in prediction.warnings():
             tell(warning)
+        tell("drawing the predicted fields")
         numbers = _file_for(run, out)
         picture = numbers.with_suffix(".png")
         try:

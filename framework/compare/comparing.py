@@ -12,6 +12,7 @@ interrupted comparison goes on with the arm that it was at.
 import gc
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,9 +29,10 @@ from framework.compare.training import (
     train_arm,
 )
 from framework.errors import DivergedError, StudyError, tell
-from framework.files import locked, writing
+from framework.files import writing
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
+from framework.run.keeping import send_rest
 from framework.run.run import HURRY, PATIENCE
 from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
@@ -72,10 +74,11 @@ class Comparing:
         self.case = case
         self.study = study
         self._plan = Plan(case, equal)
-        self.folder = folder or RunFolder.create(f"{study.name}-comparison")
-        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
         self._interrupted = False
+        self._resumed = folder is not None
+        self._held = ExitStack()  # the folder's lock
         if folder:
+            self.folder = folder
             self._record = ComparisonRecord.read(folder.comparison)
             if self._record.study not in (study.hash(), study.hash_as_written()):
                 raise StudyError(
@@ -85,9 +88,9 @@ class Comparing:
         else:
             steps = self._plan.steps if equal == "steps" else None
             self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
-            self._write()  # first: without this file the folder would look like that of a plain run
-            with writing(self.folder.path):
-                study.save(self.folder.study)
+            self.folder = RunFolder.create(f"{study.name}-comparison", self._begin_in)
+            self._held.enter_context(self.folder.owned())
+        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
 
     @classmethod
     def resumed(cls, folder: RunFolder) -> "Comparing":
@@ -99,12 +102,19 @@ class Comparing:
     def run(self) -> None:
         """Train the arms that are left. Raises RunError or KeyboardInterrupt."""
         if self._record.status == "done":
-            self._tracking.close(PATIENCE)  # sends what could not be sent before
+            send_rest(self._tracking, PATIENCE)  # what could not be sent before
             return
-        with locked(str(self.folder.path.absolute()), "going on with", "wait for its end"):
-            # Read again: another process may have had the lock before.
-            self._record = ComparisonRecord.read(self.folder.comparison)
+        with self._held:
+            if self._resumed:
+                self._held.enter_context(self.folder.owned())
+                # Read again: another process may have had the lock before.
+                self._record = ComparisonRecord.read(self.folder.comparison)
             self._run()
+
+    def _begin_in(self, folder: RunFolder) -> None:
+        """Write record and study to a new folder. Raises WriteError."""
+        self._record.write(folder.comparison)
+        self.study.save(folder.study)
 
     def _run(self) -> None:
         self._record.status = "failed"
@@ -136,6 +146,7 @@ class Comparing:
         with writing(directory):
             (directory / "held_out").mkdir(parents=True, exist_ok=True)
         case = self._plan.simulating(seed, store)
+        tell(f"seed {seed}: running {self.study.validation.simulations} held-out simulations")
         hold_out(case, directory / "held_out")
         size = self._simulate(case, seed, store)
         shared = first_simulations(StoreReader(str(store)), self._shared())
@@ -202,6 +213,7 @@ class Comparing:
         """Save, draw and track what was done, however the comparison has ended."""
         self._write()
         found, path = self.result(), self.folder.comparison.with_suffix(".png")
+        tell(f"drawing {path}")
         try:
             drawn = draw_arms(found, path)
         except OSError as error:
@@ -215,7 +227,7 @@ class Comparing:
             self._tracking.artifact(artifact)
         self._tracking.finish(found["status"])
         # Only now is anything sent: no arm shares its processors with MLflow.
-        self._tracking.close(HURRY if found["status"] == "interrupted" else PATIENCE)
+        send_rest(self._tracking, HURRY if found["status"] == "interrupted" else PATIENCE)
 
     def _track_arm(self, arm: dict[str, Any], folder: RunFolder) -> None:
         written = folder.study.exists()  # not if there was no time for the arm

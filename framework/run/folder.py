@@ -1,10 +1,16 @@
 """The folder of a run, runs/NAME under the current directory, and the files in it."""
 
+import errno
 import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from framework.errors import RunError, StudyError
-from framework.files import write_text
+from framework.errors import BusyError, RunError, StudyError, WriteError, reason
+from framework.files import locked, write_text
 from framework.report.summary import Summary
 
 
@@ -24,23 +30,29 @@ class RunFolder:
         self.comparison = path / "comparison.json"  # of a comparison, whose arms are runs
 
     @classmethod
-    def create(cls, name: str) -> "RunFolder":
-        """Make runs/NAME, or runs/NAME-2 and so on where that exists. Raises RunError."""
-        for number in range(1, 10**6):
-            path = Path("runs", name if number == 1 else f"{name}-{number}")
+    def create(cls, name: str, fill: Callable[["RunFolder"], None]) -> "RunFolder":
+        """Make runs/NAME, or runs/NAME-2 and so on where that exists. Raises RunError.
+
+        `fill` writes what `millstream resume` needs. Only then does the folder get its name, so
+        that no process is killed between the two.
+        """
+        runs = Path("runs")
+        temporary = runs / f".{name}.{uuid.uuid4().hex}.writing"
+        try:
             try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                if not path.parent.is_dir():
-                    raise RunError(f"cannot make the folder {path}: runs is a file") from None
-                continue
-            except OSError as error:
-                raise RunError(
-                    f"cannot make the folder {path}: {error.strerror}; start millstream in a "
-                    "directory that you may write in"
-                ) from None
-            return cls(path)
-        raise RunError(f"runs/{name} has too many runs: remove some")
+                temporary.mkdir(parents=True)
+                fill(cls(temporary))
+                return cls(_named(temporary, runs, name))
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+        except FileExistsError:
+            raise RunError(f"cannot make the folder {runs / name}: runs is a file") from None
+        except OSError as error:
+            raise RunError(
+                f"cannot make the folder {runs / name}: {error.strerror}; start millstream in a "
+                "directory that you may write in"
+            ) from None
 
     @classmethod
     def find(cls, path: Path) -> "RunFolder":
@@ -50,6 +62,24 @@ class RunFolder:
             raise StudyError(f"{path} is not the directory of a run: it has no study.yaml")
         return folder
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Let no other process go on with the run or the comparison meanwhile.
+
+        Raises BusyError if another process has it, and WriteError if the folder cannot be locked.
+        """
+        lock = self.path / "run.lock"
+        path = str(self.path.absolute())
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(path, "going on with", "wait for its end", lock))
+            except OSError as error:
+                raise WriteError(
+                    f"cannot lock {lock}: {reason(error)}; make the folder one that you may write "
+                    "in, on a disk that has locks"
+                ) from None
+            yield
+
     def finished(self) -> Summary | None:
         """Return the summary of the run if it is done, else None."""
         try:
@@ -58,6 +88,28 @@ class RunFolder:
             return None
         return summary if summary.status == "done" else None
 
+    def refuse_finished(self) -> None:
+        """Raise BusyError if another process has brought the run to its end just now."""
+        if self.finished():
+            raise BusyError(
+                f"another run has just finished {self.path}: millstream resume {self.path} shows "
+                "what came of it"
+            )
+
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json. Raises WriteError."""
         write_text(self.summary, json.dumps(summary.to_json(), indent=2) + "\n")
+
+
+def _named(temporary: Path, runs: Path, name: str) -> Path:
+    """Rename a folder to the first of NAME, NAME-2 and so on that is free; return that path."""
+    for number in range(1, 10**6):
+        path = runs / (name if number == 1 else f"{name}-{number}")
+        if os.path.lexists(path):
+            continue
+        try:
+            return temporary.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise  # else another process has just made it
+    raise RunError(f"runs/{name} has too many runs: remove some")

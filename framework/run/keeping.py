@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from framework.errors import tell
 from framework.pictures.run import draw_pictures
 from framework.run.folder import RunFolder
 from framework.run.outcome import design_points, held_out_comparison
@@ -51,3 +52,10 @@ def draw_run(parts: Parts, folder: RunFolder, rows: Sequence[Record]) -> list[Pa
     comparison = held_out_comparison(parts, latest.median_simulation) if latest else None
     trivial = latest.trivial if latest else {}
     return draw_pictures(folder.pictures, rows, comparison, design_points(parts), trivial)
+
+
+def send_rest(tracking: Tracking, seconds: float) -> None:
+    """Send to MLflow what is left of a run, for at most so many seconds."""
+    if tracking.unsent():
+        tell(f"sending what is left to MLflow at {tracking.uri}, for at most {seconds:g} s")
+    tracking.close(seconds)

@@ -24,25 +24,29 @@ weights and the summary of what was done are written.
 """
 
 import os
+import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 
-from framework.errors import DivergedError, told
-from framework.files import writing
+from framework.errors import DivergedError, tell, told
 from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
+from framework.run.begins import begins
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
-from framework.run.keeping import data_identity, draw_run, keep_model
+from framework.run.keeping import data_identity, draw_run, keep_model, send_rest
 from framework.run.measures import Measures
 from framework.run.outcome import summarised
 from framework.run.parts import Parts
 from framework.run.rank import Rank
 from framework.run.rows import Rows
 from framework.simulation.block import Block
+from framework.simulation.breeding import BredDesign
 from framework.simulation.cluster import check_gpus, ray_for
+from framework.store.owner import Store
 from framework.study.case import Case
 from framework.study.design_file import DesignFile
 from framework.study.ids import held_out_id
@@ -88,7 +92,7 @@ def resume(directory: str | Path) -> Summary:
 
 def send_what_is_left(study: Study, folder: RunFolder) -> None:
     """Send to MLflow what an earlier process of a run could not."""
-    Tracking(study.tracking, folder.path, folder.path.name).close(PATIENCE)
+    send_rest(Tracking(study.tracking, folder.path, folder.path.name), PATIENCE)
 
 
 class Run:
@@ -97,8 +101,8 @@ class Run:
     def __init__(self, case: Case, folder: RunFolder | None = None, pictures: bool = True) -> None:
         """`folder`: the folder of a run to continue. `pictures`: whether to draw any.
 
-        Checks everything that can be checked before anything starts; raises StudyError, and
-        RunError where a folder cannot be made.
+        Checks everything that can be checked before anything starts; raises StudyError, RunError
+        where a folder cannot be made, and BusyError where another process has it.
         """
         self.case = case
         self.study = study = case.study
@@ -113,12 +117,31 @@ class Run:
         self.surrogate = make_surrogate(case)
         if not self._resumed:
             tell_unlearnable(case, self.surrogate)
-        breeding = make_breeding(case)
-        rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
-        if breeding and folder:
-            breeding.decisions.load(folder.design, breeding.space.names)
-        store = None if study.training.source else open_store(case, breeding)
-        self.folder = folder or RunFolder.create(study.name)
+        with ExitStack() as made, ExitStack() as held:
+            if folder:
+                held.enter_context(folder.owned())
+                folder.refuse_finished()
+            breeding = make_breeding(case)
+            rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
+            if breeding and folder:
+                breeding.decisions.load(folder.design, breeding.space.names)
+            store = None if study.training.source else open_store(case, breeding)
+            if store:
+                held.callback(store.close)
+            self.folder = folder or RunFolder.create(study.name, lambda new: study.save(new.study))
+            if not folder:
+                held.enter_context(self.folder.owned())
+                made.callback(shutil.rmtree, self.folder.path, ignore_errors=True)
+            self._parts = self._make_parts(rank, store, breeding)
+            self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
+            self._measures = Measures(self._parts)
+            self._rows = Rows(self._measures)
+            self._history = History(self.folder.history, self._rows.row, self._tracking.log)
+            made.pop_all()
+            self._held = held.pop_all()  # the folder's lock and the store, until the run has ended
+
+    def _make_parts(self, rank: Rank, store: Store | None, breeding: BredDesign | None) -> Parts:
+        case, study = self.case, self.study
         simulations = 0 if study.training.source else study.design.simulations
         held_out, design = study.validation.simulations, breeding or case.design
         ensemble = make_ensemble(case, held_out, simulations, store, design)
@@ -126,12 +149,8 @@ class Run:
         validation = Validation(case.make_surrogate, cpus, directory)
         hashes = study.hash(), study.hash_as_written()
         checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, *hashes)
-        self._parts = Parts(case, design, store, ensemble, rank, validation, checkpoints)
         rank.receive_from(ensemble, validation.add, self._commit)
-        self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-        self._measures = Measures(self._parts)
-        self._rows = Rows(self._measures)
-        self._history = History(self.folder.history, self._rows.row, self._tracking.log)
+        return Parts(case, design, store, ensemble, rank, validation, checkpoints)
 
     def train(self) -> None:
         """Run until the study's stop; however that ends, write weights, pictures and summary.
@@ -139,7 +158,7 @@ class Run:
         Raises RunError when the run cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
-        with Interrupts(self._interrupt):
+        with self._held, Interrupts(self._interrupt):
             if self._resumed:
                 self._restore()  # where that is refused, the folder stays as it was
             try:
@@ -169,10 +188,7 @@ class Run:
         return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
     def _begin(self) -> None:
-        """Save the study and the design, and tell tracking that the run has started."""
-        if not self._resumed:
-            with writing(self.folder.path):
-                self.study.save(self.folder.study)
+        """Save the design, and tell tracking that the run has started."""
         study = self.study.model_dump(mode="json")
         self._tracking.start(study, data_identity(self._parts))
         self._tracking.artifact(self.folder.study)
@@ -198,6 +214,7 @@ class Run:
 
     def _stream_and_train(self) -> None:
         rank, ensemble = self._parts.rank, self._parts.ensemble
+        tell(begins(self.study))
         try:
             rank.train(self._after_step)
             self._measures.end_training()
@@ -218,6 +235,7 @@ class Run:
             self._checkpoint()
         self._check_loss()
         steps = rank.trainer.optimiser_steps
+        tell("scoring the surrogate on the held-out simulations")
         self._parts.validation.final(self.surrogate, steps, lambda: self._interrupted)
         if self._interrupted:
             self._checkpoint()
@@ -301,11 +319,12 @@ class Run:
             if self._parts.breeding:
                 self._tracking.artifact(self.folder.design)
             if self._pictures:
+                tell(f"drawing pictures into {self.folder.pictures}")
                 for picture in draw_run(self._parts, self.folder, self._history.rows):
                     self._tracking.artifact(picture, "pictures")
         finally:
             self._tracking.finish(self._status)
-            self._tracking.close(HURRY if self._status == "interrupted" else PATIENCE)
+            send_rest(self._tracking, HURRY if self._status == "interrupted" else PATIENCE)
             self.folder.write_summary(self.summary())
 
     def _display(self) -> Display:

@@ -11,7 +11,7 @@ interruption.
 import time
 from pathlib import Path
 
-from framework.errors import StudyError
+from framework.errors import StudyError, tell
 from framework.pictures.fields import draw_store
 from framework.report.display import Display
 from framework.report.summary import FailedSimulation, SimulationCounts, StoreSummary
@@ -76,6 +76,7 @@ class Simulating:
                 Display(title, self._record, []),
                 ray_for(self._study.ensemble, 0),
             ):
+                tell(f"starting the solver processes: {self._study.ensemble.actors}")
                 try:
                     store_all(self._ensemble, self._store, self._stored_steps)
                 finally:
@@ -110,6 +111,7 @@ class Simulating:
         """
         path = self._store.path
         picture = Path(path.rpartition("/")[2] if "://" in path else path).with_suffix(".png")
+        tell(f"drawing {picture}")
         draw_store(path, self._case.solver, self._case.space, picture)
         return picture
 

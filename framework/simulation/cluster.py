@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from framework.errors import ClusterError, StudyError
+from framework.errors import ClusterError, StudyError, tell
 from framework.study.sections import EnsembleConfig
 
 _ANSWER = 10.0  # s that a cluster's head may take to answer
@@ -58,10 +58,11 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
         cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
-    handler = signal.getsignal(signal.SIGTERM)
+    tell("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
     try:
         _check_answers(address)
-        ray.init(address, **options)
+        with _signals_kept():
+            ray.init(address, **options)
     except Exception as error:  # Ray raises many kinds, Exception itself among them
         what = (
             "no local Ray could be started"
@@ -69,13 +70,35 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
             else f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS)"
         )
         raise ClusterError(f"{what}: {' '.join(str(error).split())}") from None
-    if callable(handler) and threading.current_thread() is threading.main_thread():
-        # Ray has replaced the command's handler by its own, which ends the process at once.
-        signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Start Ray in the block, and keep the signals of this process its own.
+
+    Ray replaces the command's handler of SIGTERM by its own, which raises SystemExit. And Ray's
+    processes would end with the terminal (SIGHUP), while this one still needs them to end tidily:
+    they inherit that SIGHUP is blocked. One that comes meanwhile waits for the end of the block.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    except SystemExit:
+        if callable(handler):
+            handler(signal.SIGTERM, None)  # may stop the command's work, or raise
+        raise KeyboardInterrupt from None
+    finally:
+        if handler is not None:  # None: not installed from Python, which cannot put it back
+            signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _check_answers(address: str) -> None:

@@ -112,9 +112,11 @@ def _wrong_grid(solver: Solver) -> Iterator[str]:
 
 def _wrong_further(solver: Solver) -> Iterator[str]:
     shape, settings = solver.grid.shape, solver.grid_settings
+    # A subclass with a constructor of its own may not know what it inherits.
+    own = "grid_settings" in vars(type(solver))
     if not isinstance(settings, tuple) or not all(isinstance(name, str) for name in settings):
         yield f"grid_settings is {settings!r}: it has to be a tuple of names, such as ('points',)"
-    elif unknown := set(settings) - set(inspect.signature(type(solver)).parameters):
+    elif own and (unknown := set(settings) - set(inspect.signature(type(solver)).parameters)):
         yield f"grid_settings names {', '.join(sorted(unknown))}, which the constructor has not"
     if not isinstance(solver.uses_seed, bool):
         yield f"uses_seed is {solver.uses_seed!r}: it has to be True or False"

@@ -35,13 +35,20 @@ def parsed(text: str) -> tuple[Path, Any]:
 
 
 def parsed_value(value: str, text: str) -> Any:
-    """Return a value that is written as YAML within a longer text. Raises StudyError."""
+    """Return a value that is written as YAML within a longer text.
+
+    A text that is not in quotes is taken as it is: it has no comment or anchor. Raises StudyError.
+    """
     try:
-        return read_yaml(value)
+        found = read_yaml(value)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise StudyError(
             f"the value in {text} is not YAML with each key once: put a text in quotes"
         ) from None
+    plain = value.strip()
+    if isinstance(found, str) and not plain.startswith(("'", '"', "|", ">", "!")):
+        return plain
+    return plain if found is None and plain.startswith("#") else found
 
 
 def _check_once(given: dict[Path, str], path: Path, text: str) -> None:

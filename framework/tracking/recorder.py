@@ -98,6 +98,10 @@ class Tracking:
         """Track the end of the run: `done`, `failed` or `interrupted`."""
         self._write("finish", status=_STATUS[status])
 
+    def unsent(self) -> bool:
+        """Return whether something is still to be sent, so that `close` waits."""
+        return not self._off and self._journal.unsent()
+
     def close(self, timeout: float = 60.0) -> None:
         """Send all unsent entries, those of earlier processes too; tell the user if any remain.
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from framework.errors import StudyError, TrackingError
 from framework.study.sections import TrackingConfig
 from framework.tracking.access import mlflow_failures, model_versions, set_up, tolerating
-from framework.tracking.uri import check_uri, masked, resolve, sqlite_file, what_mlflow_says
+from framework.tracking.uri import (
+    check_uri,
+    masked,
+    plain_folder,
+    resolve,
+    sqlite_file,
+    sqlite_uri,
+    what_mlflow_says,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,9 +37,11 @@ def download(uri: str, directory: Path) -> Path:
         )
     set_up()
     # MLflow keeps a connection for every URI, even after the process has changed its directory.
-    address = f"sqlite:///{database.resolve()}" if database else tracking
     try:
-        return _download(uri, directory, tracking, address)
+        if database is None:
+            return _download(uri, directory, tracking, tracking)
+        with plain_folder(database) as path:
+            return _download(uri, directory, tracking, sqlite_uri(path, tracking))
     except mlflow_failures() as error:
         raise TrackingError(
             f"MLflow at {masked(tracking)} cannot be asked for {uri}: {what_mlflow_says(error)}"

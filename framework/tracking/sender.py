@@ -29,7 +29,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from framework.tracking.access import mlflow_failures, model_versions, set_up, tolerating
 from framework.tracking.journal import Journal
-from framework.tracking.uri import masked, sqlite_file, what_mlflow_says
+from framework.tracking.uri import (
+    artifact_root,
+    masked,
+    sqlite_file,
+    sqlite_uri,
+    what_mlflow_says,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,7 +100,9 @@ class _Sender:
         if database := sqlite_file(uri, Path(head["cwd"])):
             database.parent.mkdir(parents=True, exist_ok=True)
             os.chdir(database.parent)  # MLflow keeps the files beside the database
-            uri = f"sqlite:///{database}"
+            uri = sqlite_uri(Path(database.name), uri)  # a folder's path may mean something else
+            if root := artifact_root(database.parent):
+                os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = root
         client = MlflowClient(uri, uri)
         if client.get_experiment_by_name(self._experiment) is None:
             with tolerating("RESOURCE_ALREADY_EXISTS"):  # another run has just made it

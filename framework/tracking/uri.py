@@ -2,9 +2,11 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
-from urllib.parse import urlsplit
+from tempfile import TemporaryDirectory, TemporaryFile
+from urllib.parse import quote, unquote, urlsplit
 
 from framework.errors import StudyError
 from framework.study.sections import TrackingConfig
@@ -36,7 +38,41 @@ def masked(uri: str) -> str:
 def sqlite_file(uri: str, cwd: Path) -> Path | None:
     """Return the file of an SQLite URI; None for another URI."""
     scheme, _, path = uri.partition(":///")
+    path = unquote(path.partition("?")[0])
     return cwd / path if scheme == "sqlite" and path else None
+
+
+def sqlite_uri(database: Path, uri: str) -> str:
+    """Return the URI of an SQLite database, with the settings of another `uri` of it.
+
+    What would mean something else in a URI is quoted, as SQLAlchemy reads it. MLflow does not read
+    it so, and makes the folder before it asks SQLAlchemy: see `plain_folder`.
+    """
+    path = re.sub("[%?#]", lambda found: quote(found[0]), str(database))
+    _, settings, rest = uri.partition("?")
+    return f"sqlite:///{path}{settings}{rest}"
+
+
+@contextmanager
+def plain_folder(database: Path) -> Iterator[Path]:
+    """Yield a path of a database whose folder needs no quotes in a URI: a link's, if need be."""
+    folder = database.parent.resolve()
+    if not re.search("[%?#]", str(folder)):
+        yield folder / database.name
+        return
+    with TemporaryDirectory() as directory:
+        link = Path(directory, "folder")
+        link.symlink_to(folder)
+        yield link / database.name
+
+
+def artifact_root(folder: Path) -> str | None:
+    """Return where MLflow is to keep files of runs; None for its own choice, `mlruns` in a folder.
+
+    That is the same place as a URI, if MLflow would take the folder's path for something else.
+    """
+    plain = re.fullmatch(r"[\w/. -]*", str(folder))
+    return None if plain else f"file://{quote(str(folder))}/mlruns"
 
 
 def _impossible(uri: str) -> str:

@@ -21,7 +21,7 @@ from framework.compare.comparing import Comparing
 from framework.compare.intervals import half_interval, improvement
 from framework.compare.report import comparison_text
 from framework.errors import StudyError
-from framework.files import locked
+from framework.run.folder import RunFolder
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.model import load_model
@@ -312,7 +312,7 @@ def test_two_processes_do_not_go_on_with_one_comparison(compared: Path, tmp_path
         (done / "comparison.json").read_text().replace('"status": "done"', '"status": "new"', 1)
     )
     (folder / "comparison.json").write_text(record)
-    with locked(str(folder), "going on with", "wait for its end"):
+    with RunFolder(folder).owned():
         result = in_process(tmp_path, "resume", str(folder))
     assert result.returncode == 1
     assert "another run is going on with" in result.stderr

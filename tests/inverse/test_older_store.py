@@ -74,7 +74,7 @@ def test_growth_refuses_to_add_to_it(folder: Path) -> None:
     assert done.returncode == 2
     assert "was drawn by version 1 of the random streams and priors" in done.stderr
     assert "nothing can be added" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
     assert the_object(done.stdout)["matches"][0]["score"] == 1.0
     assert not (folder / "stores" / "tumour.grown.zarr").exists()
 

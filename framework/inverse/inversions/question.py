@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from framework.errors import StudyError
+from framework.errors import StudyError, tell
 from framework.files import writing
 
 if TYPE_CHECKING:
@@ -84,12 +84,16 @@ class Question:
             with writing(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
         if self.grow:
+            tell(f"simulating {self.grow} more near the best matches")
             inversion.grow(self.grow)
         if self.surrogate is not None and isinstance(inversion, FieldInversion):
+            tell(f"refining the best match by the gradients of {self.surrogate}")
             inversion.descend(self.surrogate)
         elif self.refine:
+            tell("refining the best match by simulations")
             inversion.refine()
         if self.out is not None:
+            tell(f"writing the answer to {self.out}")
             inversion.save(self.out)
 
     def _observe(self, solver: "ImagedSolver") -> "MaskObservation":
