@@ -89,7 +89,7 @@ class Surrogate(nn.Module, ABC):
         self.register_buffer("step_scale", torch.ones(self.bundle, problem.channels))
 
     @property
-    def given(self) -> int:
+    def given_times(self) -> int:
         """How many of the first stored times a rollout does not predict, as it is given them."""
         return 1 if self.mode == "autoregressive" else 0
 

@@ -127,5 +127,5 @@ def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
         parts.case.space,
         solver.fields,
         solver.grid,
-        trainer.surrogate.given,
+        trainer.surrogate.given_times,
     )

@@ -76,7 +76,7 @@ def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
         )
         for step, fields in enumerate(rollout):
             predicted[part, step] = fields.numpy()
-    given = surrogate.given
+    given = surrogate.given_times
     return measure(predicted[:, given:], held_out.fields[:, given:])
 
 

@@ -174,14 +174,14 @@ def test_predict_warns_of_parameters_that_were_not_trained_on(
 ) -> None:
     ran = in_process(run[0], "predict", "runs/small", *POINT[:-1], "top=501", "--json")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.splitlines()[1:] == [
+    assert (
         "millstream: top is 501: the surrogate was trained within [100, 500] and knows nothing "
         "outside, so the fields may be wrong"
-    ]
+    ) in ran.stderr.splitlines()
     assert the_object(ran.stdout)["outside"] == {"top": [100, 500]}
     ran = in_process(run[0], "predict", "runs/small", *POINT, "--json")
     assert the_object(ran.stdout)["outside"] == {}
-    assert len(ran.stderr.splitlines()) == 1
+    assert "trained within" not in ran.stderr
 
 
 @pytest.mark.usefixtures("on_cluster")

@@ -6,12 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import MILLSTREAM, SMALL, millstream, the_object, with_support
+from commands import MILLSTREAM, SMALL, millstream, once, the_object, with_support
 from noisy import WAYS
 from places import QUICKSTART, ROOT
 from waiting import LIMIT
 
-NOISY = [*SMALL, "solver.name=noisy:Noisy", "design.simulations=4"]
+NOISY = once(*SMALL, "solver.name=noisy:Noisy", "design.simulations=4")
 
 
 def shell(directory: Path, script: str) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import SMALL, in_process
+from commands import SMALL, in_process, once
 from places import QUICKSTART, ROOT
 
 STUDY = str(QUICKSTART)
@@ -68,7 +68,7 @@ def test_a_line_comes_before_anything_slow_is_imported(
 @pytest.mark.usefixtures("on_cluster")
 def test_a_run_says_what_it_waits_for_from_its_start_to_its_end(tmp_path: Path) -> None:
     tracked = ["tracking.uri=sqlite:///mlflow.db", "design.simulations=12"]
-    ran = in_process(tmp_path, "train", STUDY, *SMALL, *tracked)
+    ran = in_process(tmp_path, "train", STUDY, *once(*SMALL, *tracked))
     assert ran.returncode == 0, ran.stderr
     lines = [
         f"checking {STUDY}: solver light:Light, surrogate mlp",
@@ -81,11 +81,13 @@ def test_a_run_says_what_it_waits_for_from_its_start_to_its_end(tmp_path: Path) 
     ]
     places = [ran.stderr.index(f"millstream: {line}") for line in lines]
     assert places == sorted(places)
-    source = [*SMALL, "training.source=stores/small.zarr", "design.simulations=12"]
+    source = once(*SMALL, "training.source=stores/small.zarr", "design.simulations=12")
     ran = in_process(tmp_path, "train", STUDY, *source)
     assert ran.returncode == 0, ran.stderr
     assert "and reading stores/small.zarr once for the statistics of its fields" in ran.stderr
-    ran = in_process(tmp_path, "simulate", STUDY, *SMALL, "design.simulations=14", "--picture")
+    ran = in_process(
+        tmp_path, "simulate", STUDY, *once(*SMALL, "design.simulations=14"), "--picture"
+    )
     assert ran.returncode == 0, ran.stderr
     for line in ("joining the Ray cluster at ", "starting the solver processes: 2", "drawing "):
         assert f"millstream: {line}" in ran.stderr

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import until
@@ -41,7 +41,7 @@ def refused(directory: Path, run: str) -> None:
 @pytest.mark.usefixtures("on_cluster")
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
     free = ["ensemble.actors=1", "solver.free_groups=2"]
-    settings = [*SMALL, *held_in(tmp_path), *free, "store.keep=none"]
+    settings = once(*SMALL, *held_in(tmp_path), *free, "store.keep=none")
     with subprocess.Popen(
         [MILLSTREAM, "train", str(QUICKSTART), *settings],
         cwd=tmp_path,
@@ -67,7 +67,7 @@ def test_the_lock_comes_before_anything_is_made_or_read(
 ) -> None:
     folder = RunFolder(tmp_path / "runs" / "small")
     folder.path.mkdir(parents=True)
-    Study.load(QUICKSTART, [*SMALL, *settings]).save(folder.study)
+    Study.load(QUICKSTART, once(*SMALL, *settings)).save(folder.study)
     monkeypatch.chdir(tmp_path)
     with folder.owned():
         refused(tmp_path, "runs/small")

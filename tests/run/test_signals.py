@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
-from commands import MILLSTREAM, SMALL, in_process, the_object, with_support
+from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_support
 from held import held_in, holders, let_go
 from places import QUICKSTART
 from waiting import LIMIT, until
@@ -21,7 +21,7 @@ Process = subprocess.Popen[str]
 
 def start(directory: Path, *before: str, **streams: Any) -> Process:
     """Begin a run whose solvers wait in their first simulation; it leads a group of processes."""
-    settings = [*SMALL, *held_in(directory), *HELD]
+    settings = once(*SMALL, *held_in(directory), *HELD)
     with (directory / "errors").open("w") as errors:
         return subprocess.Popen(
             [*before, MILLSTREAM, "train", str(QUICKSTART), *settings, "--json"],
