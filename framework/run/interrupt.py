@@ -23,9 +23,13 @@ class Interrupts:
     A terminal that is closed sends SIGHUP, often twice: from the shell and from the system. So only
     the first one counts until the outermost context is left. Where SIGHUP is ignored, as under
     nohup, it stays so.
+
+    Python drops a KeyboardInterrupt that is raised in a destructor or a callback of a reference. So
+    a context that is entered after a signal within another one raises it again.
     """
 
     _entered: ClassVar[int] = 0
+    _raised: ClassVar[bool] = False
     _hung_up: ClassVar[bool] = False
 
     def __init__(self, stop: Callable[[], None] | None = None) -> None:
@@ -35,6 +39,8 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():
+            if Interrupts._raised:
+                raise KeyboardInterrupt
             Interrupts._entered += 1
             for number in _SIGNALS:
                 before = signal.getsignal(number)
@@ -56,7 +62,7 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         Interrupts._entered -= 1
         if not Interrupts._entered:
-            Interrupts._hung_up = False
+            Interrupts._hung_up = Interrupts._raised = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -64,6 +70,7 @@ class Interrupts:
                 return
             Interrupts._hung_up = True
         if self.received or self._stop is None:
+            Interrupts._raised = True
             raise KeyboardInterrupt
         self.received = True
         # The handler runs between any two instructions of the main thread, which may hold a lock

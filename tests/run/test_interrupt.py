@@ -41,3 +41,20 @@ def test_a_signal_while_standard_error_is_written_to_stops_as_any_other(
     assert interrupts.received
     assert file.written.startswith(b"a line\n")
     assert b"stopping tidily" in file.written
+
+
+class Signalled:
+    """An object in whose destructor a signal comes: Python drops what the handler raises."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_drops_still_ends_what_begins_after_it() -> None:
+    with Interrupts():
+        Signalled()
+        with pytest.raises(KeyboardInterrupt), Interrupts(lambda: None):
+            pytest.fail("the work has begun")
+    with Interrupts(), Interrupts(lambda: None) as interrupts:
+        assert not interrupts.received
