@@ -80,12 +80,12 @@ def _on_the_stream(summary: Summary, case: Case) -> Advice:
                     "more solvers alone will help little."
                 )
             more = _more_draws(case) if wait.training >= _MUCH else []
-            return Advice(found, _faster_solvers(case) + more)
+            return Advice(found, faster_solvers(case) + more)
         case "training":
             return Advice(
                 f"Training sets the pace: it waited {training} of the time for samples{again}, the "
                 f"solvers {solvers} to hand theirs over, the receiver {receiver} for the solvers.",
-                _faster_training(summary, case),
+                faster_training(case, summary.training.device, wait.solvers),
             )
         case "receiver":
             return Advice(
@@ -113,7 +113,9 @@ def _on_the_store(summary: Summary, case: Case) -> Advice:
     waited, capacity = summary.training.wait_fraction, case.study.buffer.capacity
     found = f"training waited {percent(waited)} of the time for the store."
     if waited < _MUCH:
-        return Advice(f"Training sets the pace: {found}", _faster_training(summary, case))
+        return Advice(
+            f"Training sets the pace: {found}", faster_training(case, summary.training.device)
+        )
     changes = ["a copy of the store on a faster disk (training.source)"]
     needed = summary.samples.produced * case.solver.stored_steps * case.step_bytes
     if capacity < summary.samples.produced and needed < _memory():
@@ -135,7 +137,8 @@ def _sooner(case: Case) -> list[str]:
     ]
 
 
-def _faster_solvers(case: Case) -> list[str]:
+def faster_solvers(case: Case) -> list[str]:
+    """Return the changes that let more simulations be done in the same time."""
     ensemble, changes = case.study.ensemble, []
     solver = case.solver
     if case.study.deterministic:
@@ -165,17 +168,21 @@ def _more_draws(case: Case) -> list[str]:
     ]
 
 
-def _faster_training(summary: Summary, case: Case) -> list[str]:
+def faster_training(case: Case, device: str, solvers_waited: float = 0.0) -> list[str]:
+    """Return the changes that let training learn from more samples in the same time.
+
+    `device`: what training runs on. `solvers_waited`: the share of the time that solvers waited.
+    """
     changes = []
-    if summary.training.device == "cpu":
-        changes.append("a GPU (training ran on the CPU)")
+    if device == "cpu":
+        changes.append("a GPU (training runs on the CPU)")
     buffer, batch = case.study.buffer, case.study.training.batch_size
     room = "" if _room(case) else f", with a larger buffer.capacity (now {buffer.capacity})"
     changes += [
         f"larger batches (training.batch_size, now {batch}){room}",
         f"a smaller surrogate (surrogate, now {case.study.surrogate.name})",
     ]
-    if summary.source is not None:
+    if case.study.training.source is not None:
         return changes
     if case.study.buffer.replay[0] > 1:
         changes.append(
@@ -183,7 +190,7 @@ def _faster_training(summary: Summary, case: Case) -> list[str]:
             f"{replay_text(case.study.buffer)})"
         )
     actors = case.study.ensemble.actors
-    enough = math.ceil(actors * (1 - summary.wait.solvers))
+    enough = math.ceil(actors * (1 - solvers_waited))
     if 0 < enough < actors:
         changes.append(
             f"or no more than {enough} of the {actors} solvers (ensemble.actors), which is as "

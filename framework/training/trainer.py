@@ -83,7 +83,7 @@ class Trainer:
         self._ledger = ledger
         self._weigh = weigh
         self._parameters = list(self.surrogate.parameters())
-        self._optimiser = _OPTIMISERS[settings.optimiser](
+        self._optimiser = OPTIMISERS[settings.optimiser](
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
 
@@ -203,7 +203,7 @@ class Trainer:
 
 
 _COUNTERS = ("optimiser_steps", "drawn", "waited", "seconds", "progress")
-_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
