@@ -42,7 +42,8 @@ class Rank:
             torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             self.source,
             self.ledger,
-            *([weigh] if weigh else []),
+            weigh,
+            normalised=case.study.training.initial is not None,
         )
 
     def receive_from(

@@ -36,6 +36,7 @@ from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
 from framework.run.begins import begins
 from framework.run.folder import RunFolder
+from framework.run.initial import start_from_initial
 from framework.run.interrupt import Interrupts
 from framework.run.keeping import data_identity, draw_run, keep_model, send_rest
 from framework.run.measures import Measures
@@ -116,6 +117,7 @@ class Run:
             _be_deterministic()
         self.surrogate = make_surrogate(case)
         if not self._resumed:
+            start_from_initial(case, self.surrogate)
             tell_unlearnable(case, self.surrogate)
         with ExitStack() as made, ExitStack() as held:
             if folder:

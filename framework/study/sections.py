@@ -192,6 +192,8 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     precision: Literal["float32", "float64", "bfloat16"] = "float32"  # of the network
     stop: Stop = Stop()
+    # A trained surrogate to start from, a run or a model: its weights and its normalisation.
+    initial: str | None = None
     # A store to train from instead of the stream, `epochs` times on each of its samples.
     source: str | None = None
     epochs: PositiveInt = 1

@@ -101,6 +101,8 @@ class Study(Section):
     def _hash_with(self, parts: dict[str, Any]) -> str:
         how = {"ensemble", "store", "tracking", "checkpoint"}
         values = {**self.model_dump(mode="json", exclude=how), **parts}
+        if self.training.initial is None:  # as in runs of before there was this setting
+            del values["training"]["initial"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")

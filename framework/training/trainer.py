@@ -65,9 +65,14 @@ class Trainer:
         device: torch.device,
         source: Source,
         ledger: Ledger,
-        weigh: Weigh = lambda simulation, losses: losses,
+        weigh: Weigh | None = None,
+        normalised: bool = False,
     ) -> None:
-        """`weigh` is given the losses of every batch, and returns those to minimise."""
+        """`weigh` is given the losses of every batch, and returns those to minimise; by default
+        all count alike.
+
+        `normalised`: the surrogate keeps the normalisation that it has.
+        """
         self.surrogate = surrogate.to(device)
         if settings.precision == "float64":
             self.surrogate.double()
@@ -82,6 +87,7 @@ class Trainer:
         self._source = source
         self._ledger = ledger
         self._weigh = weigh
+        self._normalised = normalised
         self._parameters = list(self.surrogate.parameters())
         self._optimiser = OPTIMISERS[settings.optimiser](
             self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -92,7 +98,7 @@ class Trainer:
         with self._source.lock:  # else samples arriving between the two would count, too
             batch = None if self._reached() else self._source.get()
             going_on = self._any_batch(batch)
-            if going_on:
+            if going_on and not self._normalised:
                 self.surrogate.normalise_fields(*statistics.freeze())
         started = time.monotonic() - self.seconds
         out_of_time = self._close_source_in_time()
@@ -199,7 +205,7 @@ class Trainer:
                 batch.times.to(self.device, non_blocking=True),
                 batch.fields.to(self.device, non_blocking=True),
             )
-        return self._weigh(batch.simulation, losses)
+        return self._weigh(batch.simulation, losses) if self._weigh else losses
 
 
 _COUNTERS = ("optimiser_steps", "drawn", "waited", "seconds", "progress")

@@ -1,0 +1,45 @@
+"""Training that starts from a trained surrogate (`training.initial`)."""
+
+from framework.run.prediction import load_surrogate
+from framework.study.case import Case
+from framework.study.component import SURROGATE, settings_with_defaults
+from framework.study.identity import first_difference
+from surrogates.base import Surrogate
+
+
+def start_from_initial(case: Case, surrogate: Surrogate) -> None:
+    """Give a new surrogate the weights and the normalisation of the one that the study names.
+
+    Its static fields stay those of the study's solver. Does nothing if the study names none. Raises
+    StudyError if there is none, or it is of other settings, parameters, fields or grid; and
+    RunError if MLflow cannot be reached.
+    """
+    initial = case.study.training.initial
+    if initial is None:
+        return
+    there, trained = load_surrogate(initial)
+    if difference := first_difference(_described(there), _described(case)):
+        raise case.mistake(f"training.initial is {initial}, another surrogate: {difference}")
+    if case.study.training.precision == "float64":
+        surrogate.double()
+    tensors = trained.tensors()
+    own = surrogate.tensors()
+    tensors["static"] = own["static"]
+    wrong = [name for name, tensor in own.items() if tensor.shape != tensors[name].shape]
+    if wrong:
+        name, grid = case.study.surrogate.name, trained.problem.grid
+        raise case.mistake(
+            f"training.initial is {initial}, which was trained on a grid of {grid}: the {name} is "
+            f"bound to it, and cannot go on with {surrogate.problem.grid}"
+        )
+    surrogate.load_state_dict(tensors)
+
+
+def _described(case: Case) -> dict[str, object]:
+    """Return what has to be equal for weights to mean the same, named as in messages."""
+    component = case.study.surrogate
+    return {
+        "surrogate": {"name": component.name, **settings_with_defaults(component, SURROGATE)},
+        "solver.parameters": list(case.problem.names),
+        "solver.fields": {field.name: field.units for field in case.solver.fields},
+    }
