@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
+from typing import Any
 
-from framework.run.prediction import Prediction, load_surrogate, predicted
+from framework.run.prediction import Prediction, Start, load_surrogate, predicted
 from framework.study.case import Case
 from framework.study.study import Study
 from millstream.arguments import checked
@@ -49,13 +50,17 @@ class Model:
         return self.case.solver
 
     @checked
-    def predict(self, parameters: Mapping[str, float]) -> Prediction:
+    def predict(
+        self, parameters: Mapping[str, float], initial: Any = None, seed: int | None = None
+    ) -> Prediction:
         """Predict the fields at every stored time.
 
-        An autoregressive surrogate starts from the solver's fields at the first stored time.
+        An autoregressive surrogate starts from the solver's first fields, unless told otherwise.
 
         Args:
             parameters: One value of each of the solver's parameters, in their units.
+            initial: The fields to start from, an array [C, *grid] in their units.
+            seed: Or the seed of the solver's first fields; by default that of the study.
 
         Returns:
             The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T]. `outside`
@@ -66,7 +71,8 @@ class Model:
             StudyError: A parameter is missing, unknown or not finite; or the solver cannot start
                 from the parameters.
         """
-        return predicted(self.case, self.surrogate, parameters, bool(self.overrides))
+        start = Start(initial, seed)
+        return predicted(self.case, self.surrogate, parameters, bool(self.overrides), start)
 
 
 @checked
@@ -101,6 +107,8 @@ def predict(
     run_or_model: str | PathLike[str],
     parameters: Mapping[str, float],
     overrides: Sequence[str] = (),
+    initial: Any = None,
+    seed: int | None = None,
 ) -> Prediction:
     """Predict the fields at every stored time for one value of each parameter.
 
@@ -110,6 +118,8 @@ def predict(
         run_or_model: As for `load`.
         parameters: One value of each of the solver's parameters, in their units.
         overrides: As for `load`.
+        initial: As for `Model.predict`.
+        seed: As for `Model.predict`.
 
     Returns:
         The fields `field` [T, C, *grid] in the fields' units, and the times `t` [T]. Its method
@@ -125,4 +135,4 @@ def predict(
         >>> prediction.field.shape  # stored times, fields, grid
         (50, 1, 64, 64)
     """
-    return load(run_or_model, overrides).predict(parameters)
+    return load(run_or_model, overrides).predict(parameters, initial, seed)

@@ -5,17 +5,19 @@ Shapes: T stored times, C fields (channels), `*grid` the grid's axes.
 
 import dataclasses
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from framework.errors import StudyError
+from framework.errors import StudyError, reason
 from framework.pictures.fields import Trajectory, draw_trajectories
 from framework.pictures.style import STYLE
 from framework.study.case import Case
@@ -88,8 +90,38 @@ def load_surrogate(
     return load_model(path / "model", overrides)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What an autoregressive surrogate starts from: fields, or the solver's first ones of a seed.
+
+    Without either they are the solver's, of the study's seed.
+    """
+
+    fields: ArrayLike | None = None  # [C, *grid], in the fields' units
+    seed: int | None = None
+
+
+_DEFAULT_START = Start()
+
+
+def read_state(path: Path) -> NDArray[Any]:
+    """Read the array `initial` of a numpy .npz file. Raises StudyError."""
+    try:
+        with np.load(path) as arrays:
+            return np.asarray(arrays["initial"])
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {reason(error)}") from None
+    except (KeyError, ValueError, TypeError, IndexError, zipfile.BadZipFile):
+        raise StudyError(
+            f"{path} is not a numpy .npz file with an array named initial, [field, *grid]"
+        ) from None
+
+
 def predict(
-    run_or_model: str | Path, parameters: Mapping[str, float], overrides: Sequence[str] = ()
+    run_or_model: str | Path,
+    parameters: Mapping[str, float],
+    overrides: Sequence[str] = (),
+    start: Start = _DEFAULT_START,
 ) -> Prediction:
     """Predict the fields at every stored time for one value of each parameter.
 
@@ -97,19 +129,22 @@ def predict(
     `load_surrogate` and `predicted` do, and RunError as `load_surrogate` does.
     """
     case, surrogate = load_surrogate(run_or_model, overrides)
-    return predicted(case, surrogate, parameters, bool(overrides))
+    return predicted(case, surrogate, parameters, bool(overrides), start)
 
 
 def predicted(
-    case: Case, surrogate: Surrogate, parameters: Mapping[str, float], overridden: bool
+    case: Case,
+    surrogate: Surrogate,
+    parameters: Mapping[str, float],
+    overridden: bool,
+    start: Start = _DEFAULT_START,
 ) -> Prediction:
     """Predict the fields of a case by its surrogate.
 
-    An autoregressive surrogate starts from the solver's fields at the first stored time.
     `overridden`: the case's solver may have other times than those trained on. Outside the bounds
     that the surrogate was trained within it is asked all the same; `Prediction.outside` says so.
-    Raises StudyError if a parameter is missing, unknown, not finite or has no meaning, if the
-    solver cannot start from the parameters, or if the fields are not finite.
+    Raises StudyError if a parameter is missing, unknown, not finite or has no meaning, if there is
+    nothing to start from, or the surrogate cannot start from it, or if the fields are not finite.
     """
     solver, problem = case.solver, surrogate.problem
     _check(parameters, problem, case.space)
@@ -121,9 +156,7 @@ def predicted(
     t = solver.times(values)
     if overridden:
         _check_times(t, surrogate)
-    initial = np.zeros((len(solver.fields), *solver.grid.shape), dtype=np.float32)
-    if surrogate.mode == "autoregressive":
-        initial = _initial(solver, values, case.study.seed)
+    initial = _state(case, surrogate, values, start)
     steps = surrogate.rollout(
         torch.tensor(values[None]),
         torch.tensor(t[None]),
@@ -147,6 +180,40 @@ def draw(prediction: Prediction, path: Path) -> None:
     trajectory = Trajectory("Prediction", values, prediction.t, prediction.field)
     with matplotlib.rc_context(STYLE):
         draw_trajectories([trajectory], prediction.solver, prediction.space).savefig(path)
+
+
+def _state(
+    case: Case, surrogate: Surrogate, values: NDArray[np.float64], start: Start
+) -> NDArray[np.float32]:
+    """Return the fields [C, *grid] to start from; zero where none are needed. Raises StudyError."""
+    solver = case.solver
+    shape = (len(solver.fields), *solver.grid.shape)
+    if start.fields is not None and start.seed is not None:
+        raise StudyError("initial fields and a seed are given: a rollout starts from one of them")
+    if surrogate.mode == "direct":
+        if start.fields is not None or start.seed is not None:
+            raise StudyError(
+                "a surrogate in mode direct sees parameters and times alone: leave out the initial "
+                "fields and the seed"
+            )
+        return np.zeros(shape, dtype=np.float32)
+    if start.seed is not None and not 0 <= start.seed < 2**63:
+        raise StudyError(f"seed is {start.seed}: it has to be from 0 to 2^63 - 1")
+    if start.fields is None:
+        return _initial(solver, values, case.study.seed if start.seed is None else start.seed)
+    try:
+        fields = as_float32(np.asarray(start.fields))
+    except ValueError as error:
+        raise StudyError(f"the initial fields cannot be used: {error}") from None
+    if fields.shape != shape:
+        raise StudyError(
+            f"the initial fields have shape {list(fields.shape)}, but the surrogate starts from "
+            f"{list(shape)}: the fields {', '.join(field.name for field in solver.fields)} on the "
+            "grid"
+        )
+    if not np.isfinite(fields).all():
+        raise StudyError("the initial fields are not all finite")
+    return fields
 
 
 def _initial(solver: Solver, values: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
