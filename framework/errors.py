@@ -54,7 +54,7 @@ class DivergedError(RunError):
 def tell(sentence: str) -> None:
     """Print a sentence for the user on standard error, unless that is closed or has gone away."""
     if sys.stderr is not None:  # print would take standard output for it
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the latter if Python has closed it
             print(f"millstream: {sentence}", file=sys.stderr)
 
 

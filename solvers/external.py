@@ -39,6 +39,10 @@ from solvers.external_wire import WireError
 _LONGEST_TEMPORARY_PATH = 80
 
 
+# Programs that start another one, by how their names begin.
+_LAUNCHERS = ("mpirun", "mpiexec", "srun", "env", "python", "bash", "sh", "nice", "taskset")
+
+
 class ProgramError(Exception):
     """A program did not do what the study says."""
 
@@ -142,14 +146,14 @@ class External(Solver):
                     program.end()
 
     def program_files(self) -> Sequence[Path]:
-        """Return the files among the words of the command.
+        """Return the program and the files among its arguments.
 
-        Its first word does not count if there is another: it only starts it, as mpirun and python
-        do.
+        A program that only starts another, as mpirun and python do, does not count beside files.
         """
-        program, *words = self._command
-        files = [Path(word) for word in words if Path(word).is_file()]
-        return files or [Path(program)]
+        program, *words = map(Path, self._command)
+        files = [word for word in words if word.is_absolute() and word.is_file()]
+        starts = program.name.startswith(_LAUNCHERS)
+        return files if starts and files else [program, *files]
 
     @contextmanager
     def _guard(self) -> Iterator[Guard]:

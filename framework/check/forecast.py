@@ -12,10 +12,16 @@ from framework.check.trying import Tried
 from framework.report.advice import Advice, faster_solvers, faster_training
 from framework.report.text import advice_lines
 from framework.report.words import duration, large
+from framework.store.reader import StoreReader
+from framework.stream.stored import check_source
 from framework.study.case import Case
+from framework.study.identity import identity
 from framework.study.sections import kept_steps
 from framework.training.surrogate import samples_per_simulation
 from surrogates.base import Surrogate
+
+# A run shorter than this, in seconds, says nothing about its pace.
+_SHORT_RUN = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,15 @@ def forecast(case: Case, surrogate: Surrogate, tried: Tried, name: str) -> Forec
     held_out = study.validation.simulations
     processes = _at_once(case)
     of_one = tried.call_seconds / tried.simulations
-    simulations = held_out + (study.design.simulations if online else 0)
-    solving = simulations * of_one / processes
-    samples = study.design.simulations * samples_per_simulation(case, surrogate.window)
-    least, steps = _steps(case, samples, tried, solving)
+    each = samples_per_simulation(case, surrogate.window)
+    count = study.design.simulations if online else source_simulations(case)
+    fixed = _fixed_steps(case, count * each, tried)
+    if online and fixed is not None:
+        # The run ends with training, however many simulations there could be.
+        samples = fixed * study.training.batch_size / study.buffer.replay[1]
+        count = min(count, math.ceil((samples + study.buffer.watermark) / each))
+    solving = (held_out + (count if online else 0)) * of_one / processes
+    least, steps = _steps(case, count * each, tried, solving) if fixed is None else (fixed, fixed)
     training = steps * tried.step_seconds
     kept = 0
     if online and study.store.keep != "none":
@@ -100,6 +111,15 @@ def forecast(case: Case, surrogate: Surrogate, tried: Tried, name: str) -> Forec
     )
 
 
+def source_simulations(case: Case) -> int:
+    """Count the simulations to train on in the store of a study. Raises StudyError."""
+    training = case.study.training
+    assert training.source is not None
+    reader = StoreReader(training.source)
+    check_source(reader, identity(case))
+    return min(len(reader.complete), training.simulations or len(reader.complete))
+
+
 def _at_once(case: Case) -> int:
     """Return how many solvers run at the same time; on this machine training takes a CPU, too."""
     config = case.study.ensemble
@@ -114,20 +134,21 @@ def _steps(case: Case, samples: int, tried: Tried, solving: float) -> tuple[int,
 
     They differ where `buffer.replay` permits more draws than it asks for.
     """
-    training, batch = case.study.training, case.study.training.batch_size
-    fixed = None
-    if training.stop.steps:
-        fixed = training.stop.steps
-    elif training.stop.samples:
-        fixed = math.ceil(training.stop.samples / batch)
-    elif training.stop.seconds:
-        fixed = int(training.stop.seconds / tried.step_seconds)
-    elif training.source is not None:
-        fixed = math.ceil(training.epochs * samples / batch)
-    if fixed is not None:
-        return fixed, fixed
+    batch = case.study.training.batch_size
     least, most = (math.ceil(draws * samples / batch) for draws in case.study.buffer.replay)
     return least, min(max(int(solving / tried.step_seconds), least), most)
+
+
+def _fixed_steps(case: Case, samples: int, tried: Tried) -> int | None:
+    """Return the optimiser steps that the study's stop or store fixes; None for a whole stream."""
+    training, batch = case.study.training, case.study.training.batch_size
+    if training.stop.steps:
+        return training.stop.steps
+    if training.stop.samples:
+        return math.ceil(training.stop.samples / batch)
+    if training.stop.seconds:
+        return int(training.stop.seconds / tried.step_seconds)
+    return None if training.source is None else math.ceil(training.epochs * samples / batch)
 
 
 def _advice(case: Case, tried: Tried, solving: float, training: float) -> Advice:
@@ -137,6 +158,8 @@ def _advice(case: Case, tried: Tried, solving: float, training: float) -> Advice
             "Training, or reading the store, will set the pace.",
             faster_training(case, tried.device),
         )
+    if max(training, solving) < _SHORT_RUN:
+        return Advice("Starting and ending will take most of the time.", [])
     if training > solving:
         return Advice(
             f"Training will set the pace: the solvers could be done after {_time(solving)}.",

@@ -54,17 +54,25 @@ def check_command(
 
 
 def _is_study(name: str) -> bool:
-    return Path(name).suffix in (".yaml", ".yml") or Path(name).is_file()
+    return Path(name).suffix in (".yaml", ".yml") or ("/" in name and Path(name).is_file())
 
 
 def _check_study(path: Path, overrides: list[str], outcome: Outcome) -> None:
     """Try a study, and foretell its run. Raises StudyError, and RunError if the solver fails."""
     case = load_case(path, overrides)
-    from framework.check.forecast import forecast
+    from framework.check.forecast import forecast, source_simulations
     from framework.check.trying import try_study
+    from framework.run.initial import start_from_initial
+    from framework.simulation.cluster import check_gpus
+    from framework.tracking.uri import check_uri
     from framework.training.surrogate import make_surrogate, tell_unlearnable
 
+    check_uri(case.study.tracking)
+    check_gpus(case.study.ensemble)
     surrogate = make_surrogate(case)
+    start_from_initial(case, surrogate)
+    if case.study.training.source is not None:
+        source_simulations(case)
     tell_unlearnable(case, surrogate)
     tell(f"calling the solver {case.study.solver.name} once, and training on what it yields")
     found = forecast(case, surrogate, try_study(case, surrogate), str(path))

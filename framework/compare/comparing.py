@@ -31,6 +31,7 @@ from framework.compare.training import (
 from framework.errors import DivergedError, StudyError, tell
 from framework.files import writing
 from framework.run.folder import RunFolder
+from framework.run.initial import start_from_initial
 from framework.run.interrupt import Interrupts
 from framework.run.keeping import send_rest
 from framework.run.run import HURRY, PATIENCE
@@ -38,11 +39,13 @@ from framework.run.simulating import Simulating
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.reader import StoreReader
 from framework.study.case import Case
+from framework.study.component import SURROGATE, settings_with_defaults
 from framework.study.study import Study
 from framework.tracking.history import read_rows
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
 from framework.training.scores import Trajectories
+from framework.training.surrogate import make_surrogate
 
 
 def compare(case: Case, seeds: int = SEEDS, equal: Equal = "steps") -> dict[str, Any]:
@@ -71,6 +74,8 @@ class Comparing:
         study = case.study
         check_uri(study.tracking)
         check_gpus(study.ensemble)
+        if study.training.initial is not None:
+            start_from_initial(case, make_surrogate(case))  # which refuses what does not fit
         self.case = case
         self.study = study
         self._plan = Plan(case, equal)
@@ -97,6 +102,13 @@ class Comparing:
         """Return the comparison that an earlier process left in a folder. Raises StudyError."""
         record = ComparisonRecord.read(folder.comparison)
         case = Case(Study.load(folder.study), folder.study)
+        mode = settings_with_defaults(case.study.surrogate, SURROGATE).get("mode")
+        if mode == "autoregressive" and record.status != "done" and record.is_older():
+            raise StudyError(
+                f"{folder.comparison} was begun by a version that counted the given first time as "
+                "predicted: its errors are no longer comparable; start it anew with millstream "
+                "compare"
+            )
         return cls(case, record.seeds, record.equal, folder)
 
     def run(self) -> None:

@@ -50,6 +50,10 @@ class ComparisonRecord:
         """Write the record, whole or not at all. Raises WriteError."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
+    def is_older(self) -> bool:
+        """Return whether some arms were scored before errors left out the time that is given."""
+        return any("last_time" not in arm.get("validation", {"last_time": 0}) for arm in self.arms)
+
     def has(self, arm: str, seed: int) -> bool:
         """Return whether this arm is done with this seed."""
         return any(item["name"] == arm and item["seed"] == seed for item in self.arms)

@@ -22,8 +22,7 @@ def start_from_initial(case: Case, surrogate: Surrogate) -> None:
         raise case.mistake(f"training.initial is {initial}, another surrogate: {difference}")
     if case.study.training.precision == "float64":
         surrogate.double()
-    tensors = trained.tensors()
-    own = surrogate.tensors()
+    tensors, own = trained.tensors(), surrogate.tensors()
     tensors["static"] = own["static"]
     wrong = [name for name, tensor in own.items() if tensor.shape != tensors[name].shape]
     if wrong:
@@ -40,6 +39,6 @@ def _described(case: Case) -> dict[str, object]:
     component = case.study.surrogate
     return {
         "surrogate": {"name": component.name, **settings_with_defaults(component, SURROGATE)},
-        "solver.parameters": list(case.problem.names),
+        "solver.parameters": {item.name: item.units for item in case.space.items},
         "solver.fields": {field.name: field.units for field in case.solver.fields},
     }

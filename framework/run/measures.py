@@ -117,6 +117,11 @@ class Measures:
             * (1 - ratio(training["waited"], training["seconds"])),
         )
 
+    def redrawn(self) -> float:
+        """Count the draws so far beyond those that the buffer's replay asks for."""
+        source, trainer = self.parts.rank.source, self.parts.rank.trainer
+        return max(0.0, trainer.drawn - self.parts.study.buffer.replay[0] * source.received)
+
     def samples(self) -> tuple[int, int]:
         """Count the different samples there are to train on, and those of them still untrained."""
         return self.parts.rank.source.counts()

@@ -2,7 +2,7 @@
 
 import math
 
-from framework.run.measures import Measures, ratio, redraws
+from framework.run.measures import Measures, ratio
 from framework.run.usage import system_figures
 from framework.tracking.history import Record
 
@@ -71,7 +71,7 @@ class Rows:
         now = {
             **self._measures.totals(),
             "drawn": float(trainer.drawn),
-            "received": float(self._parts.rank.source.received),
+            "redrawn": self._measures.redrawn(),
             "waited": trainer.waited,
             "trained": trainer.seconds,
         }
@@ -83,8 +83,8 @@ class Rows:
             shares["wait/solvers"] = ratio(since["solvers_waited"], actors * since["seconds"])
             shares["wait/transport"] = ratio(since["idle"], since["seconds"])
             if self._measures.source is None:
-                again = redraws(self._parts.study.buffer, since["received"], since["drawn"])
-                shares["wait/redraws"] = again * (1 - shares["wait/training"])
+                again = max(0.0, ratio(since["redrawn"], since["drawn"]))
+                shares["wait/redraws"] = min(again, 1.0) * (1 - shares["wait/training"])
         return {
             "training/samples_per_second": ratio(since["drawn"], since["seconds"]),
             **{key: min(share, 1.0) for key, share in shares.items()},

@@ -50,6 +50,7 @@ from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.owner import Store
 from framework.study.case import Case
 from framework.study.design_file import DesignFile
+from framework.study.fingerprint import fingerprint
 from framework.study.ids import held_out_id
 from framework.study.study import Study
 from framework.threads import Background
@@ -149,8 +150,13 @@ class Run:
         ensemble = make_ensemble(case, held_out, simulations, store, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
         validation = Validation(case.make_surrogate, cpus, directory)
-        hashes = study.hash(), study.hash_as_written()
-        checkpoints = Checkpoints(self.folder.checkpoints, study.checkpoint, *hashes)
+        checkpoints = Checkpoints(
+            self.folder.checkpoints,
+            study.checkpoint,
+            study.hash(),
+            study.hash_as_written(),
+            None if study.store.accept_code_change else fingerprint(case.solver),
+        )
         rank.receive_from(ensemble, validation.add, self._commit)
         return Parts(case, design, store, ensemble, rank, validation, checkpoints)
 
@@ -283,7 +289,8 @@ class Run:
 
     def _restore(self) -> None:
         """Continue from the last checkpoint, or from the beginning if there is none."""
-        self._parts.checkpoints.load(self._checkpointed())
+        if not self._parts.checkpoints.load(self._checkpointed()):
+            start_from_initial(self.case, self._parts.rank.trainer.surrogate)
         self._history.resume(self._measures.resumed_at)
         ledger = self._parts.rank.ledger
         # Held-out trajectories are kept in files: what is not there has to run again.

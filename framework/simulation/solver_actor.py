@@ -155,6 +155,9 @@ class _Unsent:
             fields = as_float32(given)
         except ValueError as error:  # they are no real numbers
             return self.fail(str(error))
+        # What is no array, such as a tensor that has a gradient, may raise anything.
+        except Exception as error:
+            return self.fail(raised(error))
         if fields.shape != self._shape:
             return self.fail(
                 f"yielded fields of shape {fields.shape[1:]}, but declares {self._shape[1:]}"

@@ -283,7 +283,8 @@ def _compare_code(
         raise StudyError(
             f"store.path is {path}, whose simulations were computed by other code: "
             f"{changed(before, code)}; restore it, set store.path to another place, or keep "
-            "simulations by both in this store with store.accept_code_change=true"
+            "simulations by both here by store.accept_code_change: true (to resume a run, in its "
+            "study.yaml)"
         )
     else:
         earlier = there.get("earlier_code", [])

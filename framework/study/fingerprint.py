@@ -6,8 +6,8 @@ program that a solver runs it is a hash of the file (`Solver.program_files`).
 """
 
 import ast
+import glob
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,16 +17,23 @@ from solvers.base import Solver
 
 # What pip has installed there belongs to no one solver, unless it is the solver's own package.
 _INSTALLED = {"site-packages", "dist-packages"}
+_COMPILED = ".so"
 
 
 def fingerprint(solver: Solver) -> dict[str, Any]:
     """Return the version of a solver's class and short hashes of its files, as plain values."""
-    files = {path.name: _hash(path) for path in solver.program_files()}
+    files: dict[str, str] = {}
     module = type(solver).__module__
     if module.partition(".")[0] != "solvers":
         root = _root(module)
-        sources = sorted(_sources(module, root))
-        files |= {path.relative_to(root).as_posix(): _hash(path) for path in sources}
+        for path in sorted(_sources(module, root)):
+            files[path.relative_to(root).as_posix()] = _hash(path)
+    for path in solver.program_files():
+        name, count = path.name, 1
+        while name in files:
+            count += 1
+            name = f"{path.name} ({count})"
+        files[name] = _hash(path)
     return {"version": solver.version, "files": files}
 
 
@@ -35,10 +42,16 @@ def changed(there: dict[str, Any], here: dict[str, Any]) -> str:
     if there["version"] != here["version"]:
         return f"the solver's version was {there['version']} and is {here['version']}"
     one, other = there["files"], here["files"]
-    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-    if not names:
-        return ""
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not what the solver then used"
+    ways = {
+        "changed since": [name for name in one if name in other and one[name] != other[name]],
+        "been added since": [name for name in other if name not in one],
+        "been removed since": [name for name in one if name not in other],
+    }
+    return ", ".join(
+        f"{', '.join(sorted(names))} {'has' if len(names) == 1 else 'have'} {what}"
+        for what, names in ways.items()
+        if names
+    )
 
 
 def _hash(path: Path) -> str:
@@ -46,59 +59,58 @@ def _hash(path: Path) -> str:
 
 
 def _root(module: str) -> Path:
-    """Return the folder whose files count: the module's package, or a plain module's own folder."""
+    """Return the folder whose files count: the module's package, or a plain module's own folder.
+
+    Symbolic links are not followed: what is imported lies beside the link.
+    """
     top = sys.modules[module.partition(".")[0]]
     if hasattr(top, "__path__"):
-        return Path(next(iter(top.__path__))).resolve()
-    return Path(str(top.__file__)).resolve().parent
+        return Path(next(iter(top.__path__))).absolute()
+    return Path(str(top.__file__)).absolute().parent
 
 
 def _sources(module: str, root: Path) -> set[Path]:
-    """Return the files under `root` that a module consists of and imports, over any depth."""
+    """Return the files under `root` that a module consists of and imports, over any depth.
+
+    Nothing is imported for that: a name is looked up as a file.
+    """
+    top = module.partition(".")[0]
+    packaged = hasattr(sys.modules[top], "__path__")
     found: set[Path] = set()
     left, seen = [module], {module}
     while left:
         name = left.pop()
-        path = _file_of(name, root)
+        path = _file_of(name.split("."), root.parent if packaged else root)
         if path is None:
             continue
         found.add(path)
-        if path.suffix != ".py":  # a compiled module
-            continue
-        packaged = path.name == "__init__.py"
-        for imported in _imported(path, name if packaged else name.rpartition(".")[0]):
+        if path.suffix != ".py" or root.name in _INSTALLED:
+            continue  # a compiled module, or a plain one among all that is installed
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        for imported in _imported(path, package):
             # Importing a.b.c also runs a and a.b.
             parts = imported.split(".")
             names = {".".join(parts[:count]) for count in range(1, len(parts) + 1)} - seen
-            left += names
+            left += [name for name in names if not packaged or name.partition(".")[0] == top]
             seen |= names
     return found
 
 
-def _file_of(name: str, root: Path) -> Path | None:
-    """Return the file of a module, if it lies under `root`."""
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
-    parent = name.rpartition(".")[0]
-    if module is None and (not parent or _file_of(parent, root)):
-        try:
-            spec = importlib.util.find_spec(name)
-        except (ImportError, ValueError, AttributeError):  # not a module but a name in one
-            return None
-        file = spec.origin if spec and spec.has_location else None
-    if file is None:
-        return None
-    path = Path(file).resolve()
-    if not path.is_relative_to(root):
-        return None
-    inside = path.relative_to(root).parts
-    alone = root.name in _INSTALLED  # a plain module among all that is installed
-    return path if not _INSTALLED & {*inside} and not (alone and len(inside) > 1) else None
+def _file_of(parts: list[str], above: Path) -> Path | None:
+    """Return the file of a module or a package that lies in the folder `above`, if it does."""
+    place = above.joinpath(*parts)
+    compiled = sorted(place.parent.glob(f"{glob.escape(place.name)}.*{_COMPILED}"))
+    files = [place / "__init__.py", place.with_name(f"{place.name}.py"), *compiled]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _imported(path: Path, package: str) -> Iterator[str]:
     """Yield the names of modules that a source file imports, and of what may be modules."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # nobody has imported it
+        return
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -20,6 +20,7 @@ import torch
 
 from framework.errors import DamagedError, StudyError, WriteError, reason, tell
 from framework.study import versions
+from framework.study.fingerprint import changed
 from framework.study.sections import CheckpointConfig
 
 
@@ -40,14 +41,23 @@ class Checkpoints:
     """The checkpoints of one run. `count` and `seconds` (of writing) continue after a resume."""
 
     def __init__(
-        self, directory: Path, config: CheckpointConfig, study_hash: str, older_hash: str = ""
+        self,
+        directory: Path,
+        config: CheckpointConfig,
+        study_hash: str,
+        older_hash: str = "",
+        code: dict[str, Any] | None = None,
     ) -> None:
-        """`older_hash`: that of the same study in checkpoints of older versions."""
+        """`older_hash`: that of the same study in checkpoints of older versions.
+
+        `code`: the fingerprint of the solver; None if any other may go on.
+        """
         self.count = 0
         self.seconds = 0.0
         self._directory = directory
         self._config = config
         self._study_hash, self._older_hash = study_hash, older_hash
+        self._code = code
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -72,6 +82,7 @@ class Checkpoints:
                 "format": versions.CHECKPOINT,
                 "study": self._study_hash,
                 "streams": versions.STREAMS,
+                "code": self._code,
             }
             manifest["checksum"] = _checksum(temporary / "state.pt", manifest)
             with (temporary / "manifest.json").open("w") as text:
@@ -94,8 +105,8 @@ class Checkpoints:
         """Let the parts continue from the last whole checkpoint; return False if there is none.
 
         They are loaded in the order of `parts`. Raises StudyError if the checkpoint is of another
-        study, format or version of the random streams, DamagedError if there are checkpoints and
-        none is whole.
+        study, format, version of the random streams or code of the solver, DamagedError if there
+        are checkpoints and none is whole.
         """
         found = self._all()
         for directory in reversed(found):
@@ -141,6 +152,13 @@ class Checkpoints:
             raise StudyError(
                 f"{directory} is of another study than the study.yaml beside it: restore that "
                 "file, or start the changed study anew with millstream train"
+            )
+        there = manifest.get("code")
+        if self._code and there and (difference := changed(there, self._code)):
+            raise StudyError(
+                f"{directory} is of simulations by other code: {difference}; restore it, or let "
+                "the run go on with both by accept_code_change: true in the section store of its "
+                "study.yaml"
             )
         return manifest
 

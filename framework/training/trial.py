@@ -1,7 +1,7 @@
-"""A trial of a surrogate before a run starts: a batch of one, forward and backward, and a rollout.
+"""A trial of a surrogate before a run starts: a small batch, forward and backward, and a rollout.
 
-Shapes: n samples (1 here), w stored steps in a sample, K steps predicted at once, C fields,
-`*grid` the grid's axes.
+Shapes: n samples (2, as layers that normalise by the batch need), w stored steps in a sample, K
+steps predicted at once, C fields, `*grid` the grid's axes.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from surrogates.base import Surrogate
 # With the first of these seeds a surrogate with pushforward trains on its own prediction, with the
 # second on the fields; see `Surrogate.losses`.
 _SEEDS = (1, 0)
+_BATCH = 2  # n
 
 
 def try_surrogate(surrogate: Surrogate, case: Case) -> None:
@@ -60,17 +61,17 @@ def try_surrogate(surrogate: Surrogate, case: Case) -> None:
 
 
 def _sample(surrogate: Surrogate, case: Case) -> tuple[Tensor, Tensor, Tensor]:
-    """Return a simulation's parameters [1, p] and times [1, T], and noise [1, T, C, *grid].
+    """Return simulations' parameters [n, p] and times [n, T], and noise [n, T, C, *grid].
 
     T is enough for a sample, and for a rollout by more than one bundle.
     """
     steps = min(case.solver.stored_steps, max(surrogate.window, surrogate.bundle + 2))
-    values = case.design.even(0)
-    times = np.asarray(case.solver.times(values), dtype=np.float64)[:steps]
+    values = [case.design.even(id) for id in range(_BATCH)]
+    times = [np.asarray(case.solver.times(one), dtype=np.float64)[:steps] for one in values]
     return (
-        torch.tensor(values[None], dtype=torch.float32),
-        torch.tensor(times[None], dtype=torch.float32),
-        torch.randn(1, steps, *case.field_shape),
+        torch.tensor(np.stack(values), dtype=torch.float32),
+        torch.tensor(np.stack(times), dtype=torch.float32),
+        torch.randn(_BATCH, steps, *case.field_shape),
     )
 
 
@@ -80,7 +81,7 @@ def _checked_outputs(surrogate: Surrogate) -> Iterator[None]:
     problem = surrogate.problem
 
     def check(module: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
-        shape = (len(inputs[0]), surrogate.bundle * problem.channels, *problem.grid)
+        shape = (_BATCH, surrogate.bundle * problem.channels, *problem.grid)
         if not isinstance(output, Tensor):
             raise ValueError(f"forward returns a {type(output).__name__}, not a tensor")
         if tuple(output.shape) != shape:
@@ -103,9 +104,11 @@ def _checked_outputs(surrogate: Surrogate) -> Iterator[None]:
 
 
 def _check_losses(losses: Any) -> None:
-    if not isinstance(losses, Tensor) or tuple(losses.shape) != (1,):
+    if not isinstance(losses, Tensor) or tuple(losses.shape) != (_BATCH,):
         found = list(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        raise ValueError(f"losses returns {found} for a batch of 1, but it has to return [1]")
+        raise ValueError(
+            f"losses returns {found} for a batch of {_BATCH}, but it has to return [{_BATCH}]"
+        )
     if losses.is_complex():
         raise ValueError("losses returns complex numbers, but it has to return real ones")
     if not losses.requires_grad:

@@ -81,7 +81,7 @@ def test_a_package_s_imported_files_are_its_code(folder: Path) -> None:
         text = (package / name).read_text()
         (package / name).write_text(text + "\n# changed")
         assert changed({"version": 1, "files": found}, made("wave_package.own")) == (
-            f"{name} is not what the solver then used"
+            f"{name} has changed since"
         )
         (package / name).write_text(text)
     assert made("wave_package.own")["files"] == found
@@ -100,6 +100,39 @@ def test_a_plain_module_s_code_lies_in_its_folder(folder: Path) -> None:
     write(folder / "site-packages", {"elsewhere.py": ""})
     importlib.import_module("unrelated")
     assert set(made("wave_plain")["files"]) == {"wave_plain.py", "helper.py", "later.py"}
+
+
+def test_what_is_beside_a_link_is_its_code(folder: Path) -> None:
+    write(folder / "real", {"linked.py": OWN.format(imports="import helper", lazy="later")})
+    write(folder, {"helper.py": "", "later.py": "late = 1"})
+    (folder / "wave_plain.py").symlink_to(folder / "real" / "linked.py")
+    assert set(made("wave_plain")["files"]) == {"wave_plain.py", "helper.py", "later.py"}
+
+
+def test_no_file_is_run_to_be_noted(folder: Path) -> None:
+    """One that nobody has imported may be broken, or end the process."""
+    write(
+        folder,
+        {
+            "wave_plain.py": OWN.format(imports="", lazy="later.deep"),
+            "unrelated.py": "",
+        },
+    )
+    write(folder / "later", {"__init__.py": "raise SystemExit", "deep.py": "import unrelated ("})
+    assert set(made("wave_plain")["files"]) == {
+        "wave_plain.py",
+        "later/__init__.py",
+        "later/deep.py",
+    }
+
+
+def test_what_was_added_or_removed_is_told() -> None:
+    before = {"version": 1, "files": {"a.py": "1", "b.py": "2", "c.py": "3"}}
+    after = {"version": 1, "files": {"a.py": "1", "b.py": "9", "d.py": "4", "e.py": "5"}}
+    assert changed(before, after) == (
+        "b.py has changed since, d.py, e.py have been added since, c.py has been removed since"
+    )
+    assert not changed(before, before)
 
 
 def test_a_built_in_solver_s_code_is_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +160,34 @@ def test_a_program_s_code_is_its_file(tmp_path: Path, launcher: list[str]) -> No
     before = fingerprint(solver)
     assert set(before["files"]) == {"program"}
     program.write_text("#!/bin/sh\nexit 0\n")
-    assert changed(before, fingerprint(solver)) == "program is not what the solver then used"
+    assert changed(before, fingerprint(solver)) == "program has changed since"
+
+
+def test_a_program_and_its_input_files_count(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    inputs = [tmp_path / "one" / "in.dat", tmp_path / "two" / "in.dat"]
+    for path in inputs:
+        path.parent.mkdir()
+        path.write_text(path.parent.name)
+    component = Component(
+        name="external",
+        command=[str(program), *map(str, inputs), "{a}"],
+        parameters={"a": [0, 1]},
+        fields={"u": "1"},
+        grid={"shape": [4], "spacing": [1.0]},
+        stored_steps=2,
+        final_time=1.0,
+    )
+    solver = factory(component, SOLVER)()
+    before = fingerprint(solver)
+    assert set(before["files"]) == {"program", "in.dat", "in.dat (2)"}
+    for path, name in [(program, "program"), (inputs[1], "in.dat (2)")]:
+        text = path.read_text()
+        path.write_text(f"{text}# changed")
+        assert changed(before, fingerprint(solver)) == f"{name} has changed since"
+        path.write_text(text)
 
 
 @pytest.mark.usefixtures("on_cluster")
@@ -150,10 +210,8 @@ def test_a_store_of_other_code_is_continued_only_if_asked(tmp_path: Path) -> Non
     solver.write_text(text + "\n# more accurate\n")
     refused = simulate(5)
     assert refused.returncode == 2
-    assert "own_wave.py is not what the solver then used; restore it, set store.path" in (
-        refused.stderr
-    )
-    assert "store.accept_code_change=true" in refused.stderr
+    assert "own_wave.py has changed since; restore it, set store.path" in (refused.stderr)
+    assert "store.accept_code_change: true" in refused.stderr
     accepted = simulate(5, "store.accept_code_change=true")
     assert accepted.returncode == 0, accepted.stderr
     attributes = dict(zarr.open_group(tmp_path / "stores/own.zarr", mode="r").attrs)

@@ -144,3 +144,15 @@ def test_a_checkpoint_by_the_older_hash_of_the_study_is_loaded(tmp_path: Path) -
     assert number_in(again) == 3
     with pytest.raises(StudyError, match="is of another study"):
         number_in(Checkpoints(tmp_path, CheckpointConfig(), "study", "another"))
+
+
+def test_a_checkpoint_of_other_code_is_refused_unless_that_is_accepted(tmp_path: Path) -> None:
+    def made(code: dict[str, Any] | None) -> Checkpoints:
+        return Checkpoints(tmp_path, CheckpointConfig(), "study", "", code)
+
+    one, other = ({"version": 1, "files": {"own.py": text}} for text in ("1", "2"))
+    made(one).save({})
+    assert made(one).load({})
+    assert made(None).load({})
+    with pytest.raises(StudyError, match=r"other code: own\.py has changed since; restore it"):
+        made(other).load({})

@@ -96,9 +96,7 @@ class Normalises(Small):
         self.norm = torch.nn.BatchNorm1d(self.conditions)
         self.drop = torch.nn.Dropout(0.5)
     def forward(self, conditions, state):
-        if len(conditions) > 1:
-            conditions = self.norm(conditions)
-        return super().forward(self.drop(conditions), state)
+        return super().forward(self.drop(self.norm(conditions)), state)
 '''
 
 
@@ -112,8 +110,8 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 WRONG = [
-    ("Flat", "forward returns [1, 256] for a batch of 1, but it has to return [1, 1, 16, 16]"),
-    ("ChannelsLast", "forward returns [1, 16, 16, 1] for a batch of 1, but it has to return [1, 1"),
+    ("Flat", "forward returns [2, 256] for a batch of 2, but it has to return [2, 1, 16, 16]"),
+    ("ChannelsLast", "forward returns [2, 16, 16, 1] for a batch of 2, but it has to return [2, 1"),
     ("Pair", "forward returns a tuple, not a tensor"),
     ("Complex", "forward returns complex64, but fields are real numbers: return its real part"),
     ("Detached", "no gradient reaches its parameters: use them in forward"),
@@ -123,7 +121,7 @@ WRONG = [
     ("BreaksBackward", "a pass of one sample through it failed with RuntimeError: one of the vari"),
     ("BreaksInRollout", "a pass of one sample through it failed with IndexError: no such step"),
     ("ShortRollout", "its rollout yields 1 predictions of shape [(1, 16, 16)], but it has to"),
-    ("OneLoss", "losses returns [] for a batch of 1, but it has to return [1]"),
+    ("OneLoss", "losses returns [] for a batch of 2, but it has to return [2]"),
 ]
 
 
