@@ -17,7 +17,7 @@ def make_surrogate(case: Case) -> Surrogate:
     """Make the surrogate of a study; the seed decides its weights and what it draws later.
 
     Raises StudyError if its constructor refuses its settings, if it cannot be trained as the study
-    says, or if a pass of a batch of one through another one like it fails.
+    says, or if a pass of two samples through another one like it fails.
     """
     study = case.study
     try:
@@ -72,7 +72,7 @@ def _try(case: Case) -> None:
             f"{study.surrogate.name} learns from {surrogate.window} consecutive ones: let the "
             f"solver store more, or {_shorten(surrogate)}"
         )
-    with _said_of_surrogate("a pass of one sample through it failed"):
+    with _said_of_surrogate("a pass of two samples through it failed"):
         try_surrogate(surrogate, case)
 
 

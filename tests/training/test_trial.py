@@ -117,9 +117,12 @@ WRONG = [
     ("Detached", "no gradient reaches its parameters: use them in forward"),
     ("Unregistered", "there is nothing to train: register its layers as attributes"),
     ("Forgets", "its constructor does not call super().__init__(problem, mode)"),
-    ("Breaks", "a pass of one sample through it failed with RuntimeError: mat1 and mat2 shapes"),
-    ("BreaksBackward", "a pass of one sample through it failed with RuntimeError: one of the vari"),
-    ("BreaksInRollout", "a pass of one sample through it failed with IndexError: no such step"),
+    ("Breaks", "a pass of two samples through it failed with RuntimeError: mat1 and mat2 shapes"),
+    (
+        "BreaksBackward",
+        "a pass of two samples through it failed with RuntimeError: one of the vari",
+    ),
+    ("BreaksInRollout", "a pass of two samples through it failed with IndexError: no such step"),
     ("ShortRollout", "its rollout yields 1 predictions of shape [(1, 16, 16)], but it has to"),
     ("OneLoss", "losses returns [] for a batch of 2, but it has to return [2]"),
 ]
