@@ -11,7 +11,8 @@ from pathlib import Path
 _LIBRARY = Path(sysconfig.get_path("stdlib"))
 _HOME = Path(__file__).parent.parent
 _PACKAGES = ("framework", "millstream", "solvers", "surrogates")
-_LONGEST_MESSAGE = 400  # characters of a message
+# Messages of others are cut there: torch appends its own call stack.
+_LONGEST_MESSAGE = 400
 _FOREIGN = {"site-packages", "dist-packages"}
 
 

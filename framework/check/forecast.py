@@ -67,15 +67,17 @@ class Forecast:
         return "\n".join([*lines, *(f"Beware: {warning}" for warning in self.warnings)])
 
 
-def forecast(case: Case, surrogate: Surrogate, tried: Tried, name: str) -> Forecast:
-    """Foretell a run from what was tried."""
+def forecast(
+    case: Case, surrogate: Surrogate, simulations: int, tried: Tried, name: str
+) -> Forecast:
+    """Foretell a run from what was tried. `simulations`: how many there are to train on."""
     study, step_bytes = case.study, case.step_bytes
     online = study.training.source is None
     held_out = study.validation.simulations
     processes = _at_once(case)
     of_one = tried.call_seconds / tried.simulations
     each = samples_per_simulation(case, surrogate.window)
-    count = study.design.simulations if online else source_simulations(case)
+    count = simulations
     fixed = _fixed_steps(case, count * each, tried)
     if online and fixed is not None:
         # The run ends with training, however many simulations there could be.
@@ -111,10 +113,14 @@ def forecast(case: Case, surrogate: Surrogate, tried: Tried, name: str) -> Forec
     )
 
 
-def source_simulations(case: Case) -> int:
-    """Count the simulations to train on in the store of a study. Raises StudyError."""
+def simulations_to_train(case: Case) -> int:
+    """Count the simulations of a study, or those of the store that it trains from.
+
+    Raises StudyError if that cannot be trained from.
+    """
     training = case.study.training
-    assert training.source is not None
+    if training.source is None:
+        return case.study.design.simulations
     reader = StoreReader(training.source)
     check_source(reader, identity(case))
     return min(len(reader.complete), training.simulations or len(reader.complete))

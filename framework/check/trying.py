@@ -16,7 +16,8 @@ from framework.run.assembly import trainer_settings
 from framework.simulation.block import Block
 from framework.simulation.solver_actor import SolverActor
 from framework.study.case import Case
-from framework.training.trainer import OPTIMISERS
+from framework.study.design import parameters_text
+from framework.training.trainer import make_optimiser, training_device
 from surrogates.base import Surrogate
 
 # A call shorter than this is repeated: the first one may have compiled something.
@@ -42,7 +43,7 @@ def try_study(case: Case, surrogate: Surrogate) -> Tried:
     seconds, blocks = _simulate(case)
     if seconds < _SHORT:
         seconds = min(seconds, _simulate(case)[0])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     step = _train(case, surrogate, blocks, device)
     count = min(case.study.ensemble.group_size, case.study.design.simulations)
     return Tried(count, seconds, step, str(device))
@@ -63,10 +64,9 @@ def _simulate(case: Case) -> tuple[float, list[Block]]:
         torch.set_num_threads(threads)
     for block in blocks:
         if block.error:
-            values = zip(case.space.names, block.parameters.tolist(), strict=True)
             raise RunError(
                 f"simulation {block.simulation} fails at step {block.first_step}: {block.error}; "
-                f"it has {', '.join(f'{name} = {value:.6g}' for name, value in values)}"
+                f"it has {parameters_text(case.space.names, block.parameters.tolist())}"
             )
     return time.perf_counter() - begun, blocks
 
@@ -77,8 +77,7 @@ def _train(case: Case, surrogate: Surrogate, blocks: list[Block], device: torch.
     surrogate.to(device)
     if settings.precision == "float64":
         surrogate.double()
-    weights = list(surrogate.parameters())
-    optimiser = OPTIMISERS[settings.optimiser](weights, lr=settings.learning_rate)
+    optimiser = make_optimiser(surrogate, settings)
     parameters, times, fields = (
         torch.tensor(array, device=device) for array in _batch(case, surrogate.window, blocks)
     )
@@ -89,7 +88,7 @@ def _train(case: Case, surrogate: Surrogate, blocks: list[Block], device: torch.
         optimiser.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
             loss = surrogate.losses(parameters, times, fields).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimiser.step()
         float(loss.detach())  # waits for a GPU
         least = min(least, time.perf_counter() - before)

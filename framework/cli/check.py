@@ -60,7 +60,7 @@ def _is_study(name: str) -> bool:
 def _check_study(path: Path, overrides: list[str], outcome: Outcome) -> None:
     """Try a study, and foretell its run. Raises StudyError, and RunError if the solver fails."""
     case = load_case(path, overrides)
-    from framework.check.forecast import forecast, source_simulations
+    from framework.check.forecast import forecast, simulations_to_train
     from framework.check.trying import try_study
     from framework.run.initial import start_from_initial
     from framework.simulation.cluster import check_gpus
@@ -71,9 +71,8 @@ def _check_study(path: Path, overrides: list[str], outcome: Outcome) -> None:
     check_gpus(case.study.ensemble)
     surrogate = make_surrogate(case)
     start_from_initial(case, surrogate)
-    if case.study.training.source is not None:
-        source_simulations(case)
+    simulations = simulations_to_train(case)
     tell_unlearnable(case, surrogate)
     tell(f"calling the solver {case.study.solver.name} once, and training on what it yields")
-    found = forecast(case, surrogate, try_study(case, surrogate), str(path))
+    found = forecast(case, surrogate, simulations, try_study(case, surrogate), str(path))
     outcome.result, outcome.text = found.to_json, found.text

@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that `--help` answers at once.
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -29,41 +30,33 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command(
+_command = partial(app.command, cls=Once)
+_command(
     "train",
-    cls=Once,
     epilog="Example: millstream train configs/quickstart.yaml design.simulations=400",
 )(train_command)
-app.command("resume", cls=Once, epilog="Example: millstream resume runs/quickstart")(resume_command)
-app.command(
+_command("resume", epilog="Example: millstream resume runs/quickstart")(resume_command)
+_command(
     "simulate",
-    cls=Once,
     epilog="Example: millstream simulate configs/quickstart.yaml design.simulations=1000",
 )(simulate_command)
-app.command(
+_command(
     "compare",
-    cls=Once,
     epilog="Example: millstream compare configs/compare/heat_mlp.yaml --seeds 5",
 )(compare_command)
-app.command(
+_command(
     "predict",
-    cls=Once,
     epilog="Example: millstream predict runs/quickstart initial=150 left=480 right=200 "
     "bottom=300 top=120",
 )(predict_command)
-app.command("index", cls=Once, epilog="Example: millstream index stores/tumor_database.zarr")(
-    index_command
-)
-app.command(
+_command("index", epilog="Example: millstream index stores/tumor_database.zarr")(index_command)
+_command(
     "invert",
-    cls=Once,
     epilog="Example: millstream invert stores/tumor_database.zarr --labels patient.nii.gz "
     "--convention brats2021 --out patient",
 )(invert_command)
-app.command("check", cls=Once, epilog="Example: millstream check my_solver:Wave points=32")(
-    check_command
-)
-app.command("list", cls=Once, epilog="Example: millstream list solvers")(list_command)
+_command("check", epilog="Example: millstream check my_solver:Wave points=32")(check_command)
+_command("list", epilog="Example: millstream list solvers")(list_command)
 
 
 def main() -> None:

@@ -74,8 +74,6 @@ class Comparing:
         study = case.study
         check_uri(study.tracking)
         check_gpus(study.ensemble)
-        if study.training.initial is not None:
-            start_from_initial(case, make_surrogate(case))  # which refuses what does not fit
         self.case = case
         self.study = study
         self._plan = Plan(case, equal)
@@ -91,6 +89,8 @@ class Comparing:
                     "or start the changed study anew with millstream compare"
                 )
         else:
+            if study.training.initial is not None:
+                start_from_initial(case, make_surrogate(case))  # which refuses what does not fit
             steps = self._plan.steps if equal == "steps" else None
             self._record = ComparisonRecord("new", study.hash(), equal, seeds, steps)
             self.folder = RunFolder.create(f"{study.name}-comparison", self._begin_in)

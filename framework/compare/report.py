@@ -20,11 +20,11 @@ def result(record: ComparisonRecord, directory: str) -> dict[str, Any]:
     `arms` has one entry for each arm and seed. `validation` is the relative L2 error over the
     held-out trajectories, with its mean at the last time (`last_time`) and that of single steps
     (`one_step`, null in mode `direct`); `trained` is its mean over simulations that every arm was
-    trained on, and
-    `gap` how much larger the mean is on held-out ones (null for bred simulations); `seconds` are
-    those of simulating the arm's data, and of training; `bytes` lie on disk. `steps` are the
-    optimiser steps of every arm, if they are equal. `improvement` says by which part the errors of
-    an online arm (`of`) are lower than those of another (`against`), see `intervals.improvement`.
+    trained on, and `gap` how much larger the mean is on held-out ones (null for bred simulations);
+    `seconds` are those of simulating the arm's data, and of training; `bytes` lie on disk. `steps`
+    are the optimiser steps of every arm, if they are equal. `improvement` says by which part the
+    errors of an online arm (`of`) are lower than those of another (`against`), see
+    `intervals.improvement`.
     """
     arms = record.arms
     offline = {arm["name"]: arm["offline"] for arm in arms}

@@ -3,6 +3,7 @@
 from framework.report.summary import Summary
 from framework.report.words import error_percent, percent
 from framework.study.case import Case
+from framework.study.design import parameters_text
 from framework.study.sections import BufferConfig
 
 # Checkpoints may take this share of the time.
@@ -67,7 +68,7 @@ def _of_failures(summary: Summary) -> list[str]:
     if not summary.quarantined:
         return []
     first, count = summary.quarantined[0], len(summary.quarantined)
-    values = ", ".join(f"{name} = {value:.4g}" for name, value in first.parameters.items())
+    values = parameters_text(first.parameters, first.parameters.values())
     which = "1 simulation was" if count == 1 else f"{count} simulations were"
     return [
         f"{which} quarantined, so that the surrogate knows nothing there. The first: "

@@ -39,13 +39,13 @@ class RunFolder:
         runs = Path("runs")
         temporary = runs / f".{name}.{uuid.uuid4().hex}.writing"
         try:
-            try:
+            with ExitStack() as unfinished:
+                unfinished.callback(shutil.rmtree, temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 fill(cls(temporary))
-                return cls(_named(temporary, runs, name))
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+                path = _named(temporary, runs, name)
+                unfinished.pop_all()
+                return cls(path)
         except FileExistsError:
             raise RunError(f"cannot make the folder {runs / name}: runs is a file") from None
         except OSError as error:

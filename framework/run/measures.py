@@ -28,7 +28,7 @@ class Measures:
         # Up to the checkpoint that the run was resumed from.
         self._before = {"seconds": 0.0, "streaming": 0.0, "idle": 0.0, "solvers_waited": 0.0}
         # Totals of training when reception was last seen going on.
-        self._training = {"seconds": 0.0, "waited": 0.0, "received": 0.0, "drawn": 0.0}
+        self._training = {"seconds": 0.0, "waited": 0.0, "drawn": 0.0, "redrawn": 0.0}
 
     def after_step(self) -> None:
         """Count an optimiser step; called by the training loop after each one."""
@@ -39,8 +39,8 @@ class Measures:
             self._training = {
                 "seconds": trainer.seconds,
                 "waited": trainer.waited,
-                "received": float(rank.source.received),
                 "drawn": float(trainer.drawn),
+                "redrawn": self.redrawn(),
             }
 
     def end_training(self) -> None:
@@ -109,18 +109,18 @@ class Measures:
         """Return the share of the simulating time that each part waited."""
         totals, training = self.totals(), self._training
         actors = self.parts.study.ensemble.actors
+        waited = ratio(training["waited"], training["seconds"])
         return Waits(
             solvers=ratio(totals["solvers_waited"], actors * totals["streaming"]),
-            training=ratio(training["waited"], training["seconds"]),
+            training=waited,
             transport=ratio(totals["idle"], totals["streaming"]),
-            redraws=redraws(self.parts.study.buffer, training["received"], training["drawn"])
-            * (1 - ratio(training["waited"], training["seconds"])),
+            redraws=ratio(training["redrawn"], training["drawn"]) * (1 - waited),
         )
 
     def redrawn(self) -> float:
         """Count the draws so far beyond those that the buffer's replay asks for."""
-        source, trainer = self.parts.rank.source, self.parts.rank.trainer
-        return max(0.0, trainer.drawn - self.parts.study.buffer.replay[0] * source.received)
+        rank = self.parts.rank
+        return redrawn(self.parts.study.buffer, rank.source.received, rank.trainer.drawn)
 
     def samples(self) -> tuple[int, int]:
         """Count the different samples there are to train on, and those of them still untrained."""
@@ -136,9 +136,9 @@ class Measures:
         return store.count(below=self.parts.study.design.simulations) if store else 0
 
 
-def redraws(buffer: BufferConfig, received: float, drawn: float) -> float:
-    """Return the share of the draws that the buffer's replay permits, but does not ask for."""
-    return max(0.0, 1 - ratio(buffer.replay[0] * received, drawn)) if drawn else 0.0
+def redrawn(buffer: BufferConfig, received: int, drawn: int) -> float:
+    """Count the draws that the buffer's replay permits, but does not ask for."""
+    return max(0.0, drawn - buffer.replay[0] * received)
 
 
 def ratio(part: float, whole: float) -> float:

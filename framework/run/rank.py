@@ -8,8 +8,6 @@ ensemble --blocks--> Reception --samples--> source (buffer) --batches--> Trainer
 
 from collections.abc import Callable
 
-import torch
-
 from framework.run.assembly import make_source, trainer_settings
 from framework.simulation.block import Block
 from framework.stream.ledger import Ledger
@@ -18,7 +16,7 @@ from framework.stream.source import Source
 from framework.stream.statistics import FieldStatistics
 from framework.study.case import Case
 from framework.training.checkpoint import Checkpointed
-from framework.training.trainer import Trainer, Weigh
+from framework.training.trainer import Trainer, Weigh, training_device
 from surrogates.base import Surrogate
 
 
@@ -39,7 +37,7 @@ class Rank:
         self.trainer = Trainer(
             surrogate,
             trainer_settings(case.study.training),
-            torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            training_device(),
             self.source,
             self.ledger,
             weigh,

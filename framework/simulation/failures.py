@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from framework.errors import SolverError, tell
-from framework.study.design import Simulation
+from framework.study.design import Simulation, parameters_text
 from framework.study.ids import simulation_text
 
 # A simulation is quarantined after this many failures at the same step, or in all.
@@ -51,18 +51,17 @@ class Failures:
     def count(self, simulation: Simulation, step: int, error: str) -> bool:
         """Count a failure; return True if the simulation may run again, else quarantine it.
 
-        The user is told of a quarantined simulation at once.
-        Raises SolverError when too many are quarantined.
+        The user is told of a quarantined simulation at once. Raises SolverError when too many are
+        quarantined.
         """
         self._counts[simulation.id, step] += 1
         in_all = sum(n for (id, _), n in self._counts.items() if id == simulation.id)
         if self._counts[simulation.id, step] < FAILURES_AT_STEP and in_all < FAILURES:
             return True
         self.quarantined.append(Quarantined(simulation, step, error))
-        values = zip(self._names, simulation.parameters.tolist(), strict=True)
         tell(
             f"{simulation_text(simulation.id)} is quarantined at step {step}: {error}; it had "
-            f"{', '.join(f'{name} = {value:.6g}' for name, value in values)}"
+            f"{parameters_text(self._names, simulation.parameters.tolist())}"
         )
         if len(self.quarantined) > self._share * self._simulations:
             raise SolverError(

@@ -168,7 +168,7 @@ class _Unsent:
             self._fields = np.empty((b, self._capacity, *shape), dtype=np.float32)
         self._fields[:, self.step - self._first] = fields
         broken = [] if _finite(fields) else [i for i in self.alive if not _finite(fields[i])]
-        raw = np.asarray(given)
+        raw = np.asarray(given) if broken else fields
         ends = [block for i in broken for block in self._end(i, not_finite(raw[i]))]
         self.alive = [i for i in self.alive if i not in broken]
         for i, writer in list(self._written()):

@@ -20,7 +20,7 @@ import surrogates.table
 from framework.errors import did_you_mean, raised
 from framework.study.section import Section
 
-# Messages of others are cut there: torch appends its own call stack.
+# Settings in a sentence are cut there.
 _LONGEST_TEXT = 400
 
 

@@ -6,6 +6,7 @@ simulations. With the sampler `breed` that holds for seeds and held-out simulati
 parameters are decided while training goes on, by a `BredDesign` (breeding.py). p: parameters.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,3 +105,9 @@ class Design:
         engine = qmc.Halton if self.config.sampler == "halton" else qmc.Sobol
         points = engine(dimensions, rng=random).random(2 ** power.bit_length())
         return points
+
+
+def parameters_text(names: Iterable[str], values: Iterable[float]) -> str:
+    """Return parameters with their values, for a sentence."""
+    pairs = zip(names, values, strict=True)
+    return ", ".join(f"{name} = {value:.6g}" for name, value in pairs)

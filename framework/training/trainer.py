@@ -89,9 +89,7 @@ class Trainer:
         self._weigh = weigh
         self._normalised = normalised
         self._parameters = list(self.surrogate.parameters())
-        self._optimiser = OPTIMISERS[settings.optimiser](
-            self._parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self._optimiser = make_optimiser(self.surrogate, settings)
 
     def train(self, statistics: FieldStatistics, after_step: Callable[[], None]) -> None:
         """Train until the stop, then close the source; `after_step` follows each optimiser step."""
@@ -113,7 +111,7 @@ class Trainer:
             loss = self.surrogate.field_mean.new_zeros(())
             if batch:
                 loss = self._losses(batch).sum() / samples
-                loss.backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss)
             sum_gradients(self._parameters)
             self._optimiser.step()
             self.loss = sum_over_ranks(loss.detach())
@@ -209,8 +207,20 @@ class Trainer:
 
 
 _COUNTERS = ("optimiser_steps", "drawn", "waited", "seconds", "progress")
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+_OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+
+
+def make_optimiser(surrogate: Surrogate, settings: TrainerSettings) -> torch.optim.Optimizer:
+    """Return the optimiser of a surrogate's weights."""
+    kind = _OPTIMISERS[settings.optimiser]
+    weights = list(surrogate.parameters())
+    return kind(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def training_device() -> torch.device:
+    """Return what a rank trains on: the first GPU, if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

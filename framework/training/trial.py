@@ -14,6 +14,7 @@ from torch import Tensor
 
 from framework.study.case import Case
 from framework.study.streams import Stream, derived_seed
+from framework.training.trainer import training_device
 from surrogates.base import Surrogate
 
 # With the first of these seeds a surrogate with pushforward trains on its own prediction, with the
@@ -29,7 +30,7 @@ def try_surrogate(surrogate: Surrogate, case: Case) -> None:
     is not used later. Raises ValueError that says what is wrong, and any error of its code.
     """
     precision = case.study.training.precision
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = training_device()
     surrogate.to(device)
     if precision == "float64":
         surrogate.double()
@@ -46,7 +47,7 @@ def try_surrogate(surrogate: Surrogate, case: Case) -> None:
             window = surrogate.window
             losses = surrogate.losses(parameters, times[:, :window], fields[:, :window])
         _check_losses(losses)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(losses.sum())
     surrogate.eval()
     with _checked_outputs(surrogate):
         predicted = [

@@ -1,9 +1,11 @@
 """What an error says to the user."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from framework.errors import raised
@@ -28,19 +30,20 @@ def by_millstream():
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "kind", "said"),
     [
-        ("by_library", "LinAlgError: Singular matrix ({}:6)"),
+        ("by_library", np.linalg.LinAlgError, "LinAlgError: Singular matrix ({}:6)"),
         (
             "by_standard_library",
+            json.JSONDecodeError,
             "JSONDecodeError: Expecting value: line 1 column 1 (char 0) ({}:9)",
         ),
-        ("by_itself", "KeyError: 'u' ({}:12)"),
-        ("by_millstream", "({}:16)"),
+        ("by_itself", KeyError, "KeyError: 'u' ({}:12)"),
+        ("by_millstream", ValueError, "({}:16)"),
     ],
 )
 def test_an_error_names_the_user_s_own_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, kind: type[Exception], said: str
 ) -> None:
     """Not the line of the library in which it was raised."""
     file = tmp_path / "own_code.py"
@@ -48,7 +51,7 @@ def test_an_error_names_the_user_s_own_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_code", raising=False)
     own = importlib.import_module("own_code")
-    with pytest.raises(Exception) as found:  # noqa: PT011 (of many kinds)
+    with pytest.raises(kind) as found:
         getattr(own, function)()
     # This test's own line lies further out.
     assert raised(found.value).endswith(said.format(file))

@@ -18,7 +18,7 @@ from framework.report.summary import (
     Waits,
 )
 from framework.report.text import run_text
-from framework.run.measures import redraws
+from framework.run.measures import redrawn
 from framework.study.case import Case
 from framework.study.sections import BufferConfig
 from framework.study.study import Study
@@ -54,13 +54,13 @@ def test_drawing_again_counts_as_waiting_for_samples() -> None:
 
 @pytest.mark.parametrize(
     ("least", "received", "drawn", "expected"),
-    [(1, 100, 100, 0), (1, 100, 400, 0.75), (2, 100, 400, 0.5), (4, 100, 300, 0), (1, 0, 0, 0)],
+    [(1, 100, 100, 0), (1, 100, 400, 300), (2, 100, 400, 200), (4, 100, 300, 0), (1, 0, 0, 0)],
 )
 def test_only_draws_beyond_the_least_are_redraws(
-    least: float, received: float, drawn: float, expected: float
+    least: float, received: int, drawn: int, expected: float
 ) -> None:
     buffer = BufferConfig(capacity=10, replay=(least, 8))
-    assert redraws(buffer, received, drawn) == pytest.approx(expected)
+    assert redrawn(buffer, received, drawn) == expected
 
 
 @pytest.mark.parametrize(

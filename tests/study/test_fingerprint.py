@@ -60,6 +60,21 @@ def made(module: str) -> dict[str, Any]:
     return fingerprint(solver)
 
 
+def external(*command: str) -> Solver:
+    """A program as a solver."""
+    component = Component(
+        name="external",
+        command=[*command],
+        parameters={"a": [0, 1]},
+        fields={"u": "1"},
+        grid={"shape": [4], "spacing": [1.0]},
+        stored_steps=2,
+        final_time=1.0,
+    )
+    solver: Solver = factory(component, SOLVER)()
+    return solver
+
+
 def test_a_package_s_imported_files_are_its_code(folder: Path) -> None:
     package = folder / "wave_package"
     imports = "from . import near\nfrom wave_package.sub import far\nimport json"
@@ -147,16 +162,7 @@ def test_a_program_s_code_is_its_file(tmp_path: Path, launcher: list[str]) -> No
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
-    component = Component(
-        name="external",
-        command=[*launcher, str(program), "{a}"],
-        parameters={"a": [0, 1]},
-        fields={"u": "1"},
-        grid={"shape": [4], "spacing": [1.0]},
-        stored_steps=2,
-        final_time=1.0,
-    )
-    solver = factory(component, SOLVER)()
+    solver = external(*launcher, str(program), "{a}")
     before = fingerprint(solver)
     assert set(before["files"]) == {"program"}
     program.write_text("#!/bin/sh\nexit 0\n")
@@ -171,16 +177,7 @@ def test_a_program_and_its_input_files_count(tmp_path: Path) -> None:
     for path in inputs:
         path.parent.mkdir()
         path.write_text(path.parent.name)
-    component = Component(
-        name="external",
-        command=[str(program), *map(str, inputs), "{a}"],
-        parameters={"a": [0, 1]},
-        fields={"u": "1"},
-        grid={"shape": [4], "spacing": [1.0]},
-        stored_steps=2,
-        final_time=1.0,
-    )
-    solver = factory(component, SOLVER)()
+    solver = external(str(program), *map(str, inputs), "{a}")
     before = fingerprint(solver)
     assert set(before["files"]) == {"program", "in.dat", "in.dat (2)"}
     for path, name in [(program, "program"), (inputs[1], "in.dat (2)")]:
