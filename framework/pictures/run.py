@@ -190,8 +190,8 @@ def _draw_waits(axes: Axes, rows: Sequence[Record]) -> None:
     for key, label, colour, style in (
         ("wait/solvers", "solvers, to hand over", GREEN, "-"),
         ("wait/training", "training, for samples", ORANGE, "-"),
-        ("wait/redraws", "training, redraws instead", ORANGE, ":"),
-        ("wait/transport", "receiver, for the solvers", GREY, "--"),
+        ("wait/redraws", "redraws", ORANGE, ":"),
+        ("wait/transport", "receiver, for solvers", GREY, "--"),
     ):
         x, shares = _series(rows, key)
         axes.plot(x, 100 * shares, color=colour, linestyle=style, label=label)

@@ -218,7 +218,7 @@ FAILED = FailedSimulation(
             {"quarantined": (FAILED, FAILED)},
             [],
             "2 simulations were quarantined, so that the surrogate knows nothing there. The first: "
-            "17 at step 4 (initial = 480, left = 101.2): ValueError: CFL number 1.7 is above 1",
+            "17 at step 4 (initial = 480, left = 101.25): ValueError: CFL number 1.7 is above 1",
         ),
         (
             {"checkpoint": CheckpointFigures(9, 8.0)},
