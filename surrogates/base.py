@@ -5,6 +5,7 @@ steps in a sample (the window), K steps predicted at once (the bundle), k condit
 state, `*grid` the grid's axes.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,9 @@ from surrogates.problem import Mode, Problem
 
 # What a surrogate of one's own imports.
 __all__ = ["Mode", "Problem", "Surrogate"]
+# A rollout in mode `direct` predicts several times at once, of so many grid points in all: a small
+# network's time goes into the calls, and a large one's memory is bounded.
+_POINTS_AT_ONCE = 2**14
 
 
 class Surrogate(nn.Module, ABC):
@@ -132,7 +136,7 @@ class Surrogate(nn.Module, ABC):
         normal = self._normal(fields)
         if self.mode == "direct":
             target = normal
-            output = self._output(parameters, times, normal[:, 0])
+            output = self._output(self._conditions(parameters, times))
         else:
             start, current = 0, normal[:, 0]
             if self.pushforward and self.training and torch.rand(()) < 0.5:
@@ -140,42 +144,57 @@ class Surrogate(nn.Module, ABC):
                 current = self._pushed(parameters, times[:, : start + 1], current)
             later = slice(start + 1, start + self.bundle + 1)
             target = (normal[:, later] - current[:, None]) / self._by_field(self.step_scale)
-            output = self._output(parameters, times[:, start : later.stop], current)
+            part = times[:, start : later.stop]
+            output = self._output(self._conditions(parameters, part), current)
         return (output.to(target.dtype) - target).square().flatten(1).mean(1)
 
-    @torch.no_grad()
     def rollout(self, parameters: Tensor, times: Tensor, initial: Tensor) -> Iterator[Tensor]:
         """Yield the predicted fields [n, C, *grid] at each of the times [n, T], in physical units.
 
         Parameters [n, p]; initial [n, C, *grid] are the fields at the first time. An autoregressive
         surrogate starts from them, so its first prediction is exact; a direct one ignores them. A
         last bundle that would reach beyond the last time starts earlier, to end there.
+
+        Gradients flow through all of it, except under `torch.no_grad()`.
         """
-        current = self._normal(initial)
+        n, stored = times.shape
         if self.mode == "direct":
-            for step in range(times.shape[1]):
-                output = self._output(parameters, times[:, step : step + 1], current)
-                yield self._physical(output[:, 0])
+            at_once = max(1, _POINTS_AT_ONCE // max(1, n * math.prod(self.problem.grid)))
+            for some in torch.split(times, at_once, 1):
+                fields = self.direct(parameters.repeat_interleave(some.shape[1], 0), some.flatten())
+                yield from fields.view(*some.shape, *fields.shape[1:]).unbind(1)
             return
         yield initial
-        last = times.shape[1] - 1
-        states, known = current[:, None], 0  # the fields up to the time `known`
-        while known < last:
-            # No later start occurs in training, so a cut bundle would extrapolate in time.
-            start = max(min(known, last - self.bundle), 0)
-            part = times[:, start : start + self.bundle + 1]
-            states = self._advance(parameters, part, states[:, start - known - 1])
-            for step in range(known, min(start + self.bundle, last)):
-                yield self._physical(states[:, step - start])
+        last = stored - 1
+        # No later start occurs in training, so a cut bundle would extrapolate in time.
+        starts = [max(min(known, last - self.bundle), 0) for known in range(0, last, self.bundle)]
+        if not starts:
+            return
+        conditions = self._conditions(
+            parameters[:, None].expand(-1, len(starts), -1),
+            times.unfold(1, min(self.bundle + 1, stored), 1)[:, starts],
+        )
+        states, known = self._normal(initial)[:, None], 0  # the fields up to the time `known`
+        for start, condition in zip(starts, conditions.unbind(1), strict=True):
+            states = self._advance(condition, states[:, start - known - 1])
+            yield from self._physical(states[:, known - start : last - start]).unbind(1)
             known = start + self.bundle
+
+    def advance(self, parameters: Tensor, times: Tensor, fields: Tensor) -> Tensor:
+        """Return the fields [n, K, C, *grid] at the last K of the times [n, K + 1], with gradients.
+
+        Parameters [n, p] and fields [n, C, *grid] at the first time, in physical units, as are the
+        fields returned. Only for a surrogate in mode `autoregressive`.
+        """
+        conditions = self._conditions(parameters, times)
+        return self._physical(self._advance(conditions, self._normal(fields)))
 
     def direct(self, parameters: Tensor, times: Tensor) -> Tensor:
         """Return fields [n, C, *grid] of parameters [n, p] at times [n], with gradients.
 
         They are in physical units. Only for a surrogate in mode `direct`.
         """
-        unused = self.field_mean.new_zeros((len(parameters), 0, *self.problem.grid))
-        return self._physical(self._output(parameters, times[:, None], unused)[:, 0])
+        return self._physical(self._output(self._conditions(parameters, times[:, None]))[:, 0])
 
     def cost(self, batch_size: int) -> Cost:
         """Count the cost of an optimiser step; compute one pass, and change nothing.
@@ -192,7 +211,7 @@ class Surrogate(nn.Module, ABC):
             cost = counted(self, lambda: self.losses(parameters, times, fields).mean())
             if self.pushforward:
                 part = times[:, : self.bundle + 1]
-                pushed = counted_flops(lambda: self._advance(parameters, part, fields[:, 0]))
+                pushed = counted_flops(lambda: self.advance(parameters, part, fields[:, 0]))
                 cost = replace(cost, flops=cost.flops + pushed // 2)
         finally:
             self.train(training)
@@ -201,39 +220,45 @@ class Surrogate(nn.Module, ABC):
     def _pushed(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
         """Return the predicted state [n, C, *grid] at the end of the bundle, without gradient."""
         with torch.no_grad():
-            end = self._advance(parameters, times, current)[:, -1]
+            end = self._advance(self._conditions(parameters, times), current)[:, -1]
         # Older torch would reuse the weights that autocast has cast here, without gradient (pytorch
         # issue 112583).
         torch.clear_autocast_cache()
         return end
 
-    def _advance(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
+    def _advance(self, conditions: Tensor, current: Tensor) -> Tensor:
         """Return normalised fields [n, K, C, *grid] that follow the current ones [n, C, *grid]."""
-        output = self._output(parameters, times, current)
+        output = self._output(conditions, current)
         return current[:, None] + output * self._by_field(self.step_scale)
 
-    def _output(self, parameters: Tensor, times: Tensor, current: Tensor) -> Tensor:
-        """Return the network's output [n, K, C, *grid] for times [n, K + 1].
+    def _output(self, conditions: Tensor, current: Tensor | None = None) -> Tensor:
+        """Return the network's output [n, K, C, *grid] for conditions [n, k].
 
-        The current fields are those at the first time. In mode direct, return [n, 1, C, *grid] for
-        times [n, 1]. Fewer times are enough: the missing steps are taken to be as long as the last.
+        The current fields [n, C, *grid], normalised, are for mode autoregressive.
         """
-        n = len(parameters)
-        columns = [parameters, times[:, :1]]
+        n, problem = conditions.shape[0], self.problem
+        state = self.static.expand(n, *self.static.shape)
+        if current is not None:
+            state = torch.cat([current, state], 1)
+        output: Tensor = self(conditions, state)
+        return output.view(n, self.bundle, problem.channels, *problem.grid)
+
+    def _conditions(self, parameters: Tensor, times: Tensor) -> Tensor:
+        """Return normalised conditions [..., k] for parameters [..., p] and times [..., K + 1].
+
+        In mode direct, for times [..., 1]. Fewer times are enough: the missing steps are taken to
+        be as long as the last.
+        """
+        columns = [parameters, times[..., :1]]
         if self.mode == "autoregressive":
-            steps = times.diff(dim=1)
-            missing = self.bundle - steps.shape[1]
-            columns += [steps, steps[:, -1:].expand(n, missing)]
-        raw = torch.cat(columns, 1).to(self.low.dtype)
+            steps = times.diff(dim=-1)
+            missing = self.bundle - steps.shape[-1]
+            columns += [steps, *[steps[..., -1:]] * missing]
+        raw = torch.cat(columns, -1).to(self.low.dtype)
         raw = torch.where(self.log, raw.clamp(min=1e-300).log(), raw)
         # A condition that does not vary, such as the time of a single stored step, tells nothing.
         span = torch.where(self.high > self.low, self.high - self.low, 1.0)
-        conditions = 2 * (raw - self.low) / span - 1
-        state = self.static.expand(n, *self.static.shape)
-        if self.mode == "autoregressive":
-            state = torch.cat([current, state], 1)
-        output: Tensor = self(conditions.to(self.field_mean.dtype), state)
-        return output.view(n, self.bundle, self.problem.channels, *self.problem.grid)
+        return (2 * (raw - self.low) / span - 1).to(self.field_mean.dtype)
 
     def _normal(self, fields: Tensor) -> Tensor:
         """Convert fields [..., C, *grid] from physical to normalised units."""
@@ -242,7 +267,8 @@ class Surrogate(nn.Module, ABC):
 
     def _physical(self, fields: Tensor) -> Tensor:
         """Convert fields [..., C, *grid] from normalised to physical units."""
-        return fields * self._by_field(self.field_scale) + self._by_field(self.field_mean)
+        mean, scale = self._by_field(self.field_mean), self._by_field(self.field_scale)
+        return torch.addcmul(mean, fields, scale)
 
     def _by_field(self, values: Tensor) -> Tensor:
         """Return values [..., C] in the shape that multiplies fields [..., C, *grid]."""

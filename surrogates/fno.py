@@ -5,9 +5,14 @@ from typing import Annotated
 import torch
 from annotated_types import Ge
 from neuralop.models import FNO
+from tensorly.plugins import use_default_einsum
 from torch import Tensor
 
 from surrogates.base import Mode, Problem, Surrogate
+
+# neuraloperator has every product planned and kept for each size of a batch. A product of two
+# needs no plan, and a program for batches of any size cannot have one for each.
+use_default_einsum()
 
 
 class Fno(Surrogate):

@@ -70,9 +70,9 @@ class MessagePassing(Surrogate):
     def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
         u = state.movedim(1, -1)  # [n, *grid, s]
         axes = u.shape[1:-1]
-        x = self.x.expand(len(u), *self.x.shape)
-        everywhere = conditions.view(len(u), *[1] * len(axes), -1)
-        features = self.encode(torch.cat([x, u, everywhere.expand(len(u), *axes, -1)], -1))
+        x = self.x.expand(u.shape[0], *self.x.shape)
+        everywhere = conditions.view(u.shape[0], *[1] * len(axes), -1)
+        features = self.encode(torch.cat([x, u, everywhere.expand(u.shape[0], *axes, -1)], -1))
         for layer in self.layers:
             features = layer(features, u, everywhere)
         outputs: Tensor = self.decode(features)

@@ -66,7 +66,7 @@ class UNet(Surrogate):
 
     def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
         condition = self.embed(conditions)
-        x = self.x.expand(len(state), *self.x.shape)
+        x = self.x.expand(state.shape[0], *self.x.shape)
         fields = self.first(torch.cat([x, state], 1))
         finer = []
         for block, coarsen in zip(self.down[:-1], self.coarsen, strict=True):
@@ -98,7 +98,7 @@ class _Block(nn.Module):
     def forward(self, fields: Tensor, condition: Tensor) -> Tensor:
         """Map fields [n, h, *grid] and embedded conditions [n, e] to fields [n, h', *grid]."""
         hidden = self.first(functional.silu(self.normalise_first(fields)))
-        modulation = self.modulate(condition).view(len(fields), 2, -1, *[1] * (fields.ndim - 2))
+        modulation = self.modulate(condition).view(fields.shape[0], 2, -1, *[1] * (fields.ndim - 2))
         scale, shift = modulation.unbind(1)
         hidden = self.normalise_second(hidden) * (1 + scale) + shift
         outputs: Tensor = self.short_cut(fields) + self.second(functional.silu(hidden))

@@ -74,6 +74,7 @@ class Trial:
         return Data(*map(torch.from_numpy, arrays)).like(surrogate)
 
 
+@torch.no_grad()
 def rollout(surrogate: Surrogate, data: Data) -> Tensor:
     """Return the rollout [n, T, C, *grid] from the first of the fields."""
     surrogate.eval()

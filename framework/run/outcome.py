@@ -108,6 +108,7 @@ def design_points(parts: Parts) -> DesignPoints:
     )
 
 
+@torch.no_grad()
 def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
     """Return a held-out simulation together with the surrogate's prediction of it."""
     solver, trainer = parts.case.solver, parts.rank.trainer

@@ -132,6 +132,7 @@ def predict(
     return predicted(case, surrogate, parameters, bool(overrides), start)
 
 
+@torch.no_grad()
 def predicted(
     case: Case,
     surrogate: Surrogate,

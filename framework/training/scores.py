@@ -63,6 +63,7 @@ def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> E
     }
 
 
+@torch.no_grad()
 def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
     """Return a surrogate's errors at the times that it predicts, from a rollout."""
     predicted = np.empty_like(held_out.fields)
@@ -80,6 +81,7 @@ def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
     return measure(predicted[:, given:], held_out.fields[:, given:])
 
 
+@torch.no_grad()
 def step_errors(surrogate: Surrogate, held_out: Trajectories) -> StepErrors | None:
     """Return the errors of single steps from true states; None of a surrogate in mode `direct`."""
     if surrogate.mode == "direct":

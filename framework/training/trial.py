@@ -49,7 +49,7 @@ def try_surrogate(surrogate: Surrogate, case: Case) -> None:
         _check_losses(losses)
         torch.autograd.backward(losses.sum())
     surrogate.eval()
-    with _checked_outputs(surrogate):
+    with _checked_outputs(surrogate), torch.no_grad():
         predicted = [
             tuple(step.shape) for step in surrogate.rollout(parameters, times, fields[:, 0])
         ]
@@ -82,7 +82,7 @@ def _checked_outputs(surrogate: Surrogate) -> Iterator[None]:
     problem = surrogate.problem
 
     def check(module: Any, inputs: tuple[Tensor, Tensor], output: Any) -> None:
-        shape = (_BATCH, surrogate.bundle * problem.channels, *problem.grid)
+        shape = (len(inputs[0]), surrogate.bundle * problem.channels, *problem.grid)
         if not isinstance(output, Tensor):
             raise ValueError(f"forward returns a {type(output).__name__}, not a tensor")
         if tuple(output.shape) != shape:

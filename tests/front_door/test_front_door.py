@@ -77,7 +77,7 @@ def test_a_model_is_a_study_a_solver_and_a_trained_network(summary: millstream.S
         torch.tensor(np.stack([prediction.t] * 2)),
         torch.zeros(2, 1, 16),
     )
-    np.testing.assert_allclose(list(batch)[-1][1].numpy(), prediction.field[-1], rtol=1e-5)
+    np.testing.assert_allclose(list(batch)[-1][1].detach().numpy(), prediction.field[-1], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_single_steps_are_predicted_from_the_held_out_files(
             times = torch.tensor(item["times"][None, start : start + 2], dtype=torch.float32)
             parameters = torch.tensor(item["parameters"][None], dtype=torch.float32)
             *_, after = surrogate.rollout(parameters, times, torch.tensor(item["fields"][[start]]))
-            errors += [*relative_l2(after.numpy(), item["fields"][[start + 1]])]
+            errors += [*relative_l2(after.detach().numpy(), item["fields"][[start + 1]])]
     expected = {
         "mean": np.mean(errors),
         "p50": np.percentile(errors, 50),

@@ -31,6 +31,7 @@ def trained(kind: str, double: bool = False, **changes: Any) -> tuple[Study, Sur
     return study, surrogate.double() if double else surrogate
 
 
+@torch.no_grad()
 def outputs(surrogate: Surrogate, n: int = 2) -> torch.Tensor:
     """The rollout of n simulations."""
     torch.manual_seed(n)

@@ -34,6 +34,7 @@ def make_data(problem: Problem, n: int = 3, steps: int = 4) -> tuple[Tensor, Ten
     return torch.tensor(parameters).float(), torch.tensor(times).float(), torch.tensor(fields)
 
 
+@torch.no_grad()
 def predict(surrogate: Surrogate, parameters: Tensor, times: Tensor, initial: Tensor) -> Tensor:
     return torch.stack(list(surrogate.rollout(parameters, times, initial)), 1)
 

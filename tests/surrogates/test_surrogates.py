@@ -123,6 +123,18 @@ def test_a_rollout_is_the_one_step_prediction_repeated(kind: str, mode: Mode) ->
         assert (surrogate.losses(parameters, times[:, window], wrong) > 1e-5).all()
 
 
+def test_a_direct_rollout_predicts_several_times_at_once_in_bounded_memory() -> None:
+    problem = make_problem((64, 64))
+    surrogate = make("mlp", problem, "direct")
+    parameters, times, fields = make_data(problem, n=1, steps=10)
+    batches: list[int] = []
+    surrogate.register_forward_hook(lambda _, inputs, output: batches.append(len(output)))
+    found = predict(surrogate, parameters, times, fields[:, 0])
+    assert batches == [4, 4, 2]
+    single = torch.stack([surrogate.direct(parameters, time) for time in times.unbind(1)], 1)
+    torch.testing.assert_close(found, single, rtol=1e-5, atol=1e-5)
+
+
 def test_an_autoregressive_rollout_to_one_time_is_the_initial_state() -> None:
     problem = make_problem()
     parameters, times, fields = make_data(problem, steps=1)
