@@ -128,6 +128,21 @@ class Raises(Sound):
         raise RuntimeError("the device is lost")
 
 
+class Branches(Sound):
+    """Computes one thing or another, as the values are."""
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        hidden = super().hidden(inputs)
+        return hidden if hidden.sum() > 0 else -hidden
+
+
+class Random(Sound):
+    """Draws at random while it predicts."""
+
+    def hidden(self, inputs: Tensor) -> Tensor:
+        return super().hidden(inputs) * torch.rand(())
+
+
 class NeverEnds(Sound):
     """Computes for ever, once it has written the file `begun`."""
 
