@@ -3,12 +3,12 @@
 Example:
     >>> import millstream
     >>> summary = millstream.train("configs/quickstart.yaml")
-    >>> prediction = millstream.predict(
+    >>> fields = millstream.predict(
     ...     summary.run_dir,
     ...     {"initial": 150, "left": 480, "right": 200, "bottom": 300, "top": 120},
     ... )
-    >>> prediction.field.shape  # stored times, fields, grid
-    (50, 1, 64, 64)
+    >>> fields.temperature.shape  # stored times, grid
+    (50, 64, 64)
 
 Everything here can be imported from `millstream`; each name is loaded when it is first used, so
 `import millstream` itself takes no time.
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from framework.errors import StudyError as StudyError
     from framework.report.summary import StoreSummary as StoreSummary
     from framework.report.summary import Summary as Summary
-    from framework.run.prediction import Prediction as Prediction
     from framework.study.study import Study as Study
     from millstream.inverse import invert as invert
     from millstream.models import Model as Model
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 # Where each name is defined.
 _HOMES = {
     "Model": "millstream.models",
-    "Prediction": "framework.run.prediction",
     "RunError": "framework.errors",
     "StoreSummary": "framework.report.summary",
     "Study": "framework.study.study",
@@ -56,7 +54,6 @@ _HOMES = {
 }
 __all__ = [
     "Model",
-    "Prediction",
     "RunError",
     "StoreSummary",
     "Study",

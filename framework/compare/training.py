@@ -119,7 +119,7 @@ def gap(held_out_error: float, folder: RunFolder, shared: Trajectories) -> dict[
 
     They are `trained`, and `gap`: how much larger the error is on held-out simulations.
     """
-    _, surrogate = load_model(folder.model)
+    surrogate = load_model(folder.model).surrogate
     trained = mean_score(score(surrogate, shared)["relative_l2"])
     return {"trained": trained, "gap": held_out_error - trained}
 

@@ -1,9 +1,10 @@
 """Training that starts from a trained surrogate (`training.initial`)."""
 
-from framework.run.prediction import load_surrogate
+from framework.run.loading import load_trained
 from framework.study.case import Case
-from framework.study.component import SURROGATE, settings_with_defaults
+from framework.study.component import SURROGATE, Component, settings_with_defaults
 from framework.study.identity import first_difference
+from solvers.base import Solver
 from surrogates.base import Surrogate
 
 
@@ -17,8 +18,10 @@ def start_from_initial(case: Case, surrogate: Surrogate) -> None:
     initial = case.study.training.initial
     if initial is None:
         return
-    there, trained = load_surrogate(initial)
-    if difference := first_difference(_described(there), _described(case)):
+    there = load_trained(initial)
+    trained = there.surrogate
+    theirs = _meaning(there.study.surrogate, there.solver)
+    if difference := first_difference(theirs, _meaning(case.study.surrogate, case.solver)):
         raise case.mistake(f"training.initial is {initial}, another surrogate: {difference}")
     if case.study.training.precision == "float64":
         surrogate.double()
@@ -34,11 +37,10 @@ def start_from_initial(case: Case, surrogate: Surrogate) -> None:
     surrogate.load_state_dict(tensors)
 
 
-def _described(case: Case) -> dict[str, object]:
+def _meaning(component: Component, solver: Solver) -> dict[str, object]:
     """Return what has to be equal for weights to mean the same, named as in messages."""
-    component = case.study.surrogate
     return {
         "surrogate": {"name": component.name, **settings_with_defaults(component, SURROGATE)},
-        "solver.parameters": {item.name: item.units for item in case.space.items},
-        "solver.fields": {field.name: field.units for field in case.solver.fields},
+        "solver.parameters": {item.name: item.units for item in solver.parameters.items},
+        "solver.fields": {field.name: field.units for field in solver.fields},
     }

@@ -22,7 +22,7 @@ def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
     Raises WriteError.
     """
     latest, data = parts.validation.latest, data_identity(parts)
-    save_model(parts.rank.trainer.surrogate, parts.study, folder.model, {"data": data})
+    save_model(parts.rank.trainer.surrogate, parts.case, folder.model, {"data": data})
     tags = {"data": json.dumps(data)}
     if latest:
         tags["validation.relative_l2"] = str(latest.relative_l2.mean)

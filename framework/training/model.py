@@ -1,13 +1,17 @@
-"""A trained surrogate as a folder: `weights.npz` and `model.json`, tensors and plain JSON.
+"""A trained surrogate as a folder: tensors and plain JSON, and nothing that runs code.
 
-Loading a model runs no code but that of the solver and the surrogate that its study names.
+model.json              the study, the solver's declarations, the problem, what is told beside
+weights.safetensors     weights and normalisation
+static.safetensors      the solver's static fields, in their units
+
+So a model is used without its solver; only another grid, or a first state that nobody gives, needs
+that. Loading runs no code but that of the surrogate that the study names. Folders of format 2, of
+before, have `weights.npz` alone and need the solver.
 """
 
 import json
-import os
-import zipfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,14 +34,20 @@ from framework.study.component import (
     find,
     their_mistakes,
 )
+from framework.study.described import DescribedSolver, SolverDescription, solver_description
 from framework.study.overrides import override, parsed
 from framework.study.section import Section
 from framework.study.study import Study
+from framework.training.weights import read_tensors, write_tensors
+from solvers.base import Grid, Solver
 from surrogates.base import Problem, Surrogate
+
+# The format before this one, without the solver's declarations.
+_WITHOUT_SOLVER = 2
 
 
 class _TrainedFor(Section):
-    """A `Problem` without its static fields, which are large and come from the solver."""
+    """A `Problem` without its static fields, which are large."""
 
     names: tuple[str, ...]
     low: tuple[float, ...]
@@ -49,7 +59,7 @@ class _TrainedFor(Section):
     grid: tuple[int, ...]
 
 
-class _Description(Section):
+class _Contents(Section):
     """The contents of model.json."""
 
     format: int
@@ -58,15 +68,38 @@ class _Description(Section):
     problem: _TrainedFor
     extra: dict[str, Any]
     study: dict[str, Any]
+    solver: SolverDescription | None = None  # None in format 2
 
 
-def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """A trained surrogate, which takes batches of any size, and what is known of its solver."""
+
+    study: Study
+    solver: DescribedSolver
+    surrogate: Surrogate
+
+    def make_solver(self) -> Solver:
+        """Make the solver itself. Raises StudyError if it is not there, or cannot be made."""
+        study = self.study
+        try:
+            make = factory(study.solver, SOLVER)
+            with their_mistakes(f"making it{study.solver.given()} failed", plain=ValueError):
+                solver = make()
+        except ValueError as error:
+            raise StudyError(f"the solver {study.solver.name} cannot be used: {error}") from None
+        assert isinstance(solver, Solver)
+        return solver
+
+
+def save_model(surrogate: Surrogate, case: Case, directory: Path, extra: dict[str, Any]) -> None:
     """Write a model's folder, whole or not at all; replace an earlier one.
 
     `extra`: plain values that describe the model further. Raises WriteError.
     """
+    study, solver = case.study, case.solver
     trained_for = {name: getattr(surrogate.problem, name) for name in _TrainedFor.model_fields}
-    description = _Description(
+    contents = _Contents(
         format=versions.MODEL,
         millstream=metadata.version("millstream"),
         surrogate=study.surrogate.model_dump(mode="json"),
@@ -74,60 +107,94 @@ def save_model(surrogate: Surrogate, study: Study, directory: Path, extra: dict[
         extra=extra,
         # Whoever is given the model need not learn where its run was tracked.
         study=study.model_dump(mode="json", exclude={"tracking"}),
+        solver=solver_description(case),
     )
-    arrays: dict[str, Any] = {key: value.numpy() for key, value in surrogate.tensors().items()}
+    static = {
+        name: torch.tensor(np.asarray(values, dtype=np.float32))
+        for name, values in solver.static_fields.items()
+    }
     with replacing_folder(directory) as temporary:
-        with (temporary / "weights.npz").open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        (temporary / "model.json").write_text(description.model_dump_json(indent=2) + "\n")
+        write_tensors(surrogate.tensors(), temporary / "weights.safetensors")
+        write_tensors(static, temporary / "static.safetensors")
+        (temporary / "model.json").write_text(contents.model_dump_json(indent=2) + "\n")
 
 
-def load_model(directory: Path, overrides: Sequence[str] = ()) -> tuple[Case, Surrogate]:
-    """Load a model's folder: the case, and the surrogate, which takes batches of any size.
+def load_model(directory: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Load a model's folder.
 
     `overrides`, such as `solver.grid_size=128`, change the study's solver, and so the grid, if the
-    surrogate's weights do not depend on it. Bounds, times and normalisation stay those that the
-    surrogate was trained with. Raises StudyError.
+    surrogate's weights do not depend on it; they need the solver. Bounds, times and normalisation
+    stay those that the surrogate was trained with. Raises StudyError.
     """
-    description = _description(directory)
-    case = Case(_study(directory, description.study, overrides), directory)
-    study, problem = case.study, _problem(case.problem, description.problem)
+    contents = _contents(directory)
+    study = _study(directory, contents.study, overrides)
+    trained_on = _described(directory, contents)
+    solver = trained_on
     if overrides:
-        trained = Case(_study(directory, description.study, ()), directory)
-        _check_extent(case, trained)
-    surrogate = _made(directory, case, problem)
-    tensors = _weights(directory / "weights.npz")
-    name, grid = study.surrogate.name, description.problem.grid
-    if problem.grid != grid and "static" in tensors:
-        static = _static(trained.problem.static, problem.static)
+        solver = _describe(Case(study, directory))
+    problem = _problem(solver, contents.problem)
+    if overrides:
+        _check_extent(solver.grid, trained_on.grid)
+    surrogate = _made(directory, study, problem)
+    tensors = read_tensors(directory, "weights")
+    if overrides and "static" in tensors:
+        static = normalised_static(_static_of(trained_on), problem.static)
         tensors["static"] = static.to(tensors["static"].dtype)
     if _shapes(tensors) != _shapes(surrogate.tensors()):
-        if problem.grid != grid:
-            raise StudyError(f"the {name} is bound to its grid of {grid}, not {problem.grid}")
+        if problem.grid != contents.problem.grid:
+            raise StudyError(
+                f"the {study.surrogate.name} is bound to its grid of {contents.problem.grid}, not "
+                f"{problem.grid}"
+            )
         raise StudyError(
-            f"{directory / 'weights.npz'} does not fit the {name} that model.json describes: it is "
-            "damaged, or the surrogate's code has changed since"
+            f"the weights in {directory} do not fit the {study.surrogate.name} that model.json "
+            "describes: they are damaged, or the surrogate's code has changed since"
         )
     # Assigned, not copied: a copy into the new surrogate's tensors would lose float64 precision.
     surrogate.load_state_dict(tensors, assign=True)
     surrogate.eval()
-    return case, surrogate
+    return Trained(study, solver, surrogate)
 
 
-def _made(directory: Path, case: Case, problem: Problem) -> Surrogate:
+def normalised_static(trained: NDArray[np.float32], now: NDArray[np.float32]) -> Tensor:
+    """Return static fields `now` [S, *grid], normalised by mean and spread of `trained`."""
+    axes = tuple(range(1, trained.ndim))
+    mean = trained.mean(axes, dtype=np.float64)
+    spread = trained.std(axes, dtype=np.float64)
+    spread = np.where(spread > 1e-7 * abs(mean), spread, np.inf)
+    shape = (-1, *[1] * (now.ndim - 1))
+    return torch.tensor((now - mean.reshape(shape)) / spread.reshape(shape))
+
+
+def _described(directory: Path, contents: _Contents) -> DescribedSolver:
+    """Return what the folder says of the solver. Raises StudyError."""
+    if contents.solver is None:
+        return _describe(Case(_study(directory, contents.study, ()), directory))
+    tensors = read_tensors(directory, "static") if contents.solver.static_fields else {}
+    static = {name: tensor.numpy() for name, tensor in tensors.items()}
+    try:
+        return DescribedSolver(contents.solver, static)
+    except (ValueError, KeyError) as error:
+        raise StudyError(f"{directory / 'model.json'} is damaged: {error}") from None
+
+
+def _describe(case: Case) -> DescribedSolver:
+    """Return what a case's solver declares."""
+    return DescribedSolver(solver_description(case), case.solver.static_fields)
+
+
+def _made(directory: Path, study: Study, problem: Problem) -> Surrogate:
     """Make the surrogate for a problem, before its weights are loaded."""
     try:
         with their_mistakes("making the surrogate failed", plain=ValueError):
-            surrogate = factory(case.study.surrogate, SURROGATE, problem)()
+            surrogate = factory(study.surrogate, SURROGATE, problem)()
     except ValueError as error:
         raise StudyError(f"{directory}: {error}") from None
     assert isinstance(surrogate, Surrogate)
     return surrogate
 
 
-def _description(directory: Path) -> "_Description":
+def _contents(directory: Path) -> _Contents:
     """Read model.json. Raises StudyError."""
     path = directory / "model.json"
     try:
@@ -140,16 +207,19 @@ def _description(directory: Path) -> "_Description":
     except ValueError:
         raise StudyError(f"{path} is damaged: it is not JSON; get the model again") from None
     if not isinstance(content, dict) or "format" not in content:
-        raise StudyError(f"{path} does not describe a model of Millstream: it has no format")
-    if content["format"] != versions.MODEL:
+        raise StudyError(
+            f"{path} does not described_solver a model of Millstream: it has no format"
+        )
+    if content["format"] not in (versions.MODEL, _WITHOUT_SOLVER):
         raise StudyError(
             f"{path} has format {content['format']}, but this version of Millstream reads "
-            f"{versions.MODEL}: use version {content.get('millstream')}, which wrote it"
+            f"{_WITHOUT_SOLVER} and {versions.MODEL}: use version {content.get('millstream')}, "
+            "which wrote it"
         )
     try:
-        return _Description.model_validate(content)
+        return _Contents.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{path} is damaged: {explain(error, _Description)}") from None
+        raise StudyError(f"{path} is damaged: {explain(error, _Contents)}") from None
 
 
 def _study(directory: Path, saved: dict[str, Any], overrides: Sequence[str]) -> Study:
@@ -179,9 +249,8 @@ def _study(directory: Path, saved: dict[str, Any], overrides: Sequence[str]) -> 
         raise StudyError(f"{directory}: {explain(error, Study)}") from None
 
 
-def _check_extent(now: Case, trained: Case) -> None:
-    """Raise StudyError if the grid of `now` covers more or less than the one trained on."""
-    ours, theirs = now.solver.grid, trained.solver.grid
+def _check_extent(ours: Grid, theirs: Grid) -> None:
+    """Raise StudyError if `ours` covers more or less than `theirs`, the grid trained on."""
     # The outermost points of a grid lie on its ends, or half a spacing within.
     extents = [
         [[(n - off) * h for n, h in zip(grid.shape, grid.spacing, strict=True)] for off in (0, 1)]
@@ -198,37 +267,23 @@ def _check_extent(now: Case, trained: Case) -> None:
         )
 
 
-def _problem(now: Problem, trained: "_TrainedFor") -> Problem:
+def _problem(now: DescribedSolver, trained: _TrainedFor) -> Problem:
     """Return the problem trained for, with the grid and the static fields of `now`."""
-    for name in ("names", "channels"):
-        if getattr(trained, name) != getattr(now, name):
+    has = {"names": now.parameters.names, "channels": len(now.fields)}
+    for name, value in has.items():
+        if getattr(trained, name) != value:
             raise StudyError(
                 f"the surrogate was trained for a solver with the {name} {getattr(trained, name)}, "
-                f"but the solver has {getattr(now, name)}"
+                f"but the solver has {value}"
             )
-    return replace(now, **trained.model_dump(exclude={"grid"}))
+    values = {name: getattr(trained, name) for name in _TrainedFor.model_fields}
+    return Problem(**{**values, "grid": now.grid.shape}, static=_static_of(now))
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-        if bad is None:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        pass
-    raise StudyError(f"{path} is damaged or not there: get the model again")
-
-
-def _static(trained: NDArray[np.float32], now: NDArray[np.float32]) -> Tensor:
-    """Return static fields `now` [S, *grid], normalised by mean and spread of `trained`."""
-    axes = tuple(range(1, trained.ndim))
-    mean = trained.mean(axes, dtype=np.float64)
-    spread = trained.std(axes, dtype=np.float64)
-    spread = np.where(spread > 1e-7 * abs(mean), spread, np.inf)
-    shape = (-1, *[1] * (now.ndim - 1))
-    return torch.tensor((now - mean.reshape(shape)) / spread.reshape(shape))
+def _static_of(solver: DescribedSolver) -> NDArray[np.float32]:
+    """Return the static fields [S, *grid]."""
+    fields = list(solver.static_fields.values())
+    return np.array(fields, dtype=np.float32).reshape(-1, *solver.grid.shape)
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:

@@ -125,7 +125,7 @@ def test_what_a_run_leaves_is_in_its_folder_and_in_mlflow(
     database.close()
     assert {"training/loss", "validation/relative_l2", "samples/received"} <= metrics
     artifacts = {path.name for path in (directory / "mlruns").rglob("*") if path.is_file()}
-    assert pictures | {"study.yaml", "design.csv", "weights.npz", "model.json"} <= artifacts
+    assert pictures | {"study.yaml", "design.csv", "weights.safetensors", "model.json"} <= artifacts
 
 
 def test_the_registered_model_predicts_what_the_run_predicts(

@@ -32,10 +32,10 @@ FIRST = [
     (["simulate", STUDY], f"checking {STUDY}: solver heat, surrogate fno"),
     (["compare", STUDY], f"checking {STUDY}: solver heat, surrogate fno"),
     (["resume", "runs/small"], "checking runs/small/study.yaml: solver light:Light"),
-    (["predict", "runs/small", "top=1"], "checking runs/small: its solver and its surrogate"),
+    (["predict", "runs/small", "top=1"], "loading the surrogate of runs/small"),
     (
         ["predict", "models:/small/1", "top=1"],
-        "checking models:/small/1: its solver and its surrogate, fetched from MLflow",
+        "loading the surrogate of models:/small/1, fetched from MLflow",
     ),
     (["index", "stores/small.zarr"], "reading the store stores/small.zarr and making its solver"),
     (["invert", "small.zarr", "--field", "x.npz"], "reading the store small.zarr, and searching"),

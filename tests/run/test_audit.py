@@ -18,6 +18,7 @@ from commands import SMALL, once, the_object
 from commands import millstream as command
 from numpy.typing import NDArray
 from places import QUICKSTART
+from safetensors.torch import load_file
 
 import millstream
 
@@ -66,10 +67,9 @@ def predicted(run: Run, held_out: list[dict[str, NDArray[Any]]]) -> list[NDArray
     """What the run's model predicts of each held-out simulation [T, C, *grid]."""
     model = millstream.load(run[0] / "runs/small")
     names = model.solver.parameters.names
-    return [
-        model.predict(dict(zip(names, map(float, item["parameters"]), strict=True))).field
-        for item in held_out
-    ]
+    points = np.stack([item["parameters"] for item in held_out], 1, dtype=np.float64)
+    fields = model.predict(dict(zip(names, points, strict=True))).to_array().values
+    return list(np.moveaxis(fields, 0, 2))
 
 
 def test_errors_are_those_of_the_model_on_the_held_out_files(
@@ -149,9 +149,9 @@ def test_counts_are_those_of_the_files(run: Run) -> None:
     assert samples["unique_trained"] + samples["untrained"] == complete * each
     assert samples["stored"] == complete * STEPS
     assert told["training"]["steps"] == -(-samples["drawn"] // BATCH)
-    weights = np.load(directory / "runs/small/model/weights.npz")
+    weights = load_file(directory / "runs/small/model/weights.safetensors")
     names = ("weight", "bias")
-    parameters = sum(weights[key].size for key in weights.files if key.rpartition(".")[2] in names)
+    parameters = sum(weights[key].numel() for key in weights if key.rpartition(".")[2] in names)
     assert told["surrogate"]["parameters"] == parameters
 
 

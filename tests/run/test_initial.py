@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import SMALL, in_process, once, the_object
 from places import QUICKSTART
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.usefixtures("module_on_cluster")
 
@@ -30,8 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, module_on_cluster: None) -
 
 
 def weights(directory: Path, run: str) -> dict[str, Any]:
-    with np.load(directory / "runs" / run / "model/weights.npz") as saved:
-        return dict(saved)
+    return dict(load_file(directory / "runs" / run / "model/weights.safetensors"))
 
 
 def test_a_run_goes_on_from_trained_weights_and_their_normalisation(trained: Path) -> None:

@@ -14,6 +14,7 @@ from commands import MILLSTREAM, SMALL, in_process, once, the_object, with_suppo
 from held import held_in, holders, let_go
 from light import Light
 from places import QUICKSTART
+from safetensors.torch import load_file
 from waiting import LIMIT, until
 
 FEW = ["design.simulations=60", "buffer.replay=[4, 8]", "checkpoint.every_seconds=0.001"]
@@ -41,8 +42,7 @@ def until_checkpoints(process: subprocess.Popen[str], run: Path, count: int) -> 
 
 
 def weights(run: Path) -> dict[str, Any]:
-    with np.load(run / "model" / "weights.npz") as saved:
-        return dict(saved)
+    return dict(load_file(run / "model" / "weights.safetensors"))
 
 
 def resume(directory: Path) -> dict[str, Any]:

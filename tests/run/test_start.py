@@ -12,8 +12,11 @@ from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.model import save_model
 from framework.training.surrogate import make_surrogate
+from solvers.lorenz import Lorenz
 
+VALUES = (10.0, 28.0, 2.7)
 POINT = ["sigma=10", "rho=28", "beta=2.7"]
+BY_NAME = dict(zip(("sigma", "rho", "beta"), VALUES, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "surrogate": {"name": "mlp", "hidden": [8], "mode": mode},
             }
         )
-        save_model(make_surrogate(Case(study)), study, directory / mode, {})
+        case = Case(study)
+        save_model(make_surrogate(case), case, directory / mode, {})
     return directory
 
 
@@ -45,14 +49,18 @@ def fields(directory: Path, *arguments: str) -> Any:
         return saved["field"]
 
 
+def as_array(prediction: Any) -> Any:
+    """The fields [T, C, *grid] of a dataset."""
+    return np.moveaxis(prediction.to_array().values, 0, 1)
+
+
 def test_a_rollout_starts_from_the_solver_s_state_of_a_seed(directory: Path) -> None:
     model = millstream.load(directory / "autoregressive")
-    point = dict(zip(model.solver.parameters.names, (10.0, 28.0, 2.7), strict=True))
-    values = np.array(list(point.values()))
+    solver = Lorenz(stored_steps=4, final_time=0.3)
     for seed in (0, 7):
-        first = next(iter(model.solver.solve(values, seed)))
+        first = next(iter(solver.solve(np.array(VALUES), seed)))
         np.testing.assert_array_equal(fields(directory, "--seed", str(seed))[0], first)
-        np.testing.assert_array_equal(model.predict(point, seed=seed).field[0], first)
+        np.testing.assert_array_equal(as_array(model.predict(BY_NAME, seed=seed))[0], first)
     # The study's seed is 0.
     np.testing.assert_array_equal(fields(directory), fields(directory, "--seed", "0"))
 
@@ -63,17 +71,28 @@ def test_a_rollout_starts_from_any_state(directory: Path) -> None:
     found = fields(directory, "--initial", "state.npz")
     np.testing.assert_array_equal(found[0], state)
     model = millstream.load(directory / "autoregressive")
-    point = dict(zip(model.solver.parameters.names, (10.0, 28.0, 2.7), strict=True))
-    np.testing.assert_array_equal(model.predict(point, initial=state).field, found)
-    np.testing.assert_array_equal(
-        millstream.predict(directory / "autoregressive", point, initial=state.tolist()).field, found
-    )
+    rolled = model.predict(BY_NAME, initial=state)
+    np.testing.assert_array_equal(as_array(rolled), found)
+    again = millstream.predict(directory / "autoregressive", BY_NAME, initial=state.tolist())
+    np.testing.assert_array_equal(as_array(again), found)
+    # A prediction is a state, too, which the next one goes on from at its time.
+    middle = rolled.isel(time=1)
+    middle.to_zarr(directory / "middle.zarr", mode="w", consolidated=False)
+    ran = predicted(directory, "--initial", "middle.zarr", "--times", "0.1,0.2,0.3")
+    assert ran.returncode == 0, ran.stderr
+    with np.load(directory / "a.npz") as saved:
+        np.testing.assert_allclose(saved["field"], found[1:], rtol=1e-5)
+    later = model.predict(BY_NAME, times=[0.1, 0.3], initial=middle)
+    np.testing.assert_allclose(as_array(later), found[[1, 3]], rtol=1e-5)
+    assert later.time.values.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--initial", "none.npz"], "none.npz cannot be read: No such file"),
+        (["--initial", "none.zarr"], "none.zarr cannot be read: "),
+        (["--initial", "fewer.zarr"], "the initial fields cannot be used: they have no y, z"),
         (
             ["--initial", "text.npz"],
             "text.npz is not a numpy .npz file with an array",
@@ -94,6 +113,8 @@ def test_what_no_rollout_can_start_from_is_refused(
     np.savez(directory / "flat.npz", initial=np.zeros(3))
     np.savez(directory / "nan.npz", initial=np.full((3, 1), np.nan))
     np.savez(directory / "complex.npz", initial=np.zeros((3, 1), dtype=complex))
+    state = millstream.load(directory / "autoregressive").predict(BY_NAME).isel(time=0)
+    state[["x"]].to_zarr(directory / "fewer.zarr", mode="w", consolidated=False)
     (directory / "a.npz").unlink(missing_ok=True)
     ran = predicted(directory, *arguments)
     assert ran.returncode == 2

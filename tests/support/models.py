@@ -22,13 +22,13 @@ SURROGATES: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(kind: str, double: bool = False, **changes: Any) -> tuple[Study, Surrogate]:
+def trained(kind: str, double: bool = False, **changes: Any) -> tuple[Case, Surrogate]:
     """A surrogate with weights and normalisation that no new one has."""
-    study = Study.model_validate({**STUDY, "surrogate": SURROGATES[kind], **changes})
+    case = Case(Study.model_validate({**STUDY, "surrogate": SURROGATES[kind], **changes}))
     torch.manual_seed(3)
-    surrogate = Case(study).make_surrogate()
+    surrogate = case.make_surrogate()
     surrogate.normalise_fields(torch.tensor([300.0]), torch.tensor([80.0]), torch.tensor([9.0]))
-    return study, surrogate.double() if double else surrogate
+    return case, surrogate.double() if double else surrogate
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from models import outputs, trained
 from waiting import until
 
 from framework.errors import StudyError, TrackingError
-from framework.run.prediction import load_surrogate
+from framework.run.loading import load_trained
 from framework.run.usage import system_figures
 from framework.study.sections import TrackingConfig
 from framework.tracking.recorder import Tracking
@@ -89,8 +89,8 @@ def closed_port() -> int:
 
 
 def model_folder(name: str = "run/model") -> tuple[Path, Any]:
-    study, surrogate = trained("fno")
-    save_model(surrogate, study, Path(name), {"relative_l2": 0.1})
+    case, surrogate = trained("fno")
+    save_model(surrogate, case, Path(name), {"relative_l2": 0.1})
     return Path(name), surrogate
 
 
@@ -205,18 +205,19 @@ def test_a_model_is_registered_and_loaded_by_name(
     client(sent.database).set_registered_model_alias("heat", "best", "1")
     monkeypatch.chdir(sent.database.parent)
     for uri in ("models:/heat/1", "models:/heat@best", "models:/heat/latest"):
-        loaded = load_surrogate(uri)[1]
+        loaded = load_trained(uri).surrogate
         for n in (1, 3):
             assert torch.equal(outputs(loaded, n), outputs(sent.surrogate, n))
-    assert load_surrogate("models:/heat/1", ["solver.grid_size=32"])[1].problem.grid == (32, 32)
+    finer = load_trained("models:/heat/1", ["solver.grid_size=32"])
+    assert finer.surrogate.problem.grid == (32, 32)
     with pytest.raises(StudyError, match="has no models:/heat/2: heat has the versions 1"):
-        load_surrogate("models:/heat/2")
+        load_trained("models:/heat/2")
     with pytest.raises(StudyError, match="has no models:/heat@worst: heat has the versions 1"):
-        load_surrogate("models:/heat@worst")
+        load_trained("models:/heat@worst")
     with pytest.raises(StudyError, match="has no models:/wave/1: it has the models heat"):
-        load_surrogate("models:/wave/1")
+        load_trained("models:/wave/1")
     with pytest.raises(StudyError, match="models:/heat is not of the form models:/NAME/VERSION"):
-        load_surrogate("models:/heat")
+        load_trained("models:/heat")
     assert capfd.readouterr() == ("", "")
 
 
@@ -225,13 +226,13 @@ def test_a_model_cannot_be_had_where_there_is_no_mlflow(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
     with pytest.raises(StudyError, match=r"models:/heat/1 is not there: no MLflow is at sqlite"):
-        load_surrogate("models:/heat/1")
+        load_trained("models:/heat/1")
     assert not Path("elsewhere.db").exists()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(
         TrackingError, match=r"cannot be asked for models:/heat/1: Connection refused"
     ):
-        load_surrogate("models:/heat/1")
+        load_trained("models:/heat/1")
 
 
 def test_a_server_that_never_answers_does_not_hold_up_the_end() -> None:

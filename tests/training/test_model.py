@@ -5,15 +5,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
 from models import STUDY, SURROGATES, outputs, trained
+from safetensors.torch import load_file, save_file
 
 from framework.errors import StudyError
-from framework.run.prediction import load_surrogate, predict
+from framework.run.loading import load_trained
 from framework.training.model import load_model, save_model
+from framework.training.weights import write_tensors
+from millstream import predict
 
 torch.set_num_threads(1)
 POINT = {"initial": 150.0, "left": 480.0, "right": 200.0, "bottom": 300.0, "top": 120.0}
@@ -36,10 +38,11 @@ class Inhomogeneous(Heat):
 def test_a_loaded_surrogate_predicts_the_same_bits(kind: str, double: bool, tmp_path: Path) -> None:
     if double and kind != "mlp":
         return  # the library's spectral weights stay in single precision
-    study, surrogate = trained(kind, double)
-    save_model(surrogate, study, tmp_path / "model", {"relative_l2": 0.1})
-    again, loaded = load_model(tmp_path / "model")
-    assert again.study == study
+    case, surrogate = trained(kind, double)
+    save_model(surrogate, case, tmp_path / "model", {"relative_l2": 0.1})
+    again = load_model(tmp_path / "model")
+    loaded = again.surrogate
+    assert again.study == case.study
     for n in (1, 2, 7):
         before, after = outputs(surrogate, n), outputs(loaded, n)
         assert before.dtype == after.dtype == (torch.float64 if double else torch.float32)
@@ -47,13 +50,14 @@ def test_a_loaded_surrogate_predicts_the_same_bits(kind: str, double: bool, tmp_
 
 
 def test_a_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
-    study, surrogate = trained("fno", tracking={"uri": "postgresql://me:secret@host/db"})
-    save_model(surrogate, study, tmp_path / "model", {"relative_l2": 0.1})
-    assert {path.name for path in (tmp_path / "model").iterdir()} == {"weights.npz", "model.json"}
-    with np.load(tmp_path / "model/weights.npz", allow_pickle=False) as arrays:
-        kinds = {name: arrays[name].dtype for name in arrays}
-    assert kinds["low"] == np.float64
-    assert np.complex64 in kinds.values()
+    case, surrogate = trained("fno", tracking={"uri": "postgresql://me:secret@host/db"})
+    save_model(surrogate, case, tmp_path / "model", {"relative_l2": 0.1})
+    files = {"weights.safetensors", "static.safetensors", "model.json"}
+    assert {path.name for path in (tmp_path / "model").iterdir()} == files
+    found = load_file(tmp_path / "model/weights.safetensors")
+    kinds = {name: tensor.dtype for name, tensor in found.items()}
+    assert kinds["low"] == torch.float64
+    assert torch.complex64 in kinds.values()
     text = (tmp_path / "model/model.json").read_text()
     content = json.loads(text)
     assert content["extra"] == {"relative_l2": 0.1}
@@ -63,23 +67,23 @@ def test_a_folder_holds_tensors_and_json_alone(tmp_path: Path) -> None:
 
 def test_a_model_is_replaced_whole(tmp_path: Path) -> None:
     for kind in ("mlp", "fno"):
-        study, surrogate = trained(kind)
-        save_model(surrogate, study, tmp_path / "model", {})
-    assert torch.equal(outputs(load_model(tmp_path / "model")[1]), outputs(surrogate))
+        case, surrogate = trained(kind)
+        save_model(surrogate, case, tmp_path / "model", {})
+    assert torch.equal(outputs(load_model(tmp_path / "model").surrogate), outputs(surrogate))
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("kind", ["fno", "stepping"])
 def test_an_fno_is_used_on_another_grid(kind: str, tmp_path: Path) -> None:
-    study, surrogate = trained(kind)
-    save_model(surrogate, study, tmp_path / "model", {})
+    case, surrogate = trained(kind)
+    save_model(surrogate, case, tmp_path / "model", {})
     prediction = predict(tmp_path / "model", POINT, ["solver.grid_size=32"])
-    assert prediction.field.shape == (5, 1, 32, 32)
-    _, loaded = load_model(tmp_path / "model", ["solver.grid_size=32"])
+    assert prediction.temperature.shape == (5, 32, 32)
+    loaded = load_model(tmp_path / "model", ["solver.grid_size=32"]).surrogate
     for name, tensor in surrogate.tensors().items():
         if name != "static":
             assert torch.equal(loaded.tensors()[name], tensor)
-    assert predict(tmp_path / "model", POINT).field.shape == (5, 1, 16, 16)
+    assert predict(tmp_path / "model", POINT).temperature.shape == (5, 16, 16)
 
 
 @pytest.mark.parametrize("setting", ["final_time=0.05", "stored_steps=9", "dimensions=1"])
@@ -123,17 +127,17 @@ def test_static_fields_are_those_of_the_grid_in_the_units_trained_with(
 ) -> None:
     (tmp_path / "conductivity.py").write_text(CONDUCTIVITY)
     monkeypatch.syspath_prepend(tmp_path)
-    study, surrogate = trained("fno", solver={"name": "conductivity:Inhomogeneous"})
-    save_model(surrogate, study, tmp_path / "model", {})
-    loaded = load_model(tmp_path / "model", ["solver.grid_size=31"])[1]
+    case, surrogate = trained("fno", solver={"name": "conductivity:Inhomogeneous"})
+    save_model(surrogate, case, tmp_path / "model", {})
+    loaded = load_model(tmp_path / "model", ["solver.grid_size=31"]).surrogate
     assert loaded.static.shape == (1, 31, 31)
     # Every other point of the finer grid is one of the coarser.
     torch.testing.assert_close(loaded.static[:, ::2, ::2], surrogate.static)
 
 
 def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
-    study, surrogate = trained("mlp")
-    save_model(surrogate, study, tmp_path / "model", {})
+    case, surrogate = trained("mlp")
+    save_model(surrogate, case, tmp_path / "model", {})
     with pytest.raises(StudyError, match=r"the mlp is bound to its grid of \(16, 16\)"):
         load_model(tmp_path / "model", ["solver.grid_size=32"])
 
@@ -151,8 +155,8 @@ def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
     ],
 )
 def test_overrides_that_cannot_be(override: str, message: str, tmp_path: Path) -> None:
-    study, surrogate = trained("fno")
-    save_model(surrogate, study, tmp_path / "model", {})
+    case, surrogate = trained("fno")
+    save_model(surrogate, case, tmp_path / "model", {})
     with pytest.raises(StudyError, match=message):
         load_model(tmp_path / "model", [override])
 
@@ -163,9 +167,9 @@ def rewrite(model: Path, **changes: Any) -> None:
 
 
 def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
-    study, surrogate = trained("mlp")
+    case, surrogate = trained("mlp")
     whole = tmp_path / "whole"
-    save_model(surrogate, study, whole, {})
+    save_model(surrogate, case, whole, {})
     model = tmp_path / "model"
 
     def refused(message: str) -> None:
@@ -176,7 +180,7 @@ def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
 
     refused("model is not the folder of a model")
     rewrite(model, format=99)
-    refused("model.json has format 99, but this version of Millstream reads 2")
+    refused("model.json has format 99, but this version of Millstream reads 2 and 3")
     (model / "model.json").write_text("{")
     refused("model.json is damaged")
     (model / "model.json").write_text("[]")
@@ -185,16 +189,25 @@ def test_what_is_no_whole_model_is_refused(tmp_path: Path) -> None:
     refused("model.json is damaged: problem.names is missing")
     rewrite(model, study={})
     refused("buffer is missing")
-    weights = (whole / "weights.npz").read_bytes()
-    for damaged in (weights[:-100], weights[:100], b"", b"\x80\x04N.", flipped(weights)):
-        (model / "weights.npz").write_bytes(damaged)
-        refused("weights.npz is damaged")
-    (model / "weights.npz").unlink()
-    refused("weights.npz is damaged or not there")
-    np.savez(model / "weights.npz", low=np.zeros(3))
-    refused("weights.npz does not fit the mlp")
-    np.savez(model / "weights.npz", low=np.array([print], dtype=object))
-    refused("weights.npz is damaged")
+    solver = json.loads((model / "model.json").read_text())["solver"]
+    rewrite(model, solver={**solver, "parameters": []})
+    refused("was trained for a solver with the names")
+    with_static = {**solver, "static_fields": ["permeability"]}
+    rewrite(model, solver=with_static)
+    refused("model.json is damaged: 'permeability'")
+    rewrite(model, solver=with_static)
+    (model / "static.safetensors").unlink()
+    refused("static.safetensors is damaged or not there")
+    weights = (whole / "weights.safetensors").read_bytes()
+    for damaged in (weights[:-100], weights[:10], b"", b"\x80\x04N.", flipped(weights)):
+        (model / "weights.safetensors").write_bytes(damaged)
+        refused("weights.safetensors is damaged")
+    (model / "weights.safetensors").unlink()
+    refused("weights.safetensors is damaged or not there")
+    save_file({"low": torch.zeros(3)}, model / "weights.safetensors")
+    refused("weights.safetensors is damaged")
+    write_tensors({"low": torch.zeros(3)}, model / "weights.safetensors")
+    refused("the weights in .*model do not fit the mlp")
     load_model(model)
 
 
@@ -205,26 +218,27 @@ def flipped(data: bytes) -> bytes:
 
 
 def test_a_run_is_asked_for_its_model(tmp_path: Path) -> None:
-    study, surrogate = trained("mlp")
+    case, surrogate = trained("mlp")
     run = tmp_path / "run"
     with pytest.raises(StudyError, match="run is not the directory of a run"):
-        load_surrogate(run)
+        load_trained(run)
     run.mkdir()
     (run / "study.yaml").write_text(yaml.safe_dump(STUDY))
     with pytest.raises(StudyError, match=r"run holds no trained surrogate: .* millstream resume"):
-        load_surrogate(run)
-    save_model(surrogate, study, run / "model", {})
-    assert torch.equal(outputs(load_surrogate(run)[1]), outputs(surrogate))
+        load_trained(run)
+    save_model(surrogate, case, run / "model", {})
+    assert torch.equal(outputs(load_trained(run).surrogate), outputs(surrogate))
     with pytest.raises(StudyError, match="the parameter top is missing"):
         predict(run, {name: POINT[name] for name in POINT if name != "top"})
 
 
 def test_predict_says_why_the_solver_has_no_initial_state(tmp_path: Path) -> None:
     solver = {"name": "fisher_kolmogorov", "grid_size": 24, "stored_steps": 2}
-    study, surrogate = trained("stepping", solver=solver)
-    save_model(surrogate, study, tmp_path / "model", {})
+    case, surrogate = trained("stepping", solver=solver)
+    save_model(surrogate, case, tmp_path / "model", {})
     outside = {"sqrt_DT": 12.0, "rho_T": 7.0, "x": 0.16, "y": 0.21, "z": 0.16}
-    with pytest.raises(
-        StudyError, match=r"^the solver has no .*: the seed \(.*\) lies outside tissue"
-    ):
+    message = (
+        r"^the first fields of the solver fisher_kolmogorov: the seed \(.*\) lies outside tiss"
+    )
+    with pytest.raises(StudyError, match=message):
         predict(tmp_path / "model", outside)

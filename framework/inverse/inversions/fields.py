@@ -89,9 +89,9 @@ class FieldInversion(Inversion[FieldMatch, Solver]):
         """
         # torch and the surrogates are loaded only where they are needed.
         from framework.inverse.refine.gradient import refine_by_gradient
-        from framework.run.prediction import load_surrogate
+        from framework.run.loading import load_trained
 
-        _, trained = load_surrogate(surrogate)
+        trained = load_trained(surrogate).surrogate
         self.refinement = refine_by_gradient(
             trained, solver_factory(self.reader), self.observation, self.starts(), whole_machine()
         )
