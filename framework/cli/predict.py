@@ -81,7 +81,7 @@ def predict_command(
         given = arguments or []
         settings = [item for item in given if "." in item.partition("=")[0]]
         values = numbers_by_name([item for item in given if item not in settings])
-        asked_times = None if times is None else _times(times)
+        asked_times = None if times is None else _asked_times(times)
         fetched = ", fetched from MLflow" if run.startswith("models:") else ""
         tell(f"loading the surrogate of {run}{fetched}")
         from framework.run.loading import load_trained
@@ -141,7 +141,7 @@ def _advancing(simulations: int) -> "Iterator[Callable[[int], None]]":
         yield lambda done: bar.update(task, completed=done)
 
 
-def _times(text: str) -> list[float]:
+def _asked_times(text: str) -> list[float]:
     """Read times with commas between them. Raises StudyError."""
     try:
         return [float(part) for part in text.split(",")]

@@ -29,7 +29,7 @@ from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory: an FNO of 32 channels takes about
 # 150 MB for them.
-_POINTS = 2**18
+_POINTS_TOGETHER = 2**18
 
 FirstFields = ArrayLike | Mapping[str, ArrayLike]
 
@@ -145,7 +145,7 @@ class Predictor:
 
     def parts(self, asked: Asked) -> Iterator[slice]:
         """Yield the simulations that are predicted together."""
-        size = max(1, _POINTS // math.prod(self.surrogate.problem.grid))
+        size = max(1, _POINTS_TOGETHER // math.prod(self.surrogate.problem.grid))
         for first in range(0, len(asked.values), size):
             yield slice(first, min(first + size, len(asked.values)))
 
