@@ -13,12 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from framework.errors import StudyError, did_you_mean
 from framework.study.declared import as_float32
 from solvers.base import Field, Grid, Parameter, Solver
-from surrogates.base import Problem, Surrogate
+from surrogates.base import Mode, Problem
 
-# Times and steps that differ by less, relative to the largest, are the same.
+# Times that differ by less, relative to the largest, are the same.
 _SAME_TIME = 1e-6
-# Times and steps may lie outside what was trained on by this share.
-_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def within(
 
 
 def path_through(
-    times: ArrayLike | None, stored: NDArray[np.float64], surrogate: Surrogate, given: bool
+    times: ArrayLike | None, stored: NDArray[np.float64], mode: Mode, given: bool
 ) -> TimePath:
     """Return the path through the times asked for; None asks for those stored, [1 or n, T].
 
@@ -129,13 +127,10 @@ def path_through(
     StudyError.
     """
     if times is None:
-        path = TimePath(stored, slice(None), np.arange(stored.shape[1]))
-    elif surrogate.mode == "direct":
-        path = TimePath(_ascending(times)[None], slice(None), None)
-    else:
-        path = _rolled_out(_ascending(times), stored, given)
-    _check_times(path.t, surrogate)
-    return path
+        return TimePath(stored, slice(None), np.arange(stored.shape[1]))
+    if mode == "direct":
+        return TimePath(_ascending(times)[None], slice(None), None)
+    return _rolled_out(_ascending(times), stored, given)
 
 
 def _ascending(times: ArrayLike) -> NDArray[np.float64]:
@@ -163,22 +158,6 @@ def _rolled_out(t: NDArray[np.float64], stored: NDArray[np.float64], given: bool
             "time: begin there, or give the initial fields"
         )
     return TimePath(t[None], slice(None), None)
-
-
-def _check_times(t: NDArray[np.float64], surrogate: Surrogate) -> None:
-    """Raise StudyError for times [n, T] that the surrogate was not trained for."""
-    problem = surrogate.problem
-    asked = {"time": (float(t.min()), float(t.max()), *problem.times)}
-    if surrogate.mode == "autoregressive" and t.shape[1] > 1:
-        steps = np.diff(t)
-        asked["time step"] = (float(steps.min()), float(steps.max()), *problem.steps)
-    for name, (lowest, highest, low, high) in asked.items():
-        tolerance = _TOLERANCE * max(abs(low), abs(high))
-        if lowest < low - tolerance or highest > high + tolerance:
-            raise StudyError(
-                f"the {name} is in [{lowest:g}, {highest:g}]: the surrogate was trained within "
-                f"[{low:g}, {high:g}] and knows nothing outside"
-            )
 
 
 def given_state(

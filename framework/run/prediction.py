@@ -29,7 +29,7 @@ from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory: an FNO of 32 channels takes about
 # 150 MB for them.
-_POINTS_TOGETHER = 2**18
+POINTS_TOGETHER = 2**18
 
 FirstFields = ArrayLike | Mapping[str, ArrayLike]
 
@@ -118,7 +118,9 @@ class Predictor:
         if initial is not None:
             state = asking.given_state(initial, solver.fields, solver.grid, len(rows))
         stored = self._stored_times(rows, times)
-        path = asking.path_through(times, stored, surrogate, given=state is not None)
+        path = asking.path_through(times, stored, surrogate.mode, given=state is not None)
+        if times is not None:
+            self.trained.check_times(path.t)
         if static:
             surrogate = self._with_static(asking.given_static(static, solver))
         warnings = asking.outside(rows, problem)
@@ -145,7 +147,7 @@ class Predictor:
 
     def parts(self, asked: Asked) -> Iterator[slice]:
         """Yield the simulations that are predicted together."""
-        size = max(1, _POINTS_TOGETHER // math.prod(self.surrogate.problem.grid))
+        size = max(1, POINTS_TOGETHER // math.prod(self.surrogate.problem.grid))
         for first in range(0, len(asked.values), size):
             yield slice(first, min(first + size, len(asked.values)))
 

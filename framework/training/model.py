@@ -2,7 +2,7 @@
 
 model.json              the study, the solver's declarations, the problem, what is told beside
 weights.safetensors     weights and normalisation
-static.safetensors      the solver's static fields, in their units
+static.safetensors      the solver's static fields, in their units, if it has any
 
 So a model is used without its solver; only another grid, or a first state that nobody gives, needs
 that. Loading runs no code but that of the surrogate that the study names. Folders of format 2, of
@@ -42,6 +42,8 @@ from framework.training.weights import read_tensors, write_tensors
 from solvers.base import Grid, Solver
 from surrogates.base import Problem, Surrogate
 
+# Times and steps may lie outside what was trained on by this share.
+_TOLERANCE = 0.01
 # The format before this one, without the solver's declarations.
 _WITHOUT_SOLVER = 2
 
@@ -79,6 +81,21 @@ class Trained:
     solver: DescribedSolver
     surrogate: Surrogate
 
+    def check_times(self, t: NDArray[np.float64]) -> None:
+        """Raise StudyError for times [n, T] that the surrogate was not trained for."""
+        problem = self.surrogate.problem
+        asked = {"time": (float(t.min()), float(t.max()), *problem.times)}
+        if self.surrogate.mode == "autoregressive" and t.shape[1] > 1:
+            steps = np.diff(t)
+            asked["time step"] = (float(steps.min()), float(steps.max()), *problem.steps)
+        for name, (lowest, highest, low, high) in asked.items():
+            tolerance = _TOLERANCE * max(abs(low), abs(high))
+            if lowest < low - tolerance or highest > high + tolerance:
+                raise StudyError(
+                    f"the {name} is in [{lowest:g}, {highest:g}]: the surrogate was trained within "
+                    f"[{low:g}, {high:g}] and knows nothing outside"
+                )
+
     def make_solver(self) -> Solver:
         """Make the solver itself. Raises StudyError if it is not there, or cannot be made."""
         study = self.study
@@ -115,7 +132,8 @@ def save_model(surrogate: Surrogate, case: Case, directory: Path, extra: dict[st
     }
     with replacing_folder(directory) as temporary:
         write_tensors(surrogate.tensors(), temporary / "weights.safetensors")
-        write_tensors(static, temporary / "static.safetensors")
+        if static:
+            write_tensors(static, temporary / "static.safetensors")
         (temporary / "model.json").write_text(contents.model_dump_json(indent=2) + "\n")
 
 
@@ -153,7 +171,10 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> Trained:
     # Assigned, not copied: a copy into the new surrogate's tensors would lose float64 precision.
     surrogate.load_state_dict(tensors, assign=True)
     surrogate.eval()
-    return Trained(study, solver, surrogate)
+    trained = Trained(study, solver, surrogate)
+    if overrides and solver.common_times is not None:
+        trained.check_times(solver.common_times[None])
+    return trained
 
 
 def normalised_static(trained: NDArray[np.float32], now: NDArray[np.float32]) -> Tensor:

@@ -177,7 +177,7 @@ def test_parts_that_fit_into_memory_are_the_whole(
         model = millstream.load(folder / name)
         state = None if name == "direct" else np.stack([STATE * factor for factor in range(4)])
         whole = model.predict(MANY, initial=state)
-        monkeypatch.setattr(prediction, "_POINTS_TOGETHER", 3 * 48)
+        monkeypatch.setattr(prediction, "POINTS_TOGETHER", 3 * 48)
         xarray.testing.assert_allclose(model.predict(MANY, initial=state), whole, atol=1e-5)
         monkeypatch.undo()
 
@@ -284,7 +284,7 @@ def test_fields_that_do_not_fit_into_memory_are_refused(folder: Path) -> None:
 def test_a_table_of_parameters_becomes_a_store_of_predictions(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "_POINTS_TOGETHER", 3 * 48)  # two parts
+    monkeypatch.setattr(prediction, "POINTS_TOGETHER", 3 * 48)  # two parts
     rows = "\n".join(f"{id},{speed}, 7" for id, speed in enumerate(SPEEDS))
     (folder / "many.csv").write_text(f"simulation, speed,seed\n{rows}\n\n")
     out = folder / "many.zarr"

@@ -191,7 +191,7 @@ def test_what_is_logged_arrives(sent: Sent) -> None:
         run_id=run.info.run_id, tracking_uri=f"sqlite:///{sent.database}", dst_path="downloaded"
     )
     found = {str(path.relative_to(files)) for path in Path(files).rglob("*") if path.is_file()}
-    weights = {"model/weights.npz", "model/model.json"}
+    weights = {"model/weights.safetensors", "model/model.json"}
     assert found == {"study.yaml", "pictures/study.yaml"} | weights
 
 
