@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from framework.errors import StudyError, TrackingError
 from framework.study.sections import TrackingConfig
 from framework.tracking.access import mlflow_failures, model_versions, set_up, tolerating
+from framework.tracking.flavour import MODEL_IN_FLAVOUR
 from framework.tracking.uri import (
     check_uri,
     masked,
@@ -64,7 +65,9 @@ def _download(uri: str, directory: Path, tracking: str, address: str) -> Path:
         known = _known(client, name, there)
         raise StudyError(f"MLflow at {masked(tracking)} has no {uri}: {known}")
     source = client.get_model_version_download_uri(name, str(version))
-    return Path(download_artifacts(source, dst_path=str(directory), tracking_uri=address))
+    path = Path(download_artifacts(source, dst_path=str(directory), tracking_uri=address))
+    # Models of before had no flavour.
+    return path / MODEL_IN_FLAVOUR if (path / MODEL_IN_FLAVOUR).is_dir() else path
 
 
 def _version(

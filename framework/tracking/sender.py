@@ -25,9 +25,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any
 
 from framework.tracking.access import mlflow_failures, model_versions, set_up, tolerating
+from framework.tracking.flavour import write_flavour
 from framework.tracking.journal import Journal
 from framework.tracking.uri import (
     artifact_root,
@@ -170,7 +172,10 @@ class _Sender:
         self, client: "MlflowClient", directory: str, name: str, tags: dict[str, str]
     ) -> None:
         run_id = self._state["run_id"]
-        client.log_artifacts(run_id, directory, "model")
+        with TemporaryDirectory() as temporary:
+            flavoured = Path(temporary, "flavoured")
+            write_flavour(Path(directory), flavoured)
+            client.log_artifacts(run_id, str(flavoured), "model")
         versions = model_versions(client, f"name = '{name}' and run_id = '{run_id}'")
         if not versions:
             with tolerating("RESOURCE_ALREADY_EXISTS"):

@@ -228,9 +228,7 @@ def _contents(directory: Path) -> _Contents:
     except ValueError:
         raise StudyError(f"{path} is damaged: it is not JSON; get the model again") from None
     if not isinstance(content, dict) or "format" not in content:
-        raise StudyError(
-            f"{path} does not describe a model of Millstream: it has no format"
-        )
+        raise StudyError(f"{path} does not describe a model of Millstream: it has no format")
     if content["format"] not in (versions.MODEL, _WITHOUT_SOLVER):
         raise StudyError(
             f"{path} has format {content['format']}, but this version of Millstream reads "

@@ -9,7 +9,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from framework.errors import StudyError
@@ -20,12 +20,10 @@ _CHECKSUMS = "crc32"
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors on the CPU as a safetensors file, each with a checksum. Raises OSError."""
+    # Not `save_file`, whose files only their owner may read.
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     checksums = {name: _tensor_sum(tensor) for name, tensor in whole.items()}
-    try:
-        save_file(whole, path, metadata={_CHECKSUMS: json.dumps(checksums)})
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    path.write_bytes(save(whole, metadata={_CHECKSUMS: json.dumps(checksums)}))
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:

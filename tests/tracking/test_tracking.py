@@ -191,8 +191,8 @@ def test_what_is_logged_arrives(sent: Sent) -> None:
         run_id=run.info.run_id, tracking_uri=f"sqlite:///{sent.database}", dst_path="downloaded"
     )
     found = {str(path.relative_to(files)) for path in Path(files).rglob("*") if path.is_file()}
-    weights = {"model/weights.safetensors", "model/model.json"}
-    assert found == {"study.yaml", "pictures/study.yaml"} | weights
+    model = {"data/model/weights.safetensors", "data/model/model.json", "MLmodel"}
+    assert {"study.yaml", "pictures/study.yaml"} | {f"model/{name}" for name in model} <= found
 
 
 def test_a_model_is_registered_and_loaded_by_name(
@@ -208,6 +208,9 @@ def test_a_model_is_registered_and_loaded_by_name(
         loaded = load_trained(uri).surrogate
         for n in (1, 3):
             assert torch.equal(outputs(loaded, n), outputs(sent.surrogate, n))
+    mlflow.set_tracking_uri(f"sqlite:///{sent.database}")
+    by_mlflow = mlflow.pyfunc.load_model("models:/heat@best")
+    assert by_mlflow.metadata.signature.outputs.input_names() == ["temperature", "t"]
     finer = load_trained("models:/heat/1", ["solver.grid_size=32"])
     assert finer.surrogate.problem.grid == (32, 32)
     with pytest.raises(StudyError, match="has no models:/heat/2: heat has the versions 1"):
