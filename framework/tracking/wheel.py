@@ -11,7 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
-_OURS = ("framework", "millstream", "solvers", "surrogates")
+_OUR_PACKAGES = ("framework", "millstream", "solvers", "surrogates")
 _TAGS = "Wheel-Version: 1.0\nGenerator: millstream\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 # The same code gives the same bytes: zip's earliest date.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -63,7 +63,7 @@ def _without_limits(requirement: str) -> str:
 def _our_files() -> dict[str, bytes]:
     """Return the files of our packages: name in the wheel -> content."""
     contents = {}
-    for package in _OURS:
+    for package in _OUR_PACKAGES:
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
