@@ -13,6 +13,7 @@ import typer
 
 from framework.cli.check import check_command
 from framework.cli.compare import compare_command
+from framework.cli.export import export_command
 from framework.cli.index import index_command
 from framework.cli.invert import invert_command
 from framework.cli.listing import list_command
@@ -49,6 +50,9 @@ _command(
     epilog="Example: millstream predict runs/quickstart initial=150 left=480 right=200 "
     "bottom=300 top=120",
 )(predict_command)
+_command("export", epilog="Example: millstream export runs/quickstart --format pt2 --out heat.pt2")(
+    export_command
+)
 _command("index", epilog="Example: millstream index stores/tumor_database.zarr")(index_command)
 _command(
     "invert",

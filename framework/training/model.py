@@ -96,6 +96,27 @@ class Trained:
                     f"[{low:g}, {high:g}] and knows nothing outside"
                 )
 
+    def described(self) -> dict[str, Any]:
+        """Return as plain values what the surrogate maps to what, in which units."""
+        solver = self.solver
+        return {
+            "millstream": metadata.version("millstream"),
+            "study": self.study.name,
+            "surrogate": self.study.surrogate.name,
+            "mode": self.surrogate.mode,
+            "parameters": [
+                {"name": item.name, "units": item.units, "low": item.low, "high": item.high}
+                for item in solver.parameters.items
+            ],
+            "fields": [{"name": field.name, "units": field.units} for field in solver.fields],
+            "grid": {"shape": solver.grid.shape, "spacing": solver.grid.spacing},
+            "grid_units": solver.grid.units,
+            "time_units": solver.time_units,
+            "times": self.surrogate.problem.times,
+            "steps": self.surrogate.problem.steps,
+            "steps_at_once": self.surrogate.bundle,
+        }
+
     def make_solver(self) -> Solver:
         """Make the solver itself. Raises StudyError if it is not there, or cannot be made."""
         study = self.study

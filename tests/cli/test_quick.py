@@ -32,7 +32,17 @@ for arguments in json.loads(sys.argv[1]):
 print(json.dumps(ended))
 """
 STUDY = str(QUICKSTART)
-COMMANDS = ["train", "resume", "simulate", "compare", "predict", "index", "invert", "list"]
+COMMANDS = [
+    "train",
+    "resume",
+    "simulate",
+    "compare",
+    "predict",
+    "export",
+    "index",
+    "invert",
+    "list",
+]
 HELP = [["--help"], *([command, "--help"] for command in COMMANDS)]
 LISTS = [["list"], *(["list", kind] for kind in ("solvers", "surrogates", "studies"))]
 MISTAKES = [
@@ -48,6 +58,7 @@ MISTAKES = [
     (["train", "nowhere.yaml"], "nowhere.yaml cannot be read"),
     (["resume", "runs/none"], "is not the directory of a run"),
     (["predict", "runs/none", "top=hot"], "top=hot is not of the form name=number"),
+    (["export", "runs/none", "--format", "onnx"], "--format is onnx: it has to be one of pt2"),
     (["list", "planets"], "planets cannot be listed"),
 ]
 

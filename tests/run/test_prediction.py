@@ -1,6 +1,7 @@
 """A trained surrogate is asked for many parameters, at any times, where its solver is not."""
 
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+import zarr
 from commands import in_process, the_object
 from numpy.typing import NDArray
 from waiting import LIMIT
@@ -18,6 +20,7 @@ import millstream
 from framework.run import prediction
 from framework.study.case import Case
 from framework.study.study import Study
+from framework.training.export import DESCRIPTION
 from framework.training.model import save_model
 
 # A solver of one's own: two fields, a static one, stored times by a parameter or by none.
@@ -342,3 +345,36 @@ def test_a_wrong_table_is_refused_and_nothing_written(
     assert message in ran.stderr
     assert ran.stderr.count("\n") <= 2  # what is loaded, and what is wrong
     assert {*folder.rglob("*")} == before
+
+
+def test_a_surrogate_is_exported_with_its_units(folder: Path) -> None:
+    ran = in_process(folder, "export", "autoregressive", "--format", "pt2", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = the_object(ran.stdout)
+    assert (told["out"], told["mode"]) == ("autoregressive.pt2", "autoregressive")
+    extra = {DESCRIPTION: ""}
+    program = torch.export.load(folder / told["out"], extra_files=extra).module()
+    described = json.loads(extra[DESCRIPTION])
+    assert described["parameters"][0] == {"name": "speed", "units": "m/s", "low": 0.5, "high": 2}
+    assert described["fields"][1] == {"name": "flow", "units": "m/s"}
+    points = torch.tensor(np.stack([SPEEDS, DEPTHS], 1), dtype=torch.float32)
+    times, state = (
+        torch.tensor([[0, 0.25]]).expand(4, -1),
+        torch.tensor(STATE).expand(4, -1, -1, -1),
+    )
+    model = millstream.load(folder / "autoregressive")
+    expected = stacked(model.predict(MANY, times=[0, 0.25], initial=STATE))[:, 1:]
+    np.testing.assert_allclose(program(points, times, state).numpy(), expected, rtol=1e-4)
+
+
+def test_what_cannot_be_exported_is_refused(folder: Path) -> None:
+    zarr.create_group(folder / "store.zarr")
+    for path, message in (
+        ("nowhere", "nowhere is not the directory of a run"),
+        ("store.zarr", "store.zarr is a store of simulations: pt2 is a format of trained surr"),
+    ):
+        ran = in_process(folder, "export", path, "--format", "pt2")
+        assert ran.returncode == 2
+        assert message in ran.stderr
+    ran = in_process(folder, "export", "direct", "--format", "pt2", "--out", "no/where.pt2")
+    assert (ran.returncode, (folder / "no").exists()) == (2, False)
