@@ -43,7 +43,7 @@ from solvers.base import Grid, Solver
 from surrogates.base import Problem, Surrogate
 
 # Times and steps may lie outside what was trained on by this share.
-_TOLERANCE = 0.01
+_BEYOND = 0.01
 # The format before this one, without the solver's declarations.
 _WITHOUT_SOLVER = 2
 
@@ -89,7 +89,7 @@ class Trained:
             steps = np.diff(t)
             asked["time step"] = (float(steps.min()), float(steps.max()), *problem.steps)
         for name, (lowest, highest, low, high) in asked.items():
-            tolerance = _TOLERANCE * max(abs(low), abs(high))
+            tolerance = _BEYOND * max(abs(low), abs(high))
             if lowest < low - tolerance or highest > high + tolerance:
                 raise StudyError(
                     f"the {name} is in [{lowest:g}, {highest:g}]: the surrogate was trained within "
