@@ -152,6 +152,20 @@ class Convention:
     space: str | None = None
 
 
+@dataclass(frozen=True)
+class OutputPlace:
+    """Where a solver that starts programs may keep what they print in a simulation.
+
+    `folder`: an absolute path, shared with other solvers and simulations; it need not exist yet.
+    `name`: the simulation's; it can be repeated, by another attempt. `machine`: where the folder
+    was thought of: on another machine the path may be another folder.
+    """
+
+    folder: Path
+    name: str
+    machine: str
+
+
 class Solver(ABC):
     """Runs one simulation at a time. Subclasses set the attributes and write two methods.
 
@@ -197,6 +211,12 @@ class Solver(ABC):
 
         The same parameters [p] and seed give the same bits on the same machine and number of
         threads. Any exception ends the simulation; it is reported with the parameters.
+        """
+
+    def keep_output(self, place: OutputPlace) -> None:  # noqa: B027
+        """Be told where to keep what programs print in the next `solve`.
+
+        Does nothing, unless overridden. Solvers are not always told: then nothing is kept.
         """
 
     def program_files(self) -> Sequence[Path]:

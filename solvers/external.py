@@ -4,8 +4,10 @@ import math
 import os
 import secrets
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +15,16 @@ import numpy as np
 from annotated_types import Ge, Gt, MinLen
 from numpy.typing import NDArray
 
-from solvers.base import Field, Grid, Order, ParameterSpace, Solver
-from solvers.external_program import Guard, Program
+from solvers.base import Field, Grid, Order, OutputPlace, ParameterSpace, Solver
+from solvers.external_kept import Kept
+from solvers.external_program import PATIENCE, Guard, Program
 from solvers.external_receiver import Receiver
 from solvers.external_settings import (
     Command,
     Fields,
     Parameters,
     Template,
+    Unidentified,
     Word,
     absolute,
     check_arguments,
@@ -47,6 +51,16 @@ class ProgramError(Exception):
     """A program did not do what the study says."""
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A program that runs, and what listens to it."""
+
+    program: Program
+    receiver: Receiver
+    work: Path  # its directory
+    stack: ExitStack  # ends it
+
+
 class External(Solver):
     """Starts a command for each simulation and takes the fields that it sends
     (docs/how-to/external.md).
@@ -61,6 +75,9 @@ class External(Solver):
     then finalizes; while nobody draws its steps, it waits in its send. The simulation fails if the
     program does anything else or takes too long; then, and whenever no more steps are wanted, its
     process group is ended. external_wire.py describes the format.
+
+    A program that `stays` runs one simulation after the other, and is told their parameters by the
+    socket. It is started again when it has failed or ended, and ends with the solver.
     """
 
     order = Order(space=math.nan, time=math.nan)  # not known
@@ -78,6 +95,8 @@ class External(Solver):
         env: Mapping[str, Word] | None = None,
         template: Template | None = None,
         time_limit: Annotated[float, Gt(0)] = 600.0,
+        stays: Annotated[bool, Unidentified] = False,
+        uses_seed: Annotated[bool, Unidentified] = False,
     ) -> None:
         """`command`: the program and its arguments; `fields`: name and units.
 
@@ -85,7 +104,8 @@ class External(Solver):
         started, and so is a program with a / in its name. The stored times are `stored_steps` from
         0 to `final_time`, or the list `times`. `env` is added to the environment. `time_limit`: the
         seconds that Millstream waits for a step, the first with the program's start, and for its
-        end after the last.
+        end after the last. `stays`: whether the program asks for several simulations; `uses_seed`:
+        whether their seeds then decide the fields, too.
         """
         self.parameters = ParameterSpace(
             *(make_parameter(name, bounds) for name, bounds in parameters.items())
@@ -100,7 +120,11 @@ class External(Solver):
         self._env = {name: str(value) for name, value in (env or {}).items()}
         self._template = None if template is None else (template.name, read_template(template))
         self._time_limit = time_limit
+        self._stays = stays
         self._guards: list[Guard] = []  # idle ones
+        self._idle: list[_Running] = []  # programs that wait for their next simulation
+        weakref.finalize(self, _end_all, self._idle)
+        self._place: OutputPlace | None = None
         check_environment(self._env)
         if template is not None:
             check_arguments(words, template)
@@ -108,7 +132,13 @@ class External(Solver):
         texts["command"] = self._command
         if self._template is not None:
             texts[f"the template {self._template[0]}"] = [self._template[1]]
-        self.uses_seed = "seed" in check_texts(texts, self.parameters.names)
+        told = check_texts(texts, self.parameters.names, stays)
+        if uses_seed and not stays:
+            raise ValueError(
+                "uses_seed is true, but stays is not: a program that does not stay uses the seed "
+                "where {seed} is one of its placeholders"
+            )
+        self.uses_seed = uses_seed or "seed" in told
         if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY_PATH:
             raise ValueError(
                 f"the directory for temporary files {tempfile.gettempdir()} has too long a name "
@@ -118,32 +148,33 @@ class External(Solver):
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._times
 
+    def keep_output(self, place: OutputPlace) -> None:
+        self._place = place
+
     def solve(self, parameters: NDArray[np.float64], seed: int) -> Iterator[NDArray[np.float32]]:
-        with tempfile.TemporaryDirectory(prefix="millstream-", ignore_cleanup_errors=True) as name:
-            directory, token = Path(name), secrets.token_hex(16)
-            receiver = Receiver(
-                directory / "socket",
-                token,
-                tuple(field.name for field in self.fields),
-                self.grid.shape,
-                self.stored_steps,
-                self._time_limit,
-            )
-            with closing(receiver), self._guard() as guard:
-                program = self._start(directory, token, self._values(parameters, seed))
-                try:
-                    guard.watch(program.group, directory)
-                    receiver.attend(program)
-                    for step in range(self.stored_steps):
-                        yield receiver.frame(step)
-                    receiver.finish()
-                except WireError as error:
-                    program.end()
-                    words = program.last_words()
-                    said = f"; its standard error ends: {words}" if words else ""
-                    raise ProgramError(f"{self._program} {error}{said}") from None
-                finally:
-                    program.end()
+        kept = Kept(self._place)
+        values = self._values(parameters, seed)
+        running = self._waiting() or self._start(values)
+        with running.stack as stack:
+            running.program.output.begin(kept)
+            try:
+                if self._stays:
+                    running.receiver.offer(parameters, _signed(seed))
+                for step in range(self.stored_steps):
+                    yield running.receiver.frame(step)
+                running.receiver.finish()
+            except (WireError, GeneratorExit) as error:
+                running.program.end()
+                where = kept.fail(running.work)
+                if isinstance(error, GeneratorExit):  # its fields were refused, or take too long
+                    raise
+                words = running.program.output.last_words()
+                said = f"; its standard error ends: {words}" if words else ""
+                raise ProgramError(f"{self._program} {error}{said}{where}") from None
+            if self._stays:
+                running.program.output.finish()
+                self._idle.append(replace(running, stack=stack.pop_all()))
+        kept.succeed()
 
     def program_files(self) -> Sequence[Path]:
         """Return the program and the files among its arguments.
@@ -155,27 +186,56 @@ class External(Solver):
         starts = program.name.startswith(_LAUNCHERS)
         return files if starts and files else [program, *files]
 
-    @contextmanager
-    def _guard(self) -> Iterator[Guard]:
-        """Yield a guard for one program."""
-        guard = self._guards.pop() if self._guards else Guard()
-        try:
-            yield guard
-        finally:
-            guard.release()
-            self._guards.append(guard)
+    def _waiting(self) -> _Running | None:
+        """Return a program that waits for its next simulation, if there is one."""
+        while self._idle:
+            running = self._idle.pop()
+            if running.program.status() is None:
+                return running
+            running.stack.close()
+        return None
 
-    def _start(self, directory: Path, token: str, values: Mapping[str, str]) -> Program:
-        work = directory / "work"
-        work.mkdir()
+    def _start(self, values: Mapping[str, str]) -> _Running:
+        """Start the program with these values of the placeholders. Raises ProgramError."""
+        with ExitStack() as starting:
+            directory = Path(
+                starting.enter_context(
+                    tempfile.TemporaryDirectory(prefix="millstream-", ignore_cleanup_errors=True)
+                )
+            )
+            token = secrets.token_hex(16)
+            receiver = Receiver(
+                directory / "socket",
+                token,
+                tuple(field.name for field in self.fields),
+                self.grid.shape,
+                self.stored_steps,
+                self._time_limit,
+                self._stays,
+            )
+            starting.callback(receiver.close)
+            guard = starting.enter_context(_one_of(self._guards))
+            work = directory / "work"
+            work.mkdir()
+            program = self._program_in(work, directory / "socket", token, values)
+            starting.callback(program.end)
+            if self._stays:  # told that there are no more simulations, it may end by itself
+                starting.callback(program.wait, PATIENCE)
+                starting.callback(receiver.close)
+            guard.watch(program.group, directory, PATIENCE if self._stays else 0)
+            receiver.attend(program)
+            stack = starting.pop_all()
+        return _Running(program, receiver, work, stack)
+
+    def _program_in(
+        self, work: Path, socket: Path, token: str, values: Mapping[str, str]
+    ) -> Program:
+        """Start the program in its working directory."""
         if self._template is not None:
             name, text = self._template
             (work / name).write_text(filled(text, values), encoding="utf-8")
         environment = os.environ | {key: filled(text, values) for key, text in self._env.items()}
-        environment |= {
-            "MILLSTREAM_ADDRESS": str(directory / "socket"),
-            "MILLSTREAM_TOKEN": token,
-        }
+        environment |= {"MILLSTREAM_ADDRESS": str(socket), "MILLSTREAM_TOKEN": token}
         try:
             return Program([filled(word, values) for word in self._command], environment, work)
         except OSError as error:
@@ -184,5 +244,26 @@ class External(Solver):
     def _values(self, parameters: NDArray[np.float64], seed: int) -> dict[str, str]:
         """Return the values of the placeholders."""
         values = (repr(float(value)) for value in parameters)
-        # Half the seed, so that it fits a signed 64-bit integer: some languages have no others.
-        return dict(zip(self.parameters.names, values, strict=True)) | {"seed": str(seed >> 1)}
+        return dict(zip(self.parameters.names, values, strict=True)) | {"seed": str(_signed(seed))}
+
+
+def _signed(seed: int) -> int:
+    """Return half the seed: it fits a signed 64-bit integer, and some languages have no others."""
+    return seed >> 1
+
+
+@contextmanager
+def _one_of(guards: list[Guard]) -> Iterator[Guard]:
+    """Yield an idle guard, or a new one; it is idle again afterwards."""
+    guard = guards.pop() if guards else Guard()
+    try:
+        yield guard
+    finally:
+        guard.release()
+        guards.append(guard)
+
+
+def _end_all(idle: list[_Running]) -> None:
+    """End programs that stayed for a solver that is no more."""
+    for running in idle:
+        running.stack.close()

@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from solvers.external_output import Output
+
 # Seconds between the request to end and the kill, waited only while something still runs.
 GRACE = 5.0
-# How much of the end of a program's standard error is reported.
-_TAIL_BYTES = 600
 
-# Reads lines "GROUP DIRECTORY" (GROUP 0: none). When the pipe closes, the solver's process has
-# ended: the last group is ended and its directory removed. It runs in the background, so that it is
-# no child of the solver's process: Ray kills the children of a process that it kills, but not
-# theirs.
+# Seconds in which a program that stays may end by itself when it is told that there is no more.
+PATIENCE = 1
+
+# Reads lines "GROUP SECONDS DIRECTORY" (GROUP 0: none). When the pipe closes, the solver's process
+# has ended: after so many seconds the last group is ended, and its directory removed. It runs in
+# the background, so that it is no child of the solver's process: Ray kills the children of a
+# process that it kills, but not theirs.
 _GUARD = f"""
 exec 3<&0
 (
@@ -25,6 +28,8 @@ exec 3<&0
     while read -r line; do last=$line; done
     group=${{last%% *}}
     if [ "$group" != 0 ]; then
+        last=${{last#* }}
+        sleep "${{last%% *}}"
         kill -s TERM -- "-$group"
         tries=0
         while [ $tries -lt {GRACE:.0f} ] && kill -s 0 -- "-$group"; do
@@ -63,9 +68,12 @@ class Guard:
     def __del__(self) -> None:
         os.close(self._pipe)
 
-    def watch(self, group: int, directory: Path) -> None:
-        """If this process is killed, end this process group and remove its directory."""
-        os.write(self._pipe, f"{group} {directory}\n".encode())
+    def watch(self, group: int, directory: Path, seconds: int) -> None:
+        """If this process is killed, end this process group then, and remove its directory.
+
+        It is given so many `seconds` to end by itself before.
+        """
+        os.write(self._pipe, f"{group} {seconds} {directory}\n".encode())
 
     def release(self) -> None:
         """Watch nothing any more."""
@@ -82,17 +90,21 @@ class Program:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=directory,
             env=environment,
             process_group=0,
         )
         self.group = self._process.pid
+        assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self.errors = self._process.stderr.fileno()
-        os.set_blocking(self.errors, False)
-        self._tail = b""
+        self._pipes = self._process.stdout, self._process.stderr
+        self.output = Output(*(pipe.fileno() for pipe in self._pipes))
+        # Can be read once the command has ended; None where the kernel has no such thing.
+        self.exit: int | None = None
+        with suppress(OSError):
+            self.exit = os.pidfd_open(self._process.pid)
 
     def status(self) -> int | None:
         """Return the command's exit status, or minus the signal that ended it; None before.
@@ -108,37 +120,33 @@ class Program:
         exited = result.si_code == os.CLD_EXITED
         return result.si_status if exited else -result.si_status
 
-    def read_errors(self) -> bool:
-        """Read the program's standard error; return whether there was anything."""
-        try:
-            data = os.read(self.errors, 1 << 16)
-        except BlockingIOError:
-            return False
-        self._tail = (self._tail + data)[-_TAIL_BYTES:]
-        return bool(data)
-
-    def last_words(self) -> str:
-        """Return the end of the program's standard error, in one line; call after `end()`."""
-        text = self._tail.decode(errors="replace")
-        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    def wait(self, seconds: float) -> None:
+        """Return once the command has ended by itself, or after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.status() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def end(self) -> None:
-        """End the command and all of its group, and read its last words."""
-        assert self._process.stderr is not None
-        if self._process.stderr.closed:
+        """End the command and all of its group, and read what it has printed last."""
+        if self._pipes[0].closed:
             return
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE
-        while self._runs() and time.monotonic() < deadline:
-            self.read_errors()
-            time.sleep(0.01)
-        self._signal(signal.SIGKILL)
+        self.wait(GRACE)
+        if self.status() is None:
+            self._signal(signal.SIGKILL)
         with suppress(subprocess.TimeoutExpired):  # another user's process may ignore the signal
             self._process.wait(timeout=GRACE)
-        for _ in range(16):  # a pipe holds no more; what left the group may write for ever
-            if not self.read_errors():
-                break
-        self._process.stderr.close()
+        while (left := _group_runs(self.group)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.group, signal.SIGKILL)
+        self.output.finish()
+        for pipe in self._pipes:
+            pipe.close()
+        if self.exit is not None:
+            os.close(self.exit)
 
     def _signal(self, number: int) -> None:
         """Signal the group, and the command, which may have left it. It is not collected yet."""
@@ -147,13 +155,19 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):
             os.kill(self._process.pid, number)
 
-    def _runs(self) -> bool:
-        """Return whether the command, or any process of its group, still runs."""
-        return self.status() is None or _group_runs(self.group)
-
 
 def _group_runs(group: int) -> bool:
-    """Return whether a process of the group still runs; a zombie does not."""
+    """Return whether a process of the group still runs; a zombie does not.
+
+    While there is one, the number of the group is not given to others, and the group can be
+    signalled though the command that it is named after was collected.
+    """
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:  # as after most programs: all of the others need not be looked at
+        return False
+    except PermissionError:
+        pass
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with suppress(OSError), open(f"/proc/{entry}/stat", "rb") as stat:

@@ -1,11 +1,14 @@
-"""Receive the stored steps of one run of a program from a socket.
+"""Receive the stored steps that a program sends to a socket, in one simulation or in several.
 
 Everything happens in the calls: between two of them nothing is read, so a program that is ahead
-waits in its send, and holds the next step itself. Only the kernel's buffers of a socket and a pipe
-are on the way meanwhile: about 200 KB.
+waits in its send, and holds the next step itself. Only the kernel's buffer of a socket is on the
+way meanwhile: about 200 KB.
+
+A program that stays asks for each simulation on every connection, and is then offered it. The
+simulation is over when all connections have asked for the next one. A rank whose part is empty can
+come later than that, as no step waits for it: it is offered all simulations one after the other.
 """
 
-import hmac
 import selectors
 import signal
 import socket
@@ -13,22 +16,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from reprlib import repr as short
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from solvers.external_connection import Connection
 from solvers.external_program import Program
-from solvers.external_wire import (
-    VERSION,
-    Decoder,
-    Frame,
-    Piece,
-    WireError,
-    read_header,
-    read_piece,
-)
+from solvers.external_wire import Frame, WireError, read_header, read_piece, write_offer
 
 # Ranks that may be connected at once; each costs a header line of memory.
 MAX_CONNECTIONS = 1024
@@ -36,20 +31,11 @@ MAX_CONNECTIONS = 1024
 _POLL = 0.02
 
 
-class _Connection:
-    """One rank: its socket, and its place in the sequence of headers and payloads."""
-
-    def __init__(self, peer: socket.socket) -> None:
-        self.peer = peer
-        self.decoder = Decoder()
-        self.greeted = False  # it has shown the token
-        self.step: int | None = None  # of its last piece
-        self.piece: Piece | None = None  # announced, and not complete
-        self.claimed = False  # the piece's payload is arriving
-
-
 class Receiver:
-    """Listens at `address` for the `steps` steps of `fields` on `grid` that a program sends."""
+    """Listens at `address` for the `steps` steps of `fields` on `grid` that a program sends.
+
+    `stays`: whether it sends those of several simulations, each of which begins with `offer`.
+    """
 
     def __init__(
         self,
@@ -59,16 +45,19 @@ class Receiver:
         grid: tuple[int, ...],
         steps: int,
         time_limit: float,
+        stays: bool,
     ) -> None:
         self._token = token
         self._fields = fields
         self._grid = grid
         self._steps = steps
         self._time_limit = time_limit
+        self._stays = stays
+        self._offers: list[bytes] = []
         self._frame = Frame((len(fields), *grid))
         self._step = 0  # the step that is arriving
-        self._open: set[_Connection] = set()
-        self._paused: list[_Connection] = []  # connections a step ahead
+        self._open: set[Connection] = set()
+        self._paused: list[Connection] = []  # connections a step ahead
         self._finalized = self._broken = self._refused = 0  # connections, by how they ended
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX)
@@ -80,7 +69,15 @@ class Receiver:
     def attend(self, program: Program) -> None:
         """Attend to a program that has been started and will send."""
         self._program = program
-        self._watch(program.errors, self._read_errors)
+        if program.exit is not None:
+            self._watch(program.exit, partial(self._selector.unregister, program.exit))
+
+    def offer(self, parameters: NDArray[np.float64], seed: int) -> None:
+        """Begin the next simulation of a program that stays; its parameters are [p]."""
+        self._offers.append(write_offer(len(self._offers), parameters, seed))
+        self._step, self._frame = 0, Frame(self._frame.values.shape)
+        for connection in self._open:
+            connection.answer(self._offers)
 
     def frame(self, step: int) -> NDArray[np.float32]:
         """Return a stored step [C, *grid], once it is complete; ask for steps in order.
@@ -100,18 +97,24 @@ class Receiver:
         return self._frame.values
 
     def finish(self) -> None:
-        """Return once the program has ended well. Raises WireError if it does not."""
+        """Return once the program has ended well, or asks for the next simulation if it stays.
+
+        Raises WireError if it does not.
+        """
         self._step = self._steps
         deadline = time.monotonic() + self._time_limit
-        while not self._over(deadline):
-            pass
+        while not self._all_have_asked():
+            if self._over(deadline):
+                break
+        else:
+            return
         if verdict := self._verdict():
             raise WireError(verdict)
 
     def close(self) -> None:
         """Close the socket and all connections."""
         for connection in self._open:
-            connection.peer.close()
+            connection.close()
         self._listener.close()
         self._selector.close()
 
@@ -126,10 +129,18 @@ class Receiver:
             raise WireError(self._too_slow())
         return ended and not events
 
+    def _all_have_asked(self) -> bool:
+        """Return whether all connections wait for the next simulation, of a program that stays."""
+        greeted = [connection for connection in self._open if connection.greeted]
+        return bool(greeted) and all(
+            connection.asked and connection.offered == len(self._offers) for connection in greeted
+        )
+
     def _too_slow(self) -> str:
         limit = f"within its limit of {self._time_limit:g} s"
         if self._step == self._steps:
-            return f"sent its {self._steps} steps, but did not end {limit}"
+            due = "ask for the next simulation" if self._stays else "end"
+            return f"sent its {self._steps} steps, but did not {due} {limit}"
         return f"did not send step {self._step} {limit}{self._lacking()}"
 
     def _lacking(self) -> str:
@@ -156,14 +167,14 @@ class Receiver:
             )
         if self._step < self._steps:
             return f"ended {sent}"
+        if self._stays:
+            return (
+                f"ended {sent}, but as solver.stays is true it has to ask for the next simulation"
+            )
         return f"ended {sent} without finalize" if unfinished else ""
 
-    def _watch(self, source: Any, call: Callable[[], None]) -> None:
+    def _watch(self, source: Any, call: Callable[[], object]) -> None:
         self._selector.register(source, selectors.EVENT_READ, call)
-
-    def _read_errors(self) -> None:
-        if not self._program.read_errors():
-            self._selector.unregister(self._program.errors)
 
     def _accept(self) -> None:
         try:
@@ -173,13 +184,13 @@ class Receiver:
         except OSError as error:  # too many open files
             raise WireError(f"cannot connect to Millstream: {error.strerror}") from None
         peer.setblocking(False)
-        connection = _Connection(peer)
+        connection = Connection(peer, self._steps, self._stays)
         self._open.add(connection)
         self._watch(peer, partial(self._read, connection))
         if len(self._open) > MAX_CONNECTIONS:
             raise WireError(f"opened more than {MAX_CONNECTIONS} connections at once")
 
-    def _read(self, connection: _Connection) -> None:
+    def _read(self, connection: Connection) -> None:
         count = connection.peer.recv_into(connection.decoder.room())
         connection.decoder.received(count)
         if count == 0:
@@ -189,12 +200,12 @@ class Receiver:
         else:
             self._advance(connection)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: Connection) -> None:
         self._selector.unregister(connection.peer)
         self._open.remove(connection)
-        connection.peer.close()
+        connection.close()
 
-    def _advance(self, connection: _Connection) -> None:
+    def _advance(self, connection: Connection) -> None:
         """Take everything from a connection that has arrived whole."""
         while True:
             if connection.claimed:
@@ -205,7 +216,7 @@ class Receiver:
                 self._frame.put(connection.piece, payload)
                 connection.piece, connection.claimed = None, False
             elif connection.piece is not None:
-                if connection.piece.step > self._step:
+                if connection.piece.step > self._step and not self._is_late(connection):
                     self._selector.unregister(connection.peer)
                     self._paused.append(connection)
                     return
@@ -215,7 +226,7 @@ class Receiver:
             elif not self._take_header(connection):
                 return
 
-    def _take_header(self, connection: _Connection) -> bool:
+    def _take_header(self, connection: Connection) -> bool:
         """Take the next header; return whether there was one and more may follow it."""
         if not connection.greeted:
             return self._greet(connection)
@@ -223,55 +234,32 @@ class Receiver:
         if line is None:
             return False
         header = read_header(line)
+        if connection.asked:
+            raise WireError("sent something while it waited for the next simulation")
+        if header == {"next": True}:
+            connection.take_request()
+            connection.answer(self._offers)
+            return True
         if header == {"end": True}:
-            if connection.decoder.held:
-                raise WireError('sent something after {"end": true}')
+            connection.take_end()
             self._finalized += 1
             self._drop(connection)
             return False
         piece = read_piece(header, self._fields, self._grid)
-        self._check_step(connection, piece)
+        late = self._is_late(connection)
+        arrived = piece.step < self._step or (piece.step == self._step and not self._frame.missing)
+        connection.check_step(piece, self._step, late or arrived, late)
         connection.piece, connection.step = piece, piece.step
         return True
 
-    def _greet(self, connection: _Connection) -> bool:
-        """Check the first line of a connection; drop the connection if the token is wrong."""
-        try:
-            line = connection.decoder.line()
-            if line is None:
-                return False
-            header = read_header(line)
-        except WireError:
-            header = {}
-        token: Any = header.get("token")
-        is_text = isinstance(token, str) and token.isascii()
-        if not (is_text and hmac.compare_digest(token, self._token)):
+    def _greet(self, connection: Connection) -> bool:
+        """Read the first line of a connection; drop the connection if the token is wrong."""
+        shown = connection.greet(self._token)
+        if shown is False:
             self._refused += 1
             self._drop(connection)
-            return False
-        if header.get("millstream") != VERSION:
-            raise WireError(
-                f"speaks version {short(header.get('millstream'))} of the format: it has to be "
-                f"{VERSION}"
-            )
-        connection.greeted = True
-        return True
+        return bool(shown)
 
-    def _check_step(self, connection: _Connection, piece: Piece) -> None:
-        """Raise WireError if a piece is of a step that cannot come now.
-
-        A rank sends something of every step, in order; so none can be two steps ahead. A rank whose
-        part is empty can be late, since no step waits for it.
-        """
-        step, last = piece.step, connection.step
-        if step >= self._steps:
-            raise WireError(
-                f"sent step {short(step)}, but the study has {self._steps} steps, from 0 to "
-                f"{self._steps - 1}"
-            )
-        complete = step < self._step or (step == self._step and not self._frame.missing)
-        if complete and piece.nbytes:
-            raise WireError(f"sent a part of step {step} when it was complete")
-        if step > self._step + 1 or (last is not None and step not in (last, last + 1)):
-            expected = self._step if last is None else last + 1
-            raise WireError(f"sent step {short(step)} when step {expected} was to come")
+    def _is_late(self, connection: Connection) -> bool:
+        """Return whether its pieces are of an earlier simulation; they can only be empty ones."""
+        return connection.offered < len(self._offers)

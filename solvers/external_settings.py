@@ -87,6 +87,9 @@ Command = Annotated[
 ]
 Parameters = Annotated[Mapping[str, _Bounds], MinLen(1), PlainSerializer(_in_order)]
 Fields = Annotated[Mapping[str, str], MinLen(1), PlainSerializer(_in_order)]
+# Marks what makes no difference to the fields: in the identity of a study it is as if not given, as
+# in stores of before there was this setting.
+Unidentified = PlainSerializer(lambda _: None)
 Template = Annotated[Path, AfterValidator(Path.absolute), PlainSerializer(_content)]
 
 
@@ -167,11 +170,14 @@ def read_template(template: Path) -> str:
         raise ValueError(f"the template {template} is not text in UTF-8") from None
 
 
-def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -> set[str]:
+def check_texts(
+    texts: Mapping[str, Sequence[str]], parameters: Sequence[str], stays: bool
+) -> set[str]:
     """Return what the program is told: parameters, and `seed` if it is one of the placeholders.
 
     `texts`: the texts with placeholders, by the place that they are from. Raises ValueError on an
-    unknown placeholder, or a parameter that the program is not told.
+    unknown placeholder, or a parameter that the program is not told; and on any placeholder for a
+    program that `stays`.
     """
     known = [*parameters, "seed"]
     used: set[str] = set()
@@ -186,7 +192,14 @@ def check_texts(texts: Mapping[str, Sequence[str]], parameters: Sequence[str]) -
                     f"{place} has the placeholder {{{name}}}, but the parameters are "
                     f"{', '.join(known)}; {hint}"
                 )
+            if stays:
+                raise ValueError(
+                    f"{place} has the placeholder {{{name}}}, but stays is true: the program asks "
+                    "for the parameters and the seed of each of its simulations"
+                )
             used.add(name)
+    if stays:
+        return used
     if unused := [name for name in parameters if name not in used]:
         raise ValueError(
             f"the program is not told the parameter {unused[0]}: {{{unused[0]}}} has to be in "

@@ -3,7 +3,7 @@
 A connection carries header lines, each one line of JSON in UTF-8 of at most 4096 bytes with its
 newline, and raw numbers after each header that announces some:
 
-    {"millstream": 1, "token": "0f3a..."}
+    {"millstream": 2, "token": "0f3a..."}
     {"step": 0, "field": "temperature", "dtype": "float64", "shape": [16, 64], "offset": [48, 0]}
     ... 16 * 64 * 8 bytes ...
     {"end": true}
@@ -14,6 +14,16 @@ next lines announces a piece of a stored step: the block of a field that begins 
 are then an axis before the grid's. The numbers are little-endian, the last axis fastest. The last
 line says that the program is done. Several connections may each send pieces; a
 step is complete when every number of it has arrived.
+
+A program that stays for several simulations, which is what version 2 adds, asks for each of them,
+the first one too, and is answered on the same connection as soon as there is one:
+
+    {"next": true}
+                                   {"simulation": 0, "seed": 77, "parameters": 2}
+                                   ... 2 * 8 bytes: float64, in the order of the study ...
+
+Every connection is told the same simulations, counted from 0. When there are no more, Millstream
+closes the connections.
 
 C: fields; `*grid`: the grid's axes.
 """
@@ -28,7 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION = 1
+VERSIONS = (1, 2)
 LINE_BYTES = 4096
 _KEYS = ("step", "field", "dtype", "shape", "offset")
 _DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
@@ -109,6 +119,12 @@ def read_header(line: bytes) -> dict[str, Any]:
         start = line[:40].decode(errors="replace")
         raise WireError(f"sent a header that is not a JSON object: {start!r}")
     return header
+
+
+def write_offer(simulation: int, parameters: NDArray[np.float64], seed: int) -> bytes:
+    """Return what tells a program its next simulation, for parameters [p]."""
+    header = {"simulation": simulation, "seed": seed, "parameters": len(parameters)}
+    return json.dumps(header).encode() + b"\n" + parameters.astype("<f8").tobytes()
 
 
 @dataclass(frozen=True)

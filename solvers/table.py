@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from solvers.base import Grid, Precision
-from solvers.external_settings import Command, Fields, Parameters, Template, Word
+from solvers.external_settings import Command, Fields, Parameters, Template, Unidentified, Word
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ def external(
     env: Mapping[str, Word] | None = None,
     template: Template | None = None,
     time_limit: Annotated[float, Gt(0)] = 600.0,
+    stays: Annotated[bool, Unidentified] = False,
+    uses_seed: Annotated[bool, Unidentified] = False,
 ) -> None:
     """Starts a command for each simulation and takes the fields that it sends
     (docs/how-to/external.md).
