@@ -7,21 +7,31 @@
 !     end do
 !     call millstream_finalize()
 !
+! A program that stays for many simulations asks for each of them after init:
+!
+!     do while (millstream_next(parameters, seed))
+!        do step = 0, steps - 1
+!           ...
+!        end do
+!     end do
+!     call millstream_finalize()
+!
 ! Link it with the C client: cc -c -x c -DMILLSTREAM_IMPLEMENTATION millstream.h.
 !
 ! The first index of a Fortran array is the last axis of the grid: u(nx, ny) belongs to a study with
 ! the grid shape [ny, nx]. Fields are real(real32) or real(real64), contiguous, of rank 1 to 3.
-! Each process (image, rank) that has a part of the fields makes the three calls. `offset` says where
+! Each process (image, rank) that has a part of the fields makes all calls. `offset` says where
 ! the part begins, counted from 0, in the order of the array's own indices.
 !
 ! After a failure, which is described on standard error, the program stops with status 1; unless it
 ! has asked for `status`, which is then not 0.
 module millstream
-   use, intrinsic :: iso_c_binding, only: c_char, c_int, c_loc, c_null_char, c_ptr, c_size_t
-   use, intrinsic :: iso_fortran_env, only: error_unit, real32, real64
+   use, intrinsic :: iso_c_binding, only: c_char, c_double, c_int, c_loc, c_long_long, c_null_char, &
+      c_ptr, c_size_t
+   use, intrinsic :: iso_fortran_env, only: error_unit, int64, real32, real64
    implicit none
    private
-   public :: millstream_init, millstream_send, millstream_finalize
+   public :: millstream_init, millstream_send, millstream_next, millstream_finalize
 
    interface
       integer(c_int) function c_init() bind(c, name="millstream_init")
@@ -29,6 +39,12 @@ module millstream
       end function
       integer(c_int) function c_finalize() bind(c, name="millstream_finalize")
          import :: c_int
+      end function
+      integer(c_int) function c_next(parameters, count, seed) bind(c, name="millstream_next")
+         import :: c_double, c_int, c_long_long
+         real(c_double), intent(out) :: parameters(*)
+         integer(c_int), value :: count
+         integer(c_long_long), intent(out) :: seed
       end function
       integer(c_int) function c_send(step, field, data, bytes, axes, shape, offset) &
          bind(c, name="millstream_send")
@@ -56,6 +72,26 @@ contains
       integer, intent(out), optional :: status
       call report(c_finalize(), status)
    end subroutine
+
+   ! Wait for the next simulation, in a study with `stays: true`; false if there are no more. Every
+   ! process is told the same ones. `parameters` are filled in, in the order of the study; `seed` is
+   ! a number from 0 to 2^63 - 1.
+   logical function millstream_next(parameters, seed, status)
+      real(real64), intent(out) :: parameters(:)
+      integer(int64), intent(out), optional :: seed
+      integer, intent(out), optional :: status
+      real(c_double) :: values(size(parameters))
+      integer(c_long_long) :: its_seed
+      integer(c_int) :: found
+      values = 0
+      found = c_next(values, size(parameters, kind=c_int), its_seed)
+      millstream_next = found == 1
+      if (millstream_next) then
+         parameters = values
+         if (present(seed)) seed = its_seed
+      end if
+      call report(min(found, 0_c_int), status)
+   end function
 
    subroutine send_real32(step, field, u, offset, status)
       integer, intent(in) :: step

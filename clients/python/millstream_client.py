@@ -8,16 +8,27 @@
         millstream.send(step, "temperature", u)
     millstream.finalize()
 
-Needs Python 3.9 and nothing else. Each process (rank) that has a part of the fields makes the three
+A program that stays for many simulations asks for each of them:
+
+    millstream.init()
+    while simulation := millstream.next():
+        (conductivity, width), seed = simulation
+        for step in range(steps):
+            ...
+    millstream.finalize()
+
+Needs Python 3.9 and nothing else. Each process (rank) that has a part of the fields makes all
 calls, from one thread. The format is described in docs/how-to/external.md.
 """
 
 import json
 import os
 import socket
+import struct
 import sys
 
 _socket = None
+_no_more = False  # simulations: Millstream has closed the connection
 _DTYPES = {"f": "float32", "d": "float64"}
 
 
@@ -35,7 +46,7 @@ def init():
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(address)
     _socket = connection
-    _send_line({"millstream": 1, "token": token})
+    _send_line({"millstream": 2, "token": token})
 
 
 def send(step, field, data, offset=None):
@@ -60,10 +71,29 @@ def send(step, field, data, offset=None):
     _socket.sendall(view if view.c_contiguous else view.tobytes())
 
 
+def next():
+    """Wait for the next simulation, in a study with `stays: true`; every rank is told the same ones.
+
+    Returns its parameters, a tuple in the order of the study, and its seed, from 0 to 2^63 - 1; or
+    None if there are no more simulations.
+    """
+    global _no_more
+    if not _no_more:
+        _send_line({"next": True})
+        line = _receive_line()
+        _no_more = not line
+    if _no_more:
+        return None
+    header = json.loads(line)
+    count = header["parameters"]
+    return struct.unpack(f"<{count}d", _receive(8 * count)), header["seed"]
+
+
 def finalize():
     """Say that all is sent, and disconnect. A simulation that ends without it has failed."""
     global _socket
-    _send_line({"end": True})
+    if not _no_more:
+        _send_line({"end": True})
     _socket.close()
     _socket = None
 
@@ -72,3 +102,29 @@ def _send_line(header):
     if _socket is None:
         raise RuntimeError("init has to be called first")
     _socket.sendall(json.dumps(header).encode() + b"\n")
+
+
+def _receive_line():
+    """Return a line; an empty one if the connection was closed before it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        try:
+            byte = _socket.recv(1)
+        except ConnectionResetError:
+            byte = b""
+        if not byte and line:
+            raise ConnectionError("Millstream has broken off")
+        if not byte:
+            break
+        line += byte
+    return line
+
+
+def _receive(size):
+    data = b""
+    while len(data) < size:
+        part = _socket.recv(size - len(data))
+        if not part:
+            raise ConnectionError("Millstream has broken off")
+        data += part
+    return data

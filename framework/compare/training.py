@@ -47,11 +47,13 @@ def train_arm(case: Case, folder: RunFolder) -> Summary:
 def hold_out(case: Case, directory: Path) -> None:
     """Run the held-out simulations of a seed into a directory, except those already there.
 
+    What programs print is kept in the directory `programs` beside it.
+
     Raises RunError or KeyboardInterrupt.
     """
     config, ledger = case.study.validation, Ledger(case.solver.stored_steps, window=1)
     validation = Validation(case.make_surrogate, config.cpus, directory)
-    ensemble = make_ensemble(case, config.simulations, 0, None)
+    ensemble = make_ensemble(case, config.simulations, 0, None, directory.with_name("programs"))
     for block in validation.load():
         ledger.receive(block)
     ensemble.skip(ledger.completed())

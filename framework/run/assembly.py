@@ -2,6 +2,7 @@
 
 import os
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -91,11 +92,17 @@ def make_breeding(case: Case) -> BredDesign | None:
 
 
 def make_ensemble(
-    case: Case, held_out: int, training: int, store: Store | None, design: Design | None = None
+    case: Case,
+    held_out: int,
+    training: int,
+    store: Store | None,
+    programs: Path | None,
+    design: Design | None = None,
 ) -> Ensemble:
     """Make an ensemble of so many held-out and training simulations, the held-out ones first.
 
-    Training simulations are written to `store`. `design` says what to simulate; by default it is
+    Training simulations are written to `store`, and what programs print to files in the folder
+    `programs`. `design` says what to simulate; by default it is
     the study's own, which is fixed in advance.
     """
     config, stored_steps, design = (
@@ -115,6 +122,8 @@ def make_ensemble(
     )
     if store:
         ensemble.store(store.writer())
+    if programs:
+        ensemble.keep_output(programs)
     return ensemble
 
 

@@ -27,6 +27,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.held_out = path / "held_out"
         self.pictures = path / "pictures"
+        self.programs = path / "programs"  # what programs of solvers have printed
         self.comparison = path / "comparison.json"  # of a comparison, whose arms are runs
 
     @classmethod

@@ -147,7 +147,7 @@ class Run:
         case, study = self.case, self.study
         simulations = 0 if study.training.source else study.design.simulations
         held_out, design = study.validation.simulations, breeding or case.design
-        ensemble = make_ensemble(case, held_out, simulations, store, design)
+        ensemble = make_ensemble(case, held_out, simulations, store, self.folder.programs, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
         validation = Validation(case.make_surrogate, cpus, directory)
         checkpoints = Checkpoints(

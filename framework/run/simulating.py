@@ -59,7 +59,9 @@ class Simulating:
         self._case = case
         self._study = study
         self._store = store
-        self._ensemble = make_ensemble(case, 0, study.design.simulations, store)
+        # Beside a local store, as its index.
+        programs = None if "://" in store.path else Path(f"{store.path}.programs")
+        self._ensemble = make_ensemble(case, 0, study.design.simulations, store, programs)
         self._ensemble.skip(store.completed)
         self._stored_steps = case.solver.stored_steps
         self._names = case.space.names

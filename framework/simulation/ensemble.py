@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from framework.errors import RunError
@@ -71,6 +72,7 @@ class Ensemble:
         self._pool = Pool(make_solver, config, steps_per_block)
         self._stop = threading.Event()
         self._writer: Writer | None = None
+        self._programs: Path | None = None
         self._end: float | None = None
 
     @property
@@ -93,6 +95,10 @@ class Ensemble:
     def store(self, writer: Writer) -> None:
         """Write the training simulations where they run; call before `blocks()`."""
         self._writer = writer
+
+    def keep_output(self, programs: Path) -> None:
+        """Keep what the solvers' programs print in this folder; call before `blocks()`."""
+        self._programs = programs
 
     def skip(self, completed: Iterable[int]) -> None:
         """Do not run these simulations, nor those quarantined; call before `blocks()`.
@@ -119,7 +125,7 @@ class Ensemble:
         """
         if not self._work_left():
             return
-        self._pool.start(self._writer)
+        self._pool.start(self._writer, self._programs)
         try:
             yield from self._all_blocks()
         finally:

@@ -5,9 +5,11 @@ restarts of actors are not used: they take longer, and never end where a process
 Nor is Ray's retry of generators: it skips what was delivered by counting items.
 """
 
+import socket
 import time
 from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -25,7 +27,7 @@ from framework.simulation.solver_actor import SolverActor, Writer
 from framework.study.design import Simulation
 from framework.study.ids import is_held_out
 from framework.study.sections import EnsembleConfig
-from solvers.base import Solver
+from solvers.base import OutputPlace, Solver
 
 # How many messages of a call may wait to be drawn before its solver has to wait.
 CREDIT = 2
@@ -100,6 +102,7 @@ class Pool:
         self._make_solver = make_solver
         self._device = "cuda" if config.gpus_per_actor else "cpu"
         self._writer: Writer | None = None
+        self._programs: OutputPlace | None = None
         self._make_actor = (
             ray.remote(SolverActor)
             .options(
@@ -116,9 +119,15 @@ class Pool:
         """Whether a worker has a call."""
         return any(worker.call for worker in self.workers)
 
-    def start(self, writer: Writer | None) -> None:
-        """Start all workers; they store simulations by `writer`, if there is one."""
+    def start(self, writer: Writer | None, programs: Path | None) -> None:
+        """Start all workers.
+
+        They store simulations by `writer`, and keep what programs print in the folder `programs`,
+        if there is one.
+        """
         self._writer = writer
+        if programs is not None:
+            self._programs = OutputPlace(programs.absolute(), "", socket.gethostname())
         for worker in self.workers:
             self.replace(worker)
 
@@ -133,7 +142,7 @@ class Pool:
         if worker.actor is not None:
             ray.kill(worker.actor)
         worker.actor = self._make_actor(
-            self._make_solver, self._time_limit, self._writer, self._device
+            self._make_solver, self._time_limit, self._writer, self._device, self._programs
         )
         worker.ping = worker.actor.ping.remote()
         worker.call = worker.stream = None

@@ -6,6 +6,7 @@ B: simulations in the group, C: fields, `*grid`: the grid's axes.
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import google_crc32c
@@ -16,7 +17,8 @@ from framework.errors import raised
 from framework.simulation.block import Block, Message
 from framework.study.declared import as_float32, not_finite
 from framework.study.design import Simulation
-from solvers.base import BatchSolver, Solver
+from framework.study.ids import simulation_text
+from solvers.base import BatchSolver, OutputPlace, Solver
 
 
 class Writer(Protocol):
@@ -44,11 +46,14 @@ class SolverActor:
         time_limit: float,
         writer: Writer | None = None,
         device: str = "cpu",
+        programs: OutputPlace | None = None,
     ) -> None:
+        """`programs`: where to keep what the solver's programs print, whatever the name there."""
         self._solver = make_solver()
         self._device = device
         self._time_limit = time_limit
         self._writer = writer
+        self._programs = programs
 
     def ping(self) -> None:
         """Return once the process is up and the solver is loaded."""
@@ -112,6 +117,9 @@ class SolverActor:
                 f"its times have shape {pending.times.shape[1:]}, but it declares "
                 f"{solver.stored_steps} stored steps"
             )
+        if self._programs:
+            name = simulation_text(group[0].id).replace(" ", "_")
+            solver.keep_output(replace(self._programs, name=name))
         if isinstance(solver, BatchSolver):
             parameters = np.stack([simulation.parameters for simulation in group])
             seeds = np.array([simulation.seed for simulation in group], dtype=np.uint64)
