@@ -115,10 +115,8 @@ def _new_attempt(place: OutputPlace) -> Path:
     raise AssertionError("unreachable")
 
 
-def prune(
-    folder: Path, total_bytes: int = TOTAL_BYTES, total_attempts: int = TOTAL_ATTEMPTS
-) -> None:
-    """Remove the oldest attempts, successful ones first, until no more than this is left.
+def prune(folder: Path) -> None:
+    """Remove the oldest attempts, successful ones first, until what is left is within the bounds.
 
     What another process removes meanwhile is passed over.
     """
@@ -127,7 +125,7 @@ def prune(
     attempts = [*done, *others]
     size, count = sum(size for _, _, size in attempts), len(attempts)
     for _, path, its_size in attempts:
-        if size <= total_bytes and count <= total_attempts:
+        if size <= TOTAL_BYTES and count <= TOTAL_ATTEMPTS:
             return
         shutil.rmtree(path, ignore_errors=True)
         size, count = size - its_size, count - 1
@@ -137,13 +135,13 @@ def _attempts(state: Path) -> Iterator[tuple[int, str, int]]:
     """Yield the time, the path and the size in bytes of each attempt in a state."""
     try:
         entries = [entry for entry in os.scandir(state) if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
+    except OSError:  # not there, or nothing that can be looked into
         return
     for entry in entries:
         try:
             time = entry.stat(follow_symlinks=False).st_mtime_ns
             yield time, entry.path, _ENTRY_BYTES + sum(_sizes(entry.path))
-        except FileNotFoundError:  # removed meanwhile
+        except OSError:  # removed meanwhile
             continue
 
 

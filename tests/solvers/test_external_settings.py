@@ -11,7 +11,7 @@ import yaml
 from framework.errors import StudyError
 from framework.study.case import Case
 from framework.study.component import SOLVER, Component, factory
-from framework.study.identity import identity, study_hash
+from framework.study.identity import first_difference, identity, study_hash
 from framework.study.study import Study
 from solvers.base import Solver
 
@@ -177,6 +177,15 @@ def test_a_program_is_found_from_where_millstream_was_started(name: str, here: P
         ({"final_time": ..., "stored_steps": ..., "times": []}, "solver.times is []"),
         ({"stored_steps": 0}, "solver.stored_steps is 0"),
         ({"time_limit": 0}, "solver.time_limit is 0"),
+        (
+            {"stays": True},
+            "command has the placeholder {rate}, but stays is true: the program asks for the param",
+        ),
+        (
+            {"stays": True, "command": ["sh"], "env": {"SEED": "{seed}"}},
+            "env.SEED has the placeholder {seed}, but stays is true",
+        ),
+        ({"uses_seed": True}, "uses_seed is true, but stays is not"),
         ({"shell": True}, "solver.shell is not a setting: solver has command, parameters, fields,"),
     ],
 )
@@ -215,6 +224,17 @@ def test_what_a_template_says_is_part_of_what_is_stored_and_where_it_lies_is_not
     (here / "in.txt").write_text("rate = {rate}, size = {size}, order = 2")
     assert stored("in.txt") != first
     assert "in.txt" in stored("in.txt")["solver"]["template"]
+
+
+def test_whether_a_program_stays_makes_no_difference_to_what_is_stored() -> None:
+    """Nor do stores of before there was this setting differ from those of now."""
+    plain = {"command": ["sh"], "env": {}, "stays": True}
+    for uses_seed in (False, True):
+        solver = settings(**plain, uses_seed=uses_seed)
+        study = Study.model_validate(yaml.safe_load(STUDY) | {"solver": solver})
+        stored = identity(Case(study))["solver"]
+        assert (stored["stays"], stored["uses_seed"]) == (None, None)
+        assert first_difference({"command": ["sh"]}, {"command": ["sh"], "stays": None}) == ""
 
 
 def test_a_solver_is_made_alike_where_another_process_was_started(

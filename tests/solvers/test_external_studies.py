@@ -23,7 +23,13 @@ from solvers.heat import Heat
 PARAMETERS = np.array([150.0, 420.0, 230.0, 310.0, 480.0])
 BUILDS = re.findall(r"^mkdir -p build && .*$", (ROOT / "docs/how-to/external.md").read_text(), re.M)
 # What has to be there for the lines; the first name in a line that is none of these is cc.
-TOOLS = {"c": ["cc"], "fortran": ["cc", "gfortran"], "mpi": ["mpicc", "mpirun"], "python": []}
+TOOLS = {
+    "c": ["cc"],
+    "stays": ["cc"],
+    "fortran": ["cc", "gfortran"],
+    "mpi": ["mpicc", "mpirun"],
+    "python": [],
+}
 
 
 def checkout(directory: Path) -> None:

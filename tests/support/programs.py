@@ -41,6 +41,16 @@ for step in range(STEPS):
     millstream.send(step, "u", frame(step))
 millstream.finalize()
 """
+# The same in a program that stays: `a` comes by the socket. Notes its process.
+STAYS = """
+print(os.getpid(), file=open(sys.argv[2] + "/pids", "a"), flush=True)
+millstream.init()
+while simulation := millstream.next():
+    parameters, seed = simulation
+    sys.argv[1] = parameters[0]
+    for step in range(STEPS):
+        millstream.send(step, "u", frame(step))
+"""
 # Notes its own process and one that it has started; neither ends when asked to.
 STUBBORN = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
