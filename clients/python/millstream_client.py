@@ -72,7 +72,7 @@ def send(step, field, data, offset=None):
 
 
 def next():
-    """Wait for the next simulation, in a study with `stays: true`; every rank is told the same ones.
+    """Wait for the next simulation, in a study with `stays: true`; all ranks are told the same.
 
     Returns its parameters, a tuple in the order of the study, and its seed, from 0 to 2^63 - 1; or
     None if there are no more simulations.

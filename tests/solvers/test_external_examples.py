@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from places import ROOT
 
 from solvers.base import Grid
-from solvers.external import External
+from solvers.external import External, ProgramError
 from solvers.external_settings import Bounds
 
 NAMES = ("initial", "left", "right", "bottom", "top")
@@ -146,6 +146,34 @@ int main(int, char **) {
 """
 
 
+@pytest.fixture(scope="module")
+def compiled_to_stay(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    example, directory = str(ROOT / "examples/heat_stays.c"), tmp_path_factory.mktemp("stays")
+    return build(directory, tool("cc"), "-std=c99", *STRICT, example, "-lm")
+
+
+def test_the_c_example_that_stays_computes_the_same_bits(
+    compiled: Path, compiled_to_stay: Path
+) -> None:
+    solver = heat(14, 6, command=[str(compiled_to_stay), 14, 6, 0.1], stays=True)
+    for _ in range(3):
+        np.testing.assert_array_equal(run(solver), c_example(compiled))
+
+
+def test_the_c_client_refuses_another_number_of_parameters(compiled_to_stay: Path) -> None:
+    solver = External(
+        command=[str(compiled_to_stay), 2, 1, 0.1],
+        parameters={"a": Bounds(0, 1)},
+        fields={"temperature": "K"},
+        grid=Grid((2, 2), (1.0, 1.0)),
+        times=[0],
+        time_limit=60,
+        stays=True,
+    )
+    with pytest.raises(ProgramError, match="ends: millstream: next: the study has 1 parameters, n"):
+        list(solver.solve(np.array([0.5]), seed=0))
+
+
 def test_the_header_is_also_cpp_and_can_be_an_object_of_its_own(tmp_path: Path) -> None:
     header = str(ROOT / "clients/c/millstream.h")
     (tmp_path / "main.cpp").write_text(CPP)
@@ -264,6 +292,48 @@ def test_the_fortran_client_sends_parts_of_arrays(tmp_path: Path) -> None:
     )
     (fields,) = solver.solve(np.array([0.5]), seed=0)
     np.testing.assert_array_equal(fields[0], np.arange(1, 25).reshape(2, 3, 4))
+
+
+STAYS = """
+program stays
+   use millstream
+   use, intrinsic :: iso_fortran_env, only: int64, real64
+   real(real64) :: parameters(2), u(2)
+   integer(int64) :: seed
+   integer :: step
+   call millstream_init()
+   do while (millstream_next(parameters, seed))
+      do step = 0, 2
+         u = [parameters(1) + step, parameters(2) + merge(1, 0, seed == 2_int64**62)]
+         call millstream_send(step, "u", u)
+      end do
+   end do
+   call millstream_finalize()
+   write (*, "(a)") "no more"
+end program
+"""
+
+
+def test_a_fortran_program_can_stay(tmp_path: Path) -> None:
+    compiler, client = tool("gfortran"), str(ROOT / "clients/c/millstream.h")
+    to_object = [tool("cc"), "-c", "-x", "c", "-DMILLSTREAM_IMPLEMENTATION", client]
+    subprocess.run([*to_object, "-o", str(tmp_path / "client.o")], check=True)
+    (tmp_path / "stays.f90").write_text(STAYS)
+    module = str(ROOT / "clients/fortran/millstream.f90")
+    flags = ["-std=f2018", "-Wall", "-Wextra", "-Werror", "-fcheck=all"]
+    solver = External(
+        command=[str(build(tmp_path, compiler, *flags, module, "stays.f90", "client.o"))],
+        parameters={"a": Bounds(0, 1), "b": Bounds(0, 1)},
+        fields={"u": "1"},
+        grid=Grid((2,), (1.0,)),
+        stored_steps=3,
+        final_time=1.0,
+        time_limit=60,
+        stays=True,
+    )
+    for a in (0.5, 0.25):
+        frames = np.stack(list(solver.solve(np.array([a, 0.75]), seed=2**63)))
+        np.testing.assert_array_equal(frames[:, 0], [[a + step, 1.75] for step in range(3)])
 
 
 def test_the_python_example(compiled: Path) -> None:
