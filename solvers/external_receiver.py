@@ -191,7 +191,10 @@ class Receiver:
             raise WireError(f"opened more than {MAX_CONNECTIONS} connections at once")
 
     def _read(self, connection: Connection) -> None:
-        count = connection.peer.recv_into(connection.decoder.room())
+        try:
+            count = connection.peer.recv_into(connection.decoder.room())
+        except ConnectionResetError:  # it has ended without reading what it was offered
+            count = 0
         connection.decoder.received(count)
         if count == 0:
             self._broken += connection.greeted
