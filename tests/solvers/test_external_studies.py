@@ -1,5 +1,6 @@
 """The studies in configs/ that start a program, by docs/how-to/external.md; one through Ray."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from commands import millstream, the_object
 from places import ROOT
 from programs import STEPS, WELL, expected, program
+from waiting import until
 
 from framework.simulation.solver_actor import SolverActor
 from framework.study.case import Case
@@ -85,19 +87,51 @@ def test_a_failure_reaches_the_framework_in_one_line(tmp_path: Path) -> None:
     np.testing.assert_array_equal(blocks[0].fields, expected(2.5)[:2])
 
 
+def processes_of(program: Path) -> list[str]:
+    """The processes that run a program."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if str(program) in (entry / "cmdline").read_text():
+                    found.append(entry.name)
+    return found
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_run_says_where_the_output_of_a_failed_program_is_kept(tmp_path: Path) -> None:
+    study = yaml.safe_load((ROOT / "configs/external_c.yaml").read_text())
+    script = "echo cold; echo tangled >&2; exit 3"
+    study["solver"]["command"] = ["sh", "-c", script, *study["solver"]["command"][-5:]]
+    study["ensemble"]["max_quarantined"] = 0
+    study["surrogate"] = {"name": "mlp", "hidden": [4]}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    ran = millstream(tmp_path, "train", "study.yaml")
+    assert ran.returncode == 1
+    kept = tmp_path / "runs/external_c/programs/failed/held-out_simulation_0.3"
+    said = f"standard error ends: tangled; its output and its directory are kept in {kept}"
+    assert said in " ".join(ran.stderr.split())
+    assert (kept / "stdout.txt").read_text() == "cold\n"
+
+
 @pytest.mark.usefixtures("on_cluster")
 def test_programs_fill_a_store_from_solver_processes_that_started_elsewhere(
     tmp_path: Path,
 ) -> None:
-    build("c", tmp_path)
-    study = yaml.safe_load((ROOT / "configs/external_c.yaml").read_text())
+    """They stay, what they print lies beside the store, and none is left in the end."""
+    build("stays", tmp_path)
+    study = yaml.safe_load((ROOT / "configs/external_stays.yaml").read_text())
     study["ensemble"]["actors"] = 2
     study["design"]["simulations"] = 6
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     ran = millstream(tmp_path, "simulate", "study.yaml", "--json")
     assert ran.returncode == 0, ran.stderr
     assert the_object(ran.stdout)["simulations"]["completed"] == 6
-    with xarray.open_zarr(tmp_path / "stores/external_c.zarr") as store:
+    kept = tmp_path / "stores/external_stays.zarr.programs/done"
+    assert sorted(path.name for path in kept.iterdir()) == [f"simulation_{id}.1" for id in range(6)]
+    assert (kept / "simulation_3.1/stdout.txt").read_text().startswith("initial temperature")
+    until(lambda: not processes_of(tmp_path / "build/heat_stays"))
+    with xarray.open_zarr(tmp_path / "stores/external_stays.zarr") as store:
         assert store.complete.values[:6].all()
         sides = store.temperature.values[5, 7, [0, 10, -1, 10], [10, 0, 10, -1]]
         wanted = store.parameters.values[5, [3, 1, 4, 2]]
