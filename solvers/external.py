@@ -139,11 +139,7 @@ class External(Solver):
                 "where {seed} is one of its placeholders"
             )
         self.uses_seed = uses_seed or "seed" in told
-        if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY_PATH:
-            raise ValueError(
-                f"the directory for temporary files {tempfile.gettempdir()} has too long a name "
-                "for a socket: set TMPDIR to a shorter one"
-            )
+        _check_temporary_path()
 
     def times(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         return self._times
@@ -245,6 +241,15 @@ class External(Solver):
         """Return the values of the placeholders."""
         values = (repr(float(value)) for value in parameters)
         return dict(zip(self.parameters.names, values, strict=True)) | {"seed": str(_signed(seed))}
+
+
+def _check_temporary_path() -> None:
+    """Raise ValueError if the directory for temporary files cannot have our sockets in it."""
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_TEMPORARY_PATH:
+        raise ValueError(
+            f"the directory for temporary files {tempfile.gettempdir()} has too long a name "
+            "for a socket: set TMPDIR to a shorter one"
+        )
 
 
 def _signed(seed: int) -> int:

@@ -106,7 +106,7 @@ def test_a_run_says_where_the_output_of_a_failed_program_is_kept(tmp_path: Path)
     study["ensemble"]["max_quarantined"] = 0
     study["surrogate"] = {"name": "mlp", "hidden": [4]}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
-    ran = millstream(tmp_path, "train", "study.yaml")
+    ran = millstream(tmp_path, "train", "study.yaml", "tracking.uri=none")
     assert ran.returncode == 1
     kept = tmp_path / "runs/external_c/programs/failed/held-out_simulation_0.3"
     said = f"standard error ends: tangled; its output and its directory are kept in {kept}"
