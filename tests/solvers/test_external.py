@@ -414,6 +414,7 @@ def test_a_guard_is_used_again_after_a_program_that_cannot_be_started(tmp_path: 
     solver = program(tmp_path, WELL, command=[str(tmp_path / "data"), "{a}"])
     with pytest.raises(ProgramError):
         list(solver.solve(A, seed=0))
+    gc.collect()  # the solvers of other tests, which the errors that they raised still hold
     before, of_guard = descriptors(), pipes()
     with pytest.raises(ProgramError):
         list(solver.solve(A, seed=0))
