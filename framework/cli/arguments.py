@@ -1,6 +1,7 @@
 """Arguments that commands share: a study, settings that replace its own, numbers by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,15 +20,36 @@ Overrides = Annotated[
 ]
 
 
-def load_case(path: Path, overrides: Sequence[str] | None) -> "Case":
-    """Read a study, check its keys, types and ranges, and make its case. Raises StudyError."""
+def load_study(path: Path, overrides: Sequence[str] | None) -> "Study":
+    """Read a study, check its keys, types and ranges, and tell the user. Raises StudyError."""
     from framework.study.study import Study
 
     study = Study.load(path, overrides or [])
     tell_checking(study, path)
+    return study
+
+
+def load_case(path: Path, overrides: Sequence[str] | None) -> "Case":
+    """Read a study as `load_study` does, and make its case. Raises StudyError."""
+    study = load_study(path, overrides)
     from framework.study.case import Case
 
     return Case(study, path)
+
+
+@contextmanager
+def case_and_ray(study: "Study", path: Path, other_cpus: float) -> "Iterator[Case]":
+    """Make the case of a study while Ray starts in the background, for a run in the block.
+
+    `other_cpus`: see `ray_for`. Raises StudyError.
+    """
+    from framework.simulation.cluster import ray_begun
+    from framework.study.case import Case
+
+    with ray_begun(study.ensemble, other_cpus) as preload:
+        case = Case(study, path)
+        preload(type(case.solver))
+        yield case
 
 
 def tell_checking(study: "Study", path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framework.cli.arguments import tell_checking
+from framework.cli.arguments import case_and_ray, tell_checking
 from framework.cli.compare import compare_to_end
 from framework.cli.ending import AsJson, Outcome, ending
 from framework.cli.train import train_to_end
@@ -43,15 +43,18 @@ def _resume_comparison(folder: RunFolder, outcome: Outcome) -> None:
 
 def _resume_run(study: "Study", folder: RunFolder, outcome: Outcome) -> None:
     """Continue a run; if it is done, report its outcome and send what is left to MLflow."""
+    summary = folder.finished()
+    if summary is None:
+        with case_and_ray(study, folder.study, study.validation.cpus) as case:
+            from framework.run.run import Run
+
+            train_to_end(Run(case, folder), outcome)
+        return
     from framework.report.text import run_text
-    from framework.run.run import Run, send_what_is_left
+    from framework.run.run import send_what_is_left
     from framework.study.case import Case
 
     case = Case(study, folder.study)
-    summary = folder.finished()
-    if summary is None:
-        train_to_end(Run(case, folder), outcome)
-        return
     outcome.result = summary.to_json
     outcome.text = lambda: run_text(summary, case)
     tell(f"{folder.path} is done already: there is nothing to resume")

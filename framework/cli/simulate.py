@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from framework.cli.arguments import Overrides, StudyFile, load_case
+from framework.cli.arguments import Overrides, StudyFile, case_and_ray, load_study
 from framework.cli.ending import AsJson, ending
 from framework.report.summary import StoreSummary
 
@@ -19,12 +19,12 @@ def simulate_command(
 ) -> None:
     """Run the simulations of a study into its store, without training."""
     with ending(as_json, go_on="the same command goes on") as outcome:
-        case = load_case(study, overrides)
-        from framework.run.simulating import Simulating
+        with case_and_ray(load_study(study, overrides), study, 0) as case:
+            from framework.run.simulating import Simulating
 
-        simulating = Simulating(case)
-        outcome.result = lambda: simulating.summary().to_json()
-        simulating.run()
+            simulating = Simulating(case)
+            outcome.result = lambda: simulating.summary().to_json()
+            simulating.run()
         drawn = str(simulating.draw()) if picture else None
         outcome.result = lambda: {**simulating.summary().to_json(), "picture": drawn}
         outcome.text = lambda: _text(simulating.summary(), drawn)

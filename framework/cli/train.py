@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from framework.cli.arguments import Overrides, StudyFile, load_case
+from framework.cli.arguments import Overrides, StudyFile, case_and_ray, load_study
 from framework.cli.ending import AsJson, Outcome, ending
 
 if TYPE_CHECKING:
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 def train_command(study: StudyFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Simulate, stream, and train a surrogate at the same time, as a study says."""
     with ending(as_json) as outcome:
-        case = load_case(study, overrides)
-        from framework.run.run import Run
+        read = load_study(study, overrides)
+        with case_and_ray(read, study, read.validation.cpus) as case:
+            from framework.run.run import Run
 
-        train_to_end(Run(case), outcome)
+            train_to_end(Run(case), outcome)
 
 
 def train_to_end(run: "Run", outcome: Outcome) -> None:

@@ -7,15 +7,19 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import ray
 
 from framework.errors import ClusterError, StudyError, tell
+from framework.simulation.lean_ray import lean
 from framework.study.sections import EnsembleConfig
+from framework.threads import Background
 
+Preload = Callable[[type], None]
 _ANSWER = 10.0  # s that a cluster's head may take to answer
 
 
@@ -24,7 +28,8 @@ def check_gpus(config: EnsembleConfig) -> None:
 
     Ray would wait for one for ever. A cluster may still add machines with GPUs.
     """
-    here = _address(config) == "local" and not ray.is_initialized()
+    own = _RayThread.begun is not None or not ray.is_initialized()
+    here = _address(config) == "local" and own
     if not here or not config.gpus_per_actor:
         return
     import torch  # takes seconds, and few studies need it here
@@ -40,12 +45,103 @@ def check_gpus(config: EnsembleConfig) -> None:
 def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
     """Join the Ray cluster that the study or RAY_ADDRESS names, or start a local Ray.
 
-    A local Ray gets the CPUs of the solvers and `other_cpus`. A Ray that this process had started
-    before is used and left as it is. Raises ClusterError.
+    A local Ray gets the CPUs of the solvers and `other_cpus`. One that `ray_begun` has begun to
+    start is waited for. A Ray that this process had started before is used and left as it is.
+    Raises ClusterError.
     """
-    if ray.is_initialized():
+    thread, _RayThread.begun = _RayThread.begun, None
+    if thread is None:
+        if ray.is_initialized():
+            yield
+            return
+        thread = _RayThread(config, other_cpus)
+        thread.start()
+    address = _address(config)
+    tell("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
+    try:
+        thread.wait()
         yield
+    finally:
+        thread.stop()
+
+
+@contextmanager
+def ray_begun(config: EnsembleConfig, other_cpus: float) -> Iterator["Preload"]:
+    """Begin to start a local Ray in the background, for a `ray_for` in the block.
+
+    Yields a function that lets the processes of that Ray import what a class needs, meanwhile. Does
+    nothing where a cluster is named, which may be joined only when nothing else is wrong. When the
+    block is left, Ray has ended, or never began.
+    """
+    if _address(config) != "local" or ray.is_initialized():
+        yield lambda kind: None
         return
+    _RayThread.begun = thread = _RayThread(config, other_cpus)
+    thread.start()
+    try:
+        yield thread.preload
+    finally:
+        _RayThread.begun = None
+        thread.stop()
+
+
+class _RayThread:
+    """Starts Ray in a thread of its own, which then stays: Ray's processes end with it.
+
+    So do those of a process that is killed. Ray replaces a handler of SIGTERM only in the main
+    thread. And its processes would end with the terminal (SIGHUP), while this one still needs them
+    to end tidily: they inherit from the thread that SIGHUP is blocked.
+    """
+
+    begun: ClassVar["_RayThread | None"] = None  # by `ray_begun`, until `ray_for` takes it over
+
+    def __init__(self, config: EnsembleConfig, other_cpus: float) -> None:
+        self._config = config
+        self._other_cpus = other_cpus
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._started = threading.Event()
+        self._thread = Background("ray", self._run, self._started.set)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End Ray and the thread, and wait for that."""
+        self._work.put(None)
+        self._thread.wait()
+
+    def wait(self) -> None:
+        """Wait until Ray has started. Raises ClusterError."""
+        self._started.wait()
+        if self._thread.error is not None:
+            raise self._thread.error
+
+    def preload(self, kind: type) -> None:
+        """Let each process for solvers import the module of a class, once Ray has started."""
+        config = self._config
+        if not config.gpus_per_actor:
+            task = ray.remote(_import).options(num_cpus=config.cpus_per_actor, max_retries=0)
+            for _ in range(config.actors):
+                self._work.put(lambda: task.remote(kind))
+
+    def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        _start(self._config, self._other_cpus)
+        self._started.set()
+        try:
+            while (work := self._work.get()) is not None:
+                work()
+        finally:
+            ray.shutdown()
+
+
+def _import(kind: type) -> None:
+    """Do nothing: the process has imported the module of `kind` to be given it."""
+
+
+def _start(config: EnsembleConfig, other_cpus: float) -> None:
+    """Start or join Ray. Raises ClusterError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Ray frees objects by the hundred: our large messages would wander through gigabytes of shared
@@ -58,10 +154,9 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
         # A local Ray counts CPUs as the study does: a laptop may run more actors than it has cores.
         cpus = math.ceil(config.actors * config.cpus_per_actor + other_cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
-    tell("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
     try:
         _check_answers(address)
-        with _signals_kept():
+        with lean(config.actors):
             ray.init(address, **options)
     except Exception as error:  # Ray raises many kinds, Exception itself among them
         what = (
@@ -70,35 +165,6 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
             else f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS)"
         )
         raise ClusterError(f"{what}: {' '.join(str(error).split())}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Start Ray in the block, and keep the signals of this process its own.
-
-    Ray replaces the command's handler of SIGTERM by its own, which raises SystemExit. And Ray's
-    processes would end with the terminal (SIGHUP), while this one still needs them to end tidily:
-    they inherit that SIGHUP is blocked. One that comes meanwhile waits for the end of the block.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    except SystemExit:
-        if callable(handler):
-            handler(signal.SIGTERM, None)  # may stop the command's work, or raise
-        raise KeyboardInterrupt from None
-    finally:
-        if handler is not None:  # None: not installed from Python, which cannot put it back
-            signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def _check_answers(address: str) -> None:
