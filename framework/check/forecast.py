@@ -36,7 +36,7 @@ class Forecast:
     training_seconds: float
     seconds: float
     buffer_bytes: int
-    held_out_bytes: int
+    held_out_bytes: int  # on the disk
     store: str | None
     store_bytes: int  # before compression
     advice: Advice
@@ -59,8 +59,8 @@ class Forecast:
             f"  training     {_time(tried.step_seconds)} for an optimiser step on "
             f"{tried.device}; in all about {_time(self.training_seconds)} for {self.steps}",
             f"  the run      about {_time(self.seconds)}, and some seconds to start and to end",
-            f"  memory       {large(self.buffer_bytes)}B in the buffer, "
-            f"{large(self.held_out_bytes)}B of held-out simulations",
+            f"  memory       {large(self.buffer_bytes)}B in the buffer",
+            f"  disk         {large(self.held_out_bytes)}B of held-out simulations in runs",
             f"  store        {store}",
             *advice_lines(self.advice),
         ]
@@ -94,8 +94,7 @@ def forecast(
     place = study.store.location(study.name) if kept else None
     store_bytes = kept * step_bytes * (2 if study.store.dtype == "float16" else 4) // 4
     buffer_bytes = study.buffer.capacity * surrogate.window * step_bytes
-    # Once in the training process, once where Ray keeps what scoring reads.
-    held_out_bytes = 2 * held_out * case.solver.stored_steps * step_bytes
+    held_out_bytes = held_out * case.solver.stored_steps * step_bytes
     return Forecast(
         name,
         tried,
@@ -109,7 +108,7 @@ def forecast(
         place,
         store_bytes,
         _advice(case, tried, solving, least * tried.step_seconds),
-        tuple(_warnings(case, buffer_bytes + held_out_bytes, place, store_bytes)),
+        tuple(_warnings(case, buffer_bytes, held_out_bytes, place, store_bytes)),
     )
 
 
@@ -177,15 +176,22 @@ def _advice(case: Case, tried: Tried, solving: float, training: float) -> Advice
     )
 
 
-def _warnings(case: Case, memory: int, place: str | None, store_bytes: int) -> list[str]:
+def _warnings(
+    case: Case, memory: int, held_out: int, place: str | None, store_bytes: int
+) -> list[str]:
     """Say what there is too little room for."""
     found = []
     free = psutil.virtual_memory().available
     if memory > free:
         found.append(
-            f"buffer and held-out simulations take {large(memory)}B, and this machine has "
-            f"{large(free)}B of memory free: lower buffer.capacity (now "
-            f"{case.study.buffer.capacity}) or validation.simulations (now "
+            f"the buffer takes {large(memory)}B, and this machine has {large(free)}B of memory "
+            f"free: lower buffer.capacity (now {case.study.buffer.capacity})."
+        )
+    room = psutil.disk_usage(".").free
+    if held_out > room:
+        found.append(
+            f"the held-out simulations take {large(held_out)}B, and the disk of this directory has "
+            f"{large(room)}B free: lower validation.simulations (now "
             f"{case.study.validation.simulations})."
         )
     if place and "://" not in place:

@@ -52,7 +52,7 @@ def hold_out(case: Case, directory: Path) -> None:
     Raises RunError or KeyboardInterrupt.
     """
     config, ledger = case.study.validation, Ledger(case.solver.stored_steps, window=1)
-    validation = Validation(case.make_surrogate, config.cpus, directory)
+    validation = Validation(case.make_surrogate, config.cpus, directory, case.solver.stored_steps)
     ensemble = make_ensemble(case, config.simulations, 0, None, directory.with_name("programs"))
     for block in validation.load():
         ledger.receive(block)
@@ -62,6 +62,7 @@ def hold_out(case: Case, directory: Path) -> None:
             receive_all(ensemble, ledger, validation.add)
         finally:
             ensemble.close()
+            validation.close()
     if interrupts.received:
         raise KeyboardInterrupt
 

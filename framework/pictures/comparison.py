@@ -3,6 +3,7 @@
 Shapes: T stored times, C fields, p parameters, n points along axis 0, `*grid` the grid's axes.
 """
 
+import math
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,15 @@ from framework.training.scores import measure
 from solvers.base import Field, Grid, ParameterSpace
 
 SHOWN_FIELDS = 3
+_SHOWN_TIMES = 5
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One held-out simulation as the solver computed it, and as the surrogate predicts it."""
+    """One held-out simulation as the solver computed it, and as the surrogate predicts it.
+
+    T may be only the times that are drawn, see `drawn_times`.
+    """
 
     simulation: int  # its id, which is negative
     parameters: NDArray[np.floating[Any]]  # [p]
@@ -31,6 +36,8 @@ class Comparison:
     fields: tuple[Field, ...]
     grid: Grid
     given: int = 0  # how many of the first times were given, and not predicted
+    # Relative L2 errors at every stored time, where those above are only some; NaN where given.
+    all_errors: NDArray[np.float64] | None = None
 
     def relative_l2(self) -> NDArray[np.float64]:
         """Return the relative L2 error at each time [T].
@@ -52,9 +59,16 @@ class Comparison:
         return int(shares.sum(0).argmax()) if shares.any() else self.grid.shape[0] // 2
 
 
+def drawn_times(stored: int, grid: Grid) -> NDArray[np.int64]:
+    """Return which of the stored times are drawn: some, or all of fields of a single point."""
+    if math.prod(grid.shape) == 1:
+        return np.arange(stored)
+    return np.unique(np.linspace(0, stored - 1, _SHOWN_TIMES).round().astype(np.int64))
+
+
 def heading(comparison: Comparison, width: int) -> list[str]:
     """Describe the picture, in lines of up to `width` characters."""
-    errors = comparison.relative_l2()
+    errors = comparison.relative_l2() if comparison.all_errors is None else comparison.all_errors
     error = error_text(float(np.nanmean(errors)) if np.isfinite(errors).any() else np.nan)
     what = (
         f"Held-out simulation {held_out_number(comparison.simulation)}, the median by error: "

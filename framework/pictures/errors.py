@@ -12,11 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from framework.pictures.comparison import SHOWN_FIELDS, Comparison, error_text, heading
+from framework.pictures.comparison import (
+    SHOWN_FIELDS,
+    Comparison,
+    drawn_times,
+    error_text,
+    heading,
+)
 from framework.pictures.panels import Panels, round_ticks
 from framework.pictures.style import BLUE, GREY, VERMILLION, in_units, named
-
-_SHOWN_TIMES = 5
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
@@ -26,7 +30,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     """
     if math.prod(comparison.grid.shape) == 1:
         return _draw_courses(comparison)
-    times = np.unique(np.linspace(0, len(comparison.times) - 1, _SHOWN_TIMES).round().astype(int))
+    times = drawn_times(len(comparison.times), comparison.grid)
     panels = Panels(
         comparison.grid,
         min(len(comparison.fields), SHOWN_FIELDS),

@@ -1,17 +1,15 @@
-"""What a run keeps when it ends: the trained surrogate and the pictures, in its folder."""
+"""What a run keeps when it ends: the trained surrogate, in its folder."""
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
-from framework.errors import tell
-from framework.pictures.run import draw_pictures
+from framework.errors import tell, told
 from framework.run.folder import RunFolder
-from framework.run.outcome import design_points, held_out_comparison
 from framework.run.parts import Parts
+from framework.study.design_file import DesignFile
 from framework.study.identity import identity, study_hash
-from framework.tracking.history import Record
+from framework.study.ids import held_out_id
 from framework.tracking.recorder import Tracking
 from framework.training.model import save_model
 
@@ -46,12 +44,24 @@ def data_identity(parts: Parts) -> dict[str, Any]:
     }
 
 
-def draw_run(parts: Parts, folder: RunFolder, rows: Sequence[Record]) -> list[Path]:
-    """Draw the run's pictures; return where they are. Raises RunError."""
-    latest = parts.validation.latest
-    comparison = held_out_comparison(parts, latest.median_simulation) if latest else None
-    trivial = latest.trivial if latest else {}
-    return draw_pictures(folder.pictures, rows, comparison, design_points(parts), trivial)
+def import_drawing() -> None:
+    """Import what draws the pictures, which takes a second, before the user waits for them."""
+    import_module("framework.run.drawing")
+
+
+def write_design(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
+    """Write the parameters and the seed of every simulation to design.csv, unless it is there."""
+    if folder.design.exists():
+        return
+    design, study = parts.design, parts.study
+    training = 0 if study.training.source else study.design.simulations
+    held_out = reversed(range(study.validation.simulations))
+    ids = [*map(held_out_id, held_out), *range(training)]
+    with told():
+        file = DesignFile(folder.design, design.space.names)
+        file.write((design.simulation(id), ()) for id in ids)
+        file.close()
+    tracking.artifact(folder.design)
 
 
 def send_rest(tracking: Tracking, seconds: float) -> None:

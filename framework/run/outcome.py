@@ -1,11 +1,5 @@
-"""The outcome of a run: its summary, and the data of its pictures."""
+"""The outcome of a run: its summary."""
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from framework.pictures.comparison import Comparison
-from framework.pictures.coverage import DesignPoints
 from framework.report.summary import (
     BreedingFigures,
     CheckpointFigures,
@@ -18,8 +12,6 @@ from framework.report.summary import (
     TrainingFigures,
 )
 from framework.run.measures import Measures, ratio
-from framework.run.parts import Parts
-from framework.study.ids import is_held_out
 from framework.study.sections import kept_steps
 from framework.tracking.recorder import Tracking
 
@@ -90,43 +82,3 @@ def _breeding(measures: Measures) -> BreedingFigures | None:
         return None
     counts = breeding.counts()
     return BreedingFigures(**counts, share=ratio(counts["seconds"], measures.seconds))
-
-
-def design_points(parts: Parts) -> DesignPoints:
-    """Return the parameters of the simulations, grouped by their outcome."""
-    design, ended = parts.design, sorted(parts.rank.ledger.completed())
-
-    def parameters(ids: list[int]) -> NDArray[np.float64]:
-        values = [design.simulation(id).parameters for id in ids]
-        return np.array(values).reshape(-1, len(design.space))
-
-    return DesignPoints(
-        design.space,
-        completed=parameters([id for id in ended if not is_held_out(id)]),
-        quarantined=parameters([item.simulation.id for item in parts.ensemble.quarantined]),
-        held_out=parameters([id for id in ended if is_held_out(id)]),
-    )
-
-
-@torch.no_grad()
-def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
-    """Return a held-out simulation together with the surrogate's prediction of it."""
-    solver, trainer = parts.case.solver, parts.rank.trainer
-    trajectory = parts.validation.trajectory(simulation)
-    trainer.surrogate.eval()
-    rollout = trainer.surrogate.rollout(
-        torch.tensor(trajectory.parameters, device=trainer.device),
-        torch.tensor(trajectory.times, device=trainer.device),
-        torch.tensor(trajectory.fields[:, 0], device=trainer.device),
-    )
-    return Comparison(
-        simulation,
-        trajectory.parameters[0],
-        trajectory.times[0],
-        trajectory.fields[0],
-        np.stack([fields[0].float().cpu().numpy() for fields in rollout]),
-        parts.case.space,
-        solver.fields,
-        solver.grid,
-        trainer.surrogate.given_times,
-    )

@@ -26,6 +26,7 @@ weights and the summary of what was done are written.
 import os
 import shutil
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ from framework.run.begins import begins
 from framework.run.folder import RunFolder
 from framework.run.initial import start_from_initial
 from framework.run.interrupt import Interrupts
-from framework.run.keeping import data_identity, draw_run, keep_model, send_rest
+from framework.run.keeping import data_identity, import_drawing, keep_model, send_rest, write_design
 from framework.run.measures import Measures
 from framework.run.outcome import summarised
 from framework.run.parts import Parts
@@ -49,7 +50,6 @@ from framework.simulation.breeding import BredDesign
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.owner import Store
 from framework.study.case import Case
-from framework.study.design_file import DesignFile
 from framework.study.fingerprint import fingerprint
 from framework.study.ids import held_out_id
 from framework.study.study import Study
@@ -149,7 +149,8 @@ class Run:
         held_out, design = study.validation.simulations, breeding or case.design
         ensemble = make_ensemble(case, held_out, simulations, store, self.folder.programs, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
-        validation = Validation(case.make_surrogate, cpus, directory)
+        steps = case.solver.stored_steps
+        validation = Validation(case.make_surrogate, cpus, directory, steps)
         checkpoints = Checkpoints(
             self.folder.checkpoints,
             study.checkpoint,
@@ -171,12 +172,10 @@ class Run:
                 self._restore()  # where that is refused, the folder stays as it was
             try:
                 self._begin()
-                with (
-                    self._display(),
-                    self._history,
-                    ray_for(self.study.ensemble, self.study.validation.cpus),
-                ):
-                    self._stream_and_train()
+                with self._display(), self._history:
+                    with ray_for(self.study.ensemble, self.study.validation.cpus):
+                        self._stream_and_train()
+                    self._score()
                 if self._interrupted:
                     raise KeyboardInterrupt
                 self._status = "done"
@@ -204,25 +203,15 @@ class Run:
             breeding.keep(self.folder.design, self.study.validation.simulations)
         else:
             # In the background: for 100,000 simulations it takes seconds.
-            Background("design", self._write_design).start()
-
-    def _write_design(self) -> None:
-        """Write the parameters and the seed of every simulation to design.csv."""
-        if self.folder.design.exists():
-            return
-        design = self._parts.design
-        training = 0 if self._measures.source else self.study.design.simulations
-        held_out = reversed(range(self.study.validation.simulations))
-        ids = [*map(held_out_id, held_out), *range(training)]
-        with told():
-            file = DesignFile(self.folder.design, design.space.names)
-            file.write((design.simulation(id), ()) for id in ids)
-            file.close()
-        self._tracking.artifact(self.folder.design)
+            written = self._parts, self.folder, self._tracking
+            Background("design", partial(write_design, *written)).start()
 
     def _stream_and_train(self) -> None:
         rank, ensemble = self._parts.rank, self._parts.ensemble
         tell(begins(self.study))
+        if self._pictures:
+            # While this process waits for samples, not when the user waits for the pictures.
+            Background("drawing", import_drawing).start()
         try:
             rank.train(self._after_step)
             self._measures.end_training()
@@ -235,6 +224,7 @@ class Run:
             ensemble.stop()
             rank.reception.wait()
             ensemble.close()
+            self._parts.validation.close()
         if rank.reception.error:
             with told():
                 self._checkpoint()
@@ -242,7 +232,12 @@ class Run:
         if self._interrupted:
             self._checkpoint()
         self._check_loss()
-        steps = rank.trainer.optimiser_steps
+
+    def _score(self) -> None:
+        """Score the trained surrogate; an interrupt ends that, too."""
+        if self._interrupted:
+            return
+        steps = self._parts.rank.trainer.optimiser_steps
         tell("scoring the surrogate on the held-out simulations")
         self._parts.validation.final(self.surrogate, steps, lambda: self._interrupted)
         if self._interrupted:
@@ -329,6 +324,8 @@ class Run:
                 self._tracking.artifact(self.folder.design)
             if self._pictures:
                 tell(f"drawing pictures into {self.folder.pictures}")
+                from framework.run.drawing import draw_run  # slow, see `import_drawing`
+
                 for picture in draw_run(self._parts, self.folder, self._history.rows):
                     self._tracking.artifact(picture, "pictures")
         finally:

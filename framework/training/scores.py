@@ -16,7 +16,10 @@ more times are stored. Where u is zero there is no relative error: such a time d
 prediction that is infinite or not a number counts as the greatest number of single precision.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,6 +30,20 @@ from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory of scoring.
 _CHUNK_POINTS = 2**18
+# How many bytes of true fields are held at once, or one step of one trajectory if that is more. The
+# work on them in double precision takes about eight times as much.
+PART_BYTES = 2**24
+
+
+class Fields(Protocol):
+    """Fields [V, T, C, *grid]: an array, or files that are read in parts."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes."""
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> NDArray[np.float32]:
+        """Return the fields of a range of simulations and a range of times."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class Trajectories:
     simulations: NDArray[np.int64]  # [V]
     parameters: NDArray[np.float32]  # [V, p]
     times: NDArray[np.float32]  # [V, T]
-    fields: NDArray[np.float32]  # [V, T, C, *grid]
+    fields: Fields  # [V, T, C, *grid]
 
 
 # The errors of one predictor: name of the measure -> [V, P].
@@ -66,19 +83,26 @@ def measure(predicted: NDArray[np.float32], reference: NDArray[np.float32]) -> E
 @torch.no_grad()
 def score(surrogate: Surrogate, held_out: Trajectories) -> Errors:
     """Return a surrogate's errors at the times that it predicts, from a rollout."""
-    predicted = np.empty_like(held_out.fields)
-    chunk = max(1, _CHUNK_POINTS // held_out.fields[0, 0].size)
-    for start in range(0, len(predicted), chunk):
-        part = slice(start, start + chunk)
+    errors = []
+    for part in _chunks(held_out):
         rollout = surrogate.rollout(
             torch.tensor(held_out.parameters[part]),
             torch.tensor(held_out.times[part]),
-            torch.tensor(held_out.fields[part, 0]),
+            torch.tensor(held_out.fields[part, :1][:, 0]),
         )
-        for step, fields in enumerate(rollout):
-            predicted[part, step] = fields.numpy()
+        errors.append(_joined([*_rollout_errors(rollout, held_out, part)], 1))
     given = surrogate.given_times
-    return measure(predicted[:, given:], held_out.fields[:, given:])
+    return {name: values[:, given:] for name, values in _joined(errors, 0).items()}
+
+
+def _rollout_errors(
+    rollout: Iterator[torch.Tensor], held_out: Trajectories, part: slice
+) -> Iterator[Errors]:
+    """Yield the errors of a rollout of some trajectories, some times after the others."""
+    for steps in _ranges(0, held_out.fields.shape[1], _steps_at_once(held_out, part)):
+        truth = held_out.fields[part, steps]
+        predicted = [next(rollout).numpy() for _ in range(truth.shape[1])]
+        yield measure(np.stack(predicted, 1).astype(np.float32, copy=False), truth)
 
 
 @torch.no_grad()
@@ -87,20 +111,19 @@ def step_errors(surrogate: Surrogate, held_out: Trajectories) -> StepErrors | No
     if surrogate.mode == "direct":
         return None
     errors = []
-    chunk = max(1, _CHUNK_POINTS // held_out.fields[0, 0].size)
     starts = held_out.fields.shape[1] - surrogate.bundle
-    for first in range(0, len(held_out.fields), chunk):
-        part = slice(first, first + chunk)
+    for part in _chunks(held_out):
+        following = held_out.fields[part, :1]
         for start in range(starts):
+            current, following = following, held_out.fields[part, start + 1 : start + 2]
             rollout = surrogate.rollout(
                 torch.tensor(held_out.parameters[part]),
                 torch.tensor(held_out.times[part, start : start + surrogate.bundle + 1]),
-                torch.tensor(held_out.fields[part, start]),
+                torch.tensor(current[:, 0]),
             )
             next(rollout)  # the given fields
             predicted = next(rollout).numpy()[:, None]
-            truth = held_out.fields[part, start + 1 : start + 2]
-            errors.append(measure(predicted, truth)["relative_l2"])
+            errors.append(measure(predicted, following)["relative_l2"])
     found = np.concatenate([part.ravel() for part in errors])
     found = found[np.isfinite(found)]
     if not len(found):
@@ -116,13 +139,47 @@ def trivial_errors(held_out: Trajectories, first: int) -> dict[str, float]:
     trajectories themselves: the best that any fixed field can do. `initial_field` predicts the
     first stored step at all later times; where no other is stored, it does not exist.
     """
-    fields, later = held_out.fields[:, first:], held_out.fields[:, 1:]
-    mean = fields.mean(0, keepdims=True, dtype=np.float64).astype(np.float32)
-    found = {"mean_field": mean_score(measure(mean, fields)["relative_l2"])}
-    if later.shape[1]:
-        initial = measure(held_out.fields[:, :1], later)
-        found["initial_field"] = mean_score(initial["relative_l2"])
+    fields = held_out.fields
+    count, stored, *shape = fields.shape
+    at_once = max(1, PART_BYTES // (4 * math.prod(shape)))  # steps of one trajectory
+    groups = [*_ranges(0, count, max(1, at_once // stored))]
+    by_mean, by_initial = [], []
+    for steps in _ranges(first, stored, at_once):
+        total = np.zeros((), dtype=np.float64)
+        for part in groups:
+            total = total + fields[part, steps].sum(0, keepdims=True, dtype=np.float64)
+        mean = (total / count).astype(np.float32)
+        by_mean.append(_joined([measure(mean, fields[part, steps]) for part in groups], 0))
+    for part in groups if stored > 1 else ():
+        initial = fields[part, :1]
+        later = [measure(initial, fields[part, at]) for at in _ranges(1, stored, at_once)]
+        by_initial.append(_joined(later, 1))
+    found = {"mean_field": mean_score(_joined(by_mean, 1)["relative_l2"])}
+    if by_initial:
+        found["initial_field"] = mean_score(_joined(by_initial, 0)["relative_l2"])
     return found
+
+
+def _chunks(held_out: Trajectories) -> Iterator[slice]:
+    """Yield the ranges of trajectories that are predicted at once."""
+    count, _, *shape = held_out.fields.shape
+    return _ranges(0, count, max(1, _CHUNK_POINTS // math.prod(shape)))
+
+
+def _steps_at_once(held_out: Trajectories, part: slice) -> int:
+    """Return how many steps of some trajectories are held at once."""
+    step_bytes: int = 4 * math.prod(held_out.fields.shape[2:])
+    return max(1, PART_BYTES // (step_bytes * (part.stop - part.start)))
+
+
+def _ranges(first: int, stop: int, size: int) -> Iterator[slice]:
+    """Yield ranges of up to `size` numbers, from `first` to `stop`."""
+    return (slice(start, min(start + size, stop)) for start in range(first, stop, size))
+
+
+def _joined(errors: Sequence[Errors], axis: int) -> Errors:
+    """Join errors of different trajectories (axis 0) or times (axis 1)."""
+    return {name: np.concatenate([one[name] for one in errors], axis) for name in errors[0]}
 
 
 def summarise(

@@ -1,21 +1,27 @@
-"""Held-out trajectories, scored in a process of their own while training goes on."""
+"""Held-out trajectories, scored in a process of their own while training goes on.
 
-from collections.abc import Callable
+    receive thread --blocks--> a file for each trajectory --parts--> Ray task, after optimiser steps
+                                                          '-parts--> this process, after the last
+
+The last scoring waits for no new process, which would import torch and the surrogate for seconds.
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from framework.errors import RunError, reason, tell
-from framework.files import replacing, writing
+from framework.errors import DamagedError, RunError, reason, tell
 from framework.simulation.block import Block
 from framework.study.ids import held_out_id, held_out_number
+from framework.training.held_out import KeptTrajectory, TrajectoryWriter, trajectories
 from framework.training.results import Scores
-from framework.training.scores import Trajectories, score, step_errors, summarise
+from framework.training.scores import score, step_errors, summarise
 from surrogates.base import Surrogate
 
 
@@ -29,79 +35,66 @@ class Validation:
         self,
         make_surrogate: Callable[[], Surrogate],
         cpus: float,
-        directory: Path | None = None,
+        directory: Path,
+        stored_steps: int,
     ) -> None:
-        """`directory`: where complete trajectories are kept, for a resume."""
+        """`directory`: where trajectories of `stored_steps` steps are kept, for a resume, too."""
         self.latest: Scores | None = None
         self._make_surrogate = make_surrogate
         self._directory = directory
-        self._score = ray.remote(_score_task).options(num_cpus=cpus)
-        self._under_way: dict[int, list[Block]] = {}  # simulation -> its first blocks
-        self._complete: dict[int, list[Block]] = {}  # simulation -> all of its blocks
-        self._held_out: Any = None  # reference to the trajectories that were complete
-        self._completions = 0  # how often a trajectory became complete
-        self._put = 0  # the same number when the trajectories were last put
+        self._stored_steps = stored_steps
+        self._score = ray.remote(_score).options(num_cpus=cpus)
+        self._under_way: dict[int, TrajectoryWriter] = {}  # by simulation
+        self._complete: dict[int, KeptTrajectory] = {}
         self._outstanding: Any = None
 
     def add(self, block: Block, last: bool) -> None:
         """Keep a block of a held-out simulation; `last` says that the simulation ends with it.
 
-        A block with the first step begins the simulation anew.
+        A block with the first step begins the simulation anew. Raises WriteError.
         """
+        id = block.simulation
+        path = self._directory / f"{held_out_number(id)}.npz"
         if block.first_step == 0:
-            self._under_way[block.simulation] = []
-        self._under_way[block.simulation].append(block)
+            if id in self._under_way:
+                self._under_way.pop(id).discard()
+            self._under_way[id] = TrajectoryWriter(path, block, self._stored_steps)
+        self._under_way[id].append(block)
         if last:
-            self._complete[block.simulation] = self._under_way.pop(block.simulation)
-            self._completions += 1
-            self._keep(block.simulation)
+            self._under_way.pop(id).finish()
+            self._complete[id] = KeptTrajectory.find(path, id)
 
     def load(self) -> list[Block]:
-        """Load the trajectories that an earlier process has kept; return each as a block."""
-        assert self._directory is not None
+        """Find the trajectories that an earlier process has kept; return a block of each.
+
+        The blocks are without fields. Of a damaged file the user is told: its simulation has to run
+        again.
+        """
+        for rest in self._directory.glob("*.writing"):
+            rest.unlink()
         for path in sorted(self._directory.glob("*.npz")):
-            with np.load(path) as kept:
-                id, steps = held_out_id(int(path.stem)), len(kept["times"])
-                unused = np.zeros(steps, dtype=np.uint32)
-                block = Block(id, 0, kept["fields"], kept["parameters"], kept["times"], unused)
-            self._complete[id] = [block]
-            self._completions += 1
-        return [block for blocks in self._complete.values() for block in blocks]
+            id = held_out_id(int(path.stem))
+            try:
+                self._complete[id] = KeptTrajectory.find(path, id, whole=True)
+            except DamagedError as error:
+                tell(f"{error}; its simulation runs again")
+        return [kept.block() for kept in self._complete.values()]
 
-    def trajectory(self, simulation: int) -> Trajectories:
+    def trajectory(self, simulation: int) -> KeptTrajectory:
         """Return one complete trajectory."""
-        return _as_trajectories([self._complete[simulation]])
-
-    def _keep(self, simulation: int) -> None:
-        if self._directory is None:
-            return
-        with writing(self._directory):
-            self._directory.mkdir(exist_ok=True)
-        joined = self.trajectory(simulation)
-        with (
-            replacing(self._directory / f"{held_out_number(simulation)}.npz") as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(
-                file,
-                parameters=self._complete[simulation][0].parameters,
-                times=np.concatenate([block.times for block in self._complete[simulation]]),
-                fields=joined.fields[0],
-            )
+        return self._complete[simulation]
 
     def submit(self, surrogate: Surrogate, step: int) -> None:
         """Start scoring the surrogate as it is now, unless an earlier scoring is under way."""
         self.poll()
-        completions = self._completions  # read before the blocks, to miss none
         complete = list(self._complete.values())
         if self._outstanding is not None or len(complete) < 2:
             return
-        if self._put != completions:
-            self._held_out = ray.put(_as_trajectories(complete))
-            self._put = completions
-        # As numpy arrays, which Ray moves without copying.
-        weights = {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
-        self._outstanding = self._score.remote(self._make_surrogate, weights, self._held_out, step)
+        # The files lie on this machine.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._outstanding = self._score.options(scheduling_strategy=here).remote(
+            self._make_surrogate, _weights(surrogate), complete, step
+        )
 
     def poll(self, timeout: float | None = 0) -> None:
         """Take a finished score into `latest`; wait for it up to `timeout` seconds.
@@ -123,43 +116,63 @@ class Validation:
         except RayError:
             tell("the process that scores the surrogate has died, and this score is left out")
 
+    def close(self) -> None:
+        """End the scoring that is under way, and drop what is held of unfinished trajectories."""
+        if self._outstanding is not None:
+            ray.cancel(self._outstanding, force=True)
+            self._outstanding = None
+        for writer in self._under_way.values():
+            writer.discard()
+        self._under_way.clear()
+
     def final(
         self, surrogate: Surrogate, step: int, interrupted: Callable[[], bool] = lambda: False
     ) -> Scores | None:
-        """Score the surrogate as it is now and wait; return the scores.
+        """Score the surrogate as it is now, in this process; return the latest scores.
 
         Returns None without two complete trajectories. `interrupted` is asked now and then: once it
-        is true, the scores are not waited for.
+        is true, the scoring ends without a new score. Raises RunError if the surrogate raises an
+        error.
         """
-        self._wait(interrupted)
-        self.submit(surrogate, step)
-        self._wait(interrupted)
+
+        def look() -> None:
+            if interrupted():
+                raise _InterruptedError
+
+        complete = list(self._complete.values())
+        if len(complete) < 2:
+            return self.latest
+        try:
+            self.latest = _score(self._make_surrogate, _weights(surrogate), complete, step, look)
+        except _InterruptedError:
+            pass
+        # The surrogate may be the user's code: whatever it raises ends the run.
+        except Exception as error:
+            raise RunError(f"scoring the surrogate failed: {reason(error)}") from None
         return self.latest
 
-    def _wait(self, interrupted: Callable[[], bool]) -> None:
-        while self._outstanding is not None and not interrupted():
-            self.poll(timeout=0.5)
+
+class _InterruptedError(Exception):
+    """The scoring was asked to end."""
 
 
-def _score_task(
+def _weights(surrogate: Surrogate) -> dict[str, NDArray[Any]]:
+    """Return the weights and normalisation as numpy arrays, which Ray moves without copying."""
+    return {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
+
+
+def _score(
     make_surrogate: Callable[[], Surrogate],
     weights: dict[str, NDArray[Any]],
-    held_out: Trajectories,
+    kept: Sequence[KeptTrajectory],
     step: int,
+    before: Callable[[], None] = lambda: None,
 ) -> Scores:
-    surrogate = make_surrogate()
+    """Score a surrogate; `before` is called before each reading of fields."""
+    with torch.random.fork_rng():  # making it draws weights
+        surrogate = make_surrogate()
     surrogate.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     surrogate.eval()
+    held_out = trajectories(kept, before)
     one_step = step_errors(surrogate, held_out)
     return summarise(score(surrogate, held_out), held_out, step, one_step)
-
-
-def _as_trajectories(trajectories: list[list[Block]]) -> Trajectories:
-    return Trajectories(
-        np.array([blocks[0].simulation for blocks in trajectories]),
-        np.stack([blocks[0].parameters for blocks in trajectories]).astype(np.float32),
-        np.stack([np.concatenate([b.times for b in blocks]) for blocks in trajectories]).astype(
-            np.float32
-        ),
-        np.stack([np.concatenate([b.fields for b in blocks]) for blocks in trajectories]),
-    )
