@@ -168,8 +168,8 @@ def _chunks(held_out: Trajectories) -> Iterator[slice]:
 
 def _steps_at_once(held_out: Trajectories, part: slice) -> int:
     """Return how many steps of some trajectories are held at once."""
-    step_bytes: int = 4 * math.prod(held_out.fields.shape[2:])
-    return max(1, PART_BYTES // (step_bytes * (part.stop - part.start)))
+    count = len(held_out.simulations[part])
+    return max(1, PART_BYTES // (4 * count * math.prod(held_out.fields.shape[2:])))
 
 
 def _ranges(first: int, stop: int, size: int) -> Iterator[slice]:

@@ -43,7 +43,7 @@ class Validation:
         self._make_surrogate = make_surrogate
         self._directory = directory
         self._stored_steps = stored_steps
-        self._score = ray.remote(_score).options(num_cpus=cpus)
+        self._cpus = cpus
         self._under_way: dict[int, TrajectoryWriter] = {}  # by simulation
         self._complete: dict[int, KeptTrajectory] = {}
         self._outstanding: Any = None
@@ -92,9 +92,8 @@ class Validation:
             return
         # The files lie on this machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._outstanding = self._score.options(scheduling_strategy=here).remote(
-            self._make_surrogate, _weights(surrogate), complete, step
-        )
+        task = ray.remote(_score).options(num_cpus=self._cpus, scheduling_strategy=here)
+        self._outstanding = task.remote(self._make_surrogate, _weights(surrogate), complete, step)
 
     def poll(self, timeout: float | None = 0) -> None:
         """Take a finished score into `latest`; wait for it up to `timeout` seconds.

@@ -1,4 +1,4 @@
-"""Scoring by Ray tasks: in pieces, repeated, killed."""
+"""Scoring of trajectories in files: in pieces, repeated, killed."""
 
 import os
 import signal
@@ -77,8 +77,8 @@ def some(data: Trajectories, *indices: int) -> Trajectories:
 
 
 @with_ray
-def test_trajectories_in_pieces_are_scored_once_complete() -> None:
-    validation = Validation(partial(Mlp, PROBLEM), cpus=1)
+def test_trajectories_in_pieces_are_scored_once_complete(tmp_path: Path) -> None:
+    validation = Validation(partial(Mlp, PROBLEM), 1, tmp_path, STEPS)
     surrogate = Mlp(PROBLEM)
     for index, first, stop in ((0, 0, 1), (1, 0, 3), (0, 1, 4), (2, 0, 2)):
         validation.add(make_block(index, first, stop), stop == STEPS)
@@ -94,8 +94,8 @@ def test_trajectories_in_pieces_are_scored_once_complete() -> None:
 
 
 @with_ray
-def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it() -> None:
-    validation = Validation(partial(Mlp, PROBLEM), cpus=1)
+def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it(tmp_path: Path) -> None:
+    validation = Validation(partial(Mlp, PROBLEM), 1, tmp_path, STEPS)
     surrogate = Mlp(PROBLEM)
     validation.add(make_block(0, 0, 4), last=True)
     validation.add(make_block(1, 0, 2), last=False)
@@ -111,9 +111,9 @@ def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it() -> None:
 
 @with_ray
 @pytest.mark.parametrize("mode", ["direct", "autoregressive"])
-def test_the_score_is_of_the_weights_at_submission(mode: Mode) -> None:
+def test_the_score_is_of_the_weights_at_submission(mode: Mode, tmp_path: Path) -> None:
     make = partial(Fno, PROBLEM, mode, modes=4, hidden_channels=4, layers=1)
-    validation = Validation(make, cpus=1)
+    validation = Validation(make, 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = make()
@@ -157,7 +157,7 @@ def behind_gate(directory: Path) -> Callable[[], Surrogate]:
 
 @with_ray
 def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) -> None:
-    validation = Validation(behind_gate(tmp_path), cpus=1)
+    validation = Validation(behind_gate(tmp_path), 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     validation.submit(Mlp(PROBLEM), 1)
@@ -165,15 +165,19 @@ def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) 
     validation.poll()
     assert validation.latest is None
     (tmp_path / "open").touch()
+    validation.poll(timeout=LIMIT)
+    assert validation.latest is not None
+    assert validation.latest.step == 1
+    assert len(list(tmp_path.glob("*.pid"))) == 1
     final = validation.final(Mlp(PROBLEM), 3)
     assert final is not None
     assert final.step == 3
-    assert len(list(tmp_path.glob("*.pid"))) == 2  # for steps 1 and 3
+    assert int((tmp_path / "1.pid").read_text()) == os.getpid()  # not in a new process
 
 
 @with_ray
 def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
-    validation = Validation(behind_gate(tmp_path), cpus=1)
+    validation = Validation(behind_gate(tmp_path), 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = Mlp(PROBLEM)
@@ -187,28 +191,32 @@ def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
 
 @with_ray
 def test_scoring_that_dies_again_and_again_is_told_and_left_out(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def die() -> Surrogate:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
-    validation = Validation(die, cpus=1)
+    validation = Validation(die, 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
-    assert validation.final(Mlp(PROBLEM), 5) is None
+    validation.submit(Mlp(PROBLEM), 5)
+    validation.poll(timeout=LIMIT)
+    assert validation.latest is None
     assert "the process that scores the surrogate has died" in capsys.readouterr().err
 
 
 @with_ray
-def test_an_error_while_scoring_says_what_the_surrogate_raised() -> None:
+def test_an_error_while_scoring_says_what_the_surrogate_raised(tmp_path: Path) -> None:
     def fail() -> Surrogate:
         raise ValueError("no such device")
 
-    validation = Validation(fail, cpus=1)
+    validation = Validation(fail, 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     validation.submit(Mlp(PROBLEM), 5)
     with pytest.raises(RunError, match="scoring the surrogate failed: no such device"):
         validation.poll(timeout=LIMIT)
     validation.poll()  # the next one may work again
+    with pytest.raises(RunError, match="scoring the surrogate failed: no such device"):
+        validation.final(Mlp(PROBLEM), 6)
