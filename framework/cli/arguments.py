@@ -45,11 +45,10 @@ def case_and_ray(study: "Study", path: Path, other_cpus: float) -> "Iterator[Cas
     """
     from framework.simulation.cluster import ray_begun
     from framework.study.case import Case
+    from framework.study.component import SOLVER, own_modules
 
-    with ray_begun(study.ensemble, other_cpus) as preload:
-        case = Case(study, path)
-        preload(type(case.solver))
-        yield case
+    with ray_begun(study.ensemble, other_cpus, own_modules(study.solver, SOLVER)):
+        yield Case(study, path)
 
 
 def tell_checking(study: "Study", path: Path) -> None:

@@ -7,9 +7,8 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import ray
@@ -19,7 +18,6 @@ from framework.simulation.lean_ray import lean
 from framework.study.sections import EnsembleConfig
 from framework.threads import Background
 
-Preload = Callable[[type], None]
 _ANSWER = 10.0  # s that a cluster's head may take to answer
 
 
@@ -66,20 +64,22 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
 
 
 @contextmanager
-def ray_begun(config: EnsembleConfig, other_cpus: float) -> Iterator["Preload"]:
+def ray_begun(
+    config: EnsembleConfig, other_cpus: float, modules: Sequence[str] = ()
+) -> Iterator[None]:
     """Begin to start a local Ray in the background, for a `ray_for` in the block.
 
-    Yields a function that lets the processes of that Ray import what a class needs, meanwhile. Does
-    nothing where a cluster is named, which may be joined only when nothing else is wrong. When the
-    block is left, Ray has ended, or never began.
+    Its processes import `modules`, which have to be Millstream's own: one that cannot be imported
+    would keep the processes from starting. Does nothing where a cluster is named, which may be
+    joined only when nothing else is wrong. When the block is left, Ray has ended, or never began.
     """
     if _address(config) != "local" or ray.is_initialized():
-        yield lambda kind: None
+        yield
         return
-    _RayThread.begun = thread = _RayThread(config, other_cpus)
+    _RayThread.begun = thread = _RayThread(config, other_cpus, modules)
     thread.start()
     try:
-        yield thread.preload
+        yield
     finally:
         _RayThread.begun = None
         thread.stop()
@@ -95,11 +95,14 @@ class _RayThread:
 
     begun: ClassVar["_RayThread | None"] = None  # by `ray_begun`, until `ray_for` takes it over
 
-    def __init__(self, config: EnsembleConfig, other_cpus: float) -> None:
+    def __init__(
+        self, config: EnsembleConfig, other_cpus: float, modules: Sequence[str] = ()
+    ) -> None:
         self._config = config
         self._other_cpus = other_cpus
-        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._modules = modules
         self._started = threading.Event()
+        self._over = threading.Event()
         self._thread = Background("ray", self._run, self._started.set)
 
     def start(self) -> None:
@@ -108,7 +111,7 @@ class _RayThread:
 
     def stop(self) -> None:
         """End Ray and the thread, and wait for that."""
-        self._work.put(None)
+        self._over.set()
         self._thread.wait()
 
     def wait(self) -> None:
@@ -117,30 +120,15 @@ class _RayThread:
         if self._thread.error is not None:
             raise self._thread.error
 
-    def preload(self, kind: type) -> None:
-        """Let each process for solvers import the module of a class, once Ray has started."""
-        config = self._config
-        if not config.gpus_per_actor:
-            task = ray.remote(_import).options(num_cpus=config.cpus_per_actor, max_retries=0)
-            for _ in range(config.actors):
-                self._work.put(lambda: task.remote(kind))
-
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-        _start(self._config, self._other_cpus)
+        _start(self._config, self._other_cpus, self._modules)
         self._started.set()
-        try:
-            while (work := self._work.get()) is not None:
-                work()
-        finally:
-            ray.shutdown()
+        self._over.wait()
+        ray.shutdown()
 
 
-def _import(kind: type) -> None:
-    """Do nothing: the process has imported the module of `kind` to be given it."""
-
-
-def _start(config: EnsembleConfig, other_cpus: float) -> None:
+def _start(config: EnsembleConfig, other_cpus: float, modules: Sequence[str]) -> None:
     """Start or join Ray. Raises ClusterError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -156,7 +144,7 @@ def _start(config: EnsembleConfig, other_cpus: float) -> None:
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
         _check_answers(address)
-        with lean(config.actors):
+        with lean(config.actors, ["framework.simulation.solver_actor", *modules]):
             ray.init(address, **options)
     except Exception as error:  # Ray raises many kinds, Exception itself among them
         what = (

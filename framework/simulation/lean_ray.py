@@ -7,7 +7,7 @@ Ray has no settings to do without them, so what starts them is replaced while Ra
 Ray's inside, which any version may change: other versions than the one known start whole.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,15 @@ _PORTS = (
 # with the raylet, however that ends.
 _AGENT = "cat"
 _PIPED_INPUT = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1"}
+_IMPORTED = "RAY_preload_python_modules"
 
 
 @contextmanager
-def lean(workers: int) -> Iterator[None]:
-    """Start Ray with `ray.init` in the block: lean, and with so many processes for solvers."""
+def lean(workers: int, modules: Sequence[str]) -> Iterator[None]:
+    """Start Ray with `ray.init` in the block: lean, and with so many processes for solvers.
+
+    Its processes import `modules` as they start, which nothing waits for yet.
+    """
     if not ray.__version__.startswith(_KNOWN):
         yield
         return
@@ -40,7 +44,8 @@ def lean(workers: int) -> Iterator[None]:
     def start_process(command: list[str], kind: str, *given: Any, **options: Any) -> Any:
         if kind == "raylet":
             command = _lean_raylet(command, workers)
-            options["env_updates"] = {**(options.get("env_updates") or {}), **_PIPED_INPUT}
+            own = {**_PIPED_INPUT, _IMPORTED: ",".join(modules)}
+            options["env_updates"] = {**(options.get("env_updates") or {}), **own}
         return start(command, kind, *given, **options)
 
     with ExitStack() as replaced:

@@ -93,6 +93,12 @@ def find(component: Component, kind: Kind) -> type[Any]:
     return load_class(f"{kind.section}.name is {component.name}", path, kind.base)
 
 
+def own_modules(component: Component, kind: Kind) -> list[str]:
+    """Return the module of a component that the table knows; nothing of the user's own."""
+    known = kind.table.get(component.name)
+    return [known.path.partition(":")[0]] if known else []
+
+
 def load_class(named: str, path: str, base: str) -> type[Any]:
     """Import the class at `path`, module:Class, which has to be a subclass of that at `base`.
 
