@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -82,6 +83,9 @@ class Tracking:
         A run has one version of a model: another call replaces its files and tags.
         """
         self._write("model", path=str(directory.absolute()), name=name, tags=_flat(tags))
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):  # it has ended: `close` will tell
+                print(file=self._process.stdin, flush=True)  # so that it is sent at once
 
     def child(self, name: str, study: dict[str, Any], rows: Sequence[Record], status: str) -> None:
         """Track a finished run inside this one: its study, its history, and how it ended."""

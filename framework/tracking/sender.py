@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 LEFT = 3  # exit status of the sending process: MLflow could not be reached
 _LOOK_SECONDS = 3.0  # between two reads of the journal
 _LONGEST_PAUSE = 60.0  # between two attempts to reach MLflow
+_NICE = 10  # solvers and training go first, above all at the start
 _METRICS, _PARAMS = 1000, 100  # in one request
 
 
@@ -120,6 +121,8 @@ class _Sender:
             if found
             else client.create_run(experiment.experiment_id, head["time"], key, self._run_name)
         )
+        # Opens MLflow's registry, which takes a second, while training goes on.
+        model_versions(client, f"run_id = '{run.info.run_id}'")
         if run.info.run_id != self._state["run_id"]:
             self._save(run_id=run.info.run_id, offset=0, registered=None)
         return client
@@ -246,7 +249,11 @@ def _metrics_of(entry: dict[str, Any]) -> "list[Metric]":
 
 
 def _input_ends_within(seconds: float) -> bool:
-    return bool(select.select([sys.stdin], [], [], seconds)[0])
+    """Wait for so many seconds, or until the training process asks to look at the journal now.
+
+    Return whether standard input has ended.
+    """
+    return bool(select.select([0], [], [], seconds)[0]) and not os.read(0, 4096)
 
 
 def _lock_journal(file: IO[bytes]) -> bool:
@@ -289,6 +296,7 @@ def _serve(training: IO[str], directory: str, uri: str, experiment: str, run_nam
 
 
 if __name__ == "__main__":
+    os.nice(_NICE)
     # Standard output is for sentences to the user: MLflow's own output goes to the log.
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
