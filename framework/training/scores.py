@@ -32,7 +32,7 @@ from surrogates.base import Surrogate
 _CHUNK_POINTS = 2**18
 # How many bytes of true fields are held at once, or one step of one trajectory if that is more. The
 # work on them in double precision takes about eight times as much.
-PART_BYTES = 2**24
+PART_BYTES = 2**23
 
 
 class Fields(Protocol):

@@ -46,3 +46,15 @@ def fields_normaliser(fields: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     std = fields.transpose(1, 2).flatten(2).std((0, 2), correction=0)
     change = (fields[:, -1] - fields[:, 0]).square().mean(axes).sqrt()
     return mean.float(), std.float(), change.float()
+
+
+class Still(Surrogate):
+    """In mode `autoregressive`, predicts that nothing changes."""
+
+    def __init__(self, problem: Problem, mode: Mode = "direct") -> None:
+        super().__init__(problem, mode)
+        self.zero = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, conditions: Tensor, state: Tensor) -> Tensor:
+        shape = (len(conditions), self.problem.channels, *self.problem.grid)
+        return self.zero.expand(shape)
