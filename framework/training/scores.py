@@ -29,7 +29,7 @@ from framework.training.results import Distribution, Scores, StepErrors, TimeSco
 from surrogates.base import Surrogate
 
 # How many grid points are predicted at once, to bound the memory of scoring.
-_CHUNK_POINTS = 2**18
+_CHUNK_POINTS = 2**16
 # How many bytes of true fields are held at once, or one step of one trajectory if that is more. The
 # work on them in double precision takes about eight times as much.
 PART_BYTES = 2**23

@@ -1,12 +1,17 @@
-"""What a user is told when there is no Ray to run solvers in."""
+"""Ray for a command: how it starts and ends, and what a user is told when there is none."""
 
 import socket
+import sys
+from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
+from waiting import until
 
 from framework.errors import ClusterError
-from framework.simulation.cluster import ray_for
+from framework.simulation.cluster import ray_begun, ray_for
 from framework.study.sections import EnsembleConfig
 
 
@@ -30,3 +35,62 @@ def test_an_address_at_which_nobody_answers_is_told_at_once(scheme: str) -> None
         config = EnsembleConfig(address=address)
         with pytest.raises(ClusterError, match=f"{message}: .*refused"), ray_for(config, 0):
             pass
+
+
+class MistakeError(Exception):
+    """Something wrong that is found while Ray starts."""
+
+
+def family() -> dict[int, psutil.Process]:
+    return {child.pid: child for child in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_mistake_found_while_ray_starts_is_raised_and_leaves_no_process(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = family()
+
+    def find_mistake() -> None:
+        until(lambda: any(child.name() == "gcs_server" for child in family().values()))
+        raise MistakeError
+
+    with pytest.raises(MistakeError), ray_begun(EnsembleConfig(), 0):
+        find_mistake()
+    assert not {*family()} - {*before}
+    assert not ray.is_initialized()
+    assert capfd.readouterr().err == ""  # nobody was told of Ray
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_local_ray_has_solvers_its_two_servers_and_no_more(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = family()
+
+    class Imported:  # inside a function: Ray's processes cannot import this file
+        def modules(self) -> list[str]:
+            return sorted(sys.modules)
+
+    with ray_begun(EnsembleConfig(actors=2), 1, ["solvers.heat"]):
+        with ray_for(EnsembleConfig(actors=2), 1):
+            assert "millstream: starting Ray" in capfd.readouterr().err
+            # An actor finds a process that has imported what it needs, and has to wait for none.
+            actor = ray.remote(Imported).remote()
+            assert "solvers.heat" in ray.get(actor.modules.remote())
+            mine = [child for pid, child in family().items() if pid not in before]
+            names = Counter(child.name() for child in mine if child.name() != "cat")
+            workers = {name: count for name, count in names.items() if name.startswith("ray::")}
+            assert {*names} - {*workers} == {"gcs_server", "raylet"}
+            assert sum(workers.values()) == 2
+            (raylet,) = (child for child in mine if child.name() == "raylet")
+            raylet.kill()
+            # What stands in for its agents ends with it.
+            until(lambda: not any(child.is_running() and child.name() == "cat" for child in mine))
+        assert not ray.is_initialized()
+    assert not {*family()} - {*before}

@@ -188,8 +188,8 @@ kept = peak() - before
 scores = made.final(Still(LARGE, "autoregressive"), 1)
 print(json.dumps([kept, peak() - before, scores.relative_l2.mean, scores.one_step.mean]))
 """
-# 160 MB in each of two trajectories.
-STORED = 160
+# 80 MB in each of two trajectories.
+STORED = 80
 LARGE = Problem(
     ("p",), (0.0,), (1.0,), (False,), (0.0, 1.0), (0.1, 0.2), 1, (500, 500), np.empty((0, 500, 500))
 )
@@ -205,8 +205,8 @@ def test_trajectories_larger_than_memory_are_kept_and_scored_in_parts(tmp_path: 
         check=True,
     )
     kept, scored, error, one_step = json.loads(ran.stdout)
-    assert sum(path.stat().st_size for path in (tmp_path / "held_out").iterdir()) > 320e6
-    assert kept < 60e6
-    assert scored < 200e6
+    assert sum(path.stat().st_size for path in (tmp_path / "held_out").iterdir()) > 160e6
+    assert kept < 40e6
+    assert scored < 150e6
     # Two fields of uniform random numbers: the root of E(a - b)^2 = 1/6 over E(a^2) = 1/3.
     assert [error, one_step] == pytest.approx([0.5**0.5] * 2, rel=0.01)
