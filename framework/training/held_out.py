@@ -24,7 +24,7 @@ from framework.training.scores import Trajectories
 _FIELDS, _TYPE = "fields.npy", np.dtype("<f4")
 _UNREADABLE = (OSError, ValueError, LookupError, EOFError, struct.error, zipfile.BadZipFile)
 # Of the header of a file in a zip file: its size, and where the sizes of its name and the rest are.
-_HEADER_BYTES, _SIZES = 30, slice(26, 30)
+_HEADER_BYTES, _NAME_SIZES = 30, slice(26, 30)
 
 
 class TrajectoryWriter:
@@ -101,7 +101,7 @@ class KeptTrajectory:
                     shape, offset = _read_header(file)
             with path.open("rb") as raw:
                 raw.seek(info.header_offset)
-                sizes = struct.unpack("<HH", raw.read(_HEADER_BYTES)[_SIZES])
+                sizes = struct.unpack("<HH", raw.read(_HEADER_BYTES)[_NAME_SIZES])
         except _UNREADABLE as error:
             raise DamagedError(f"{path} is damaged: {reason(error)}") from None
         if info.compress_type != zipfile.ZIP_STORED or len(times) != shape[0]:

@@ -35,7 +35,7 @@ _CHUNK_POINTS = 2**16
 PART_BYTES = 2**23
 
 
-class Fields(Protocol):
+class TrueFields(Protocol):
     """Fields [V, T, C, *grid]: an array, or files that are read in parts."""
 
     @property
@@ -53,7 +53,7 @@ class Trajectories:
     simulations: NDArray[np.int64]  # [V]
     parameters: NDArray[np.float32]  # [V, p]
     times: NDArray[np.float32]  # [V, T]
-    fields: Fields  # [V, T, C, *grid]
+    fields: TrueFields  # [V, T, C, *grid]
 
 
 # The errors of one predictor: name of the measure -> [V, P].

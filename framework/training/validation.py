@@ -93,7 +93,7 @@ class Validation:
         # The files lie on this machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         task = ray.remote(_score).options(num_cpus=self._cpus, scheduling_strategy=here)
-        self._outstanding = task.remote(self._make_surrogate, _weights(surrogate), complete, step)
+        self._outstanding = task.remote(self._make_surrogate, _as_arrays(surrogate), complete, step)
 
     def poll(self, timeout: float | None = 0) -> None:
         """Take a finished score into `latest`; wait for it up to `timeout` seconds.
@@ -142,7 +142,7 @@ class Validation:
         if len(complete) < 2:
             return self.latest
         try:
-            self.latest = _score(self._make_surrogate, _weights(surrogate), complete, step, look)
+            self.latest = _score(self._make_surrogate, _as_arrays(surrogate), complete, step, look)
         except _InterruptedError:
             pass
         # The surrogate may be the user's code: whatever it raises ends the run.
@@ -155,7 +155,7 @@ class _InterruptedError(Exception):
     """The scoring was asked to end."""
 
 
-def _weights(surrogate: Surrogate) -> dict[str, NDArray[Any]]:
+def _as_arrays(surrogate: Surrogate) -> dict[str, NDArray[Any]]:
     """Return the weights and normalisation as numpy arrays, which Ray moves without copying."""
     return {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
 

@@ -76,8 +76,12 @@ def test_a_store_may_keep_less_or_nothing(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     status, text, _ = check(tmp_path, "buffer.capacity=10000000000000")
     assert status == 0
-    assert "Beware: buffer and held-out simulations take 10.2 PB, and this machine has" in text
+    assert "Beware: the buffer takes 10.2 PB, and this machine has" in text
     assert "lower buffer.capacity (now 10000000000000)" in text
+    status, text, _ = check(tmp_path, "validation.simulations=10000000000000")
+    assert status == 0
+    assert "Beware: the held-out simulations take 102 PB, and the disk of this directory" in text
+    assert "lower validation.simulations (now 10000000000000)" in text
 
 
 def test_a_solver_that_fails_is_told_with_its_parameters(tmp_path: Path) -> None:
