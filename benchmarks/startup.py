@@ -85,7 +85,8 @@ def measured(settings: list[str]) -> tuple[dict[str, float], dict[str, int]]:
             name = next((name for key, name in TOLD.items() if words.startswith(key)), None)
             if name:
                 milestones.setdefault(name, time.time() - began)
-        run.wait()
+        if run.wait():
+            sys.exit(f"the run has failed with status {run.returncode}")
         milestones[LAST] = time.time() - began
         watching.join()
         milestones |= first_sample(Path(directory), began)

@@ -41,7 +41,7 @@ class Validation:
         """`directory`: where trajectories of `stored_steps` steps are kept, for a resume, too."""
         self.latest: Scores | None = None
         self._make_surrogate = make_surrogate
-        self._directory = directory
+        self._directory = directory.absolute()  # Ray's processes run in other directories
         self._stored_steps = stored_steps
         self._cpus = cpus
         self._under_way: dict[int, TrajectoryWriter] = {}  # by simulation

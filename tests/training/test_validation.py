@@ -111,9 +111,12 @@ def test_a_simulation_that_starts_anew_replaces_what_there_was_of_it(tmp_path: P
 
 @with_ray
 @pytest.mark.parametrize("mode", ["direct", "autoregressive"])
-def test_the_score_is_of_the_weights_at_submission(mode: Mode, tmp_path: Path) -> None:
+def test_the_score_is_of_the_weights_at_submission(
+    mode: Mode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where Ray's processes are not
     make = partial(Fno, PROBLEM, mode, modes=4, hidden_channels=4, layers=1)
-    validation = Validation(make, 1, tmp_path, STEPS)
+    validation = Validation(make, 1, Path("held_out"), STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = make()
