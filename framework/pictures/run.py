@@ -254,7 +254,8 @@ def _series(rows: Sequence[Record], key: str) -> tuple[Series, Series]:
     x = np.array([row["seconds"] for row in rows])
     y = np.array([row.get(key, np.nan) for row in rows])
     between = np.diff(x)
-    gaps = np.flatnonzero(between > max(_GAP_SECONDS, 3 * np.median(between))) + 1
+    usual = np.median(between) if len(between) else 0.0
+    gaps = np.flatnonzero(between > max(_GAP_SECONDS, 3 * usual)) + 1
     return np.insert(x, gaps, x[gaps - 1] + 0.5), np.insert(y, gaps, np.nan)
 
 
