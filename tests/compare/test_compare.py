@@ -214,7 +214,7 @@ def test_every_arm_is_trained_with_every_seed(compared: Path) -> None:
 def relative_l2(arm: dict[str, Any], directory: Path) -> list[float]:
     """Of an arm's model on its seed's held-out trajectories, in plain numpy."""
     run = directory / arm["run"]
-    _, surrogate = load_model(run / "model")
+    surrogate = load_model(run / "model").surrogate
     found = []
     for path in run.parent.joinpath("held_out").glob("*.npz"):
         kept = np.load(path)
