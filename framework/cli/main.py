@@ -3,6 +3,7 @@
 A command imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -71,8 +72,9 @@ def main() -> None:
         with own_output():
             app()
     except SystemExit as end:
-        if not any(thread.name.startswith("check ") for thread in threading.enumerate()):
-            raise
         # A check was given up, and its thread, if it is in torch, would abort the process.
+        if not any(thread.name.startswith("check ") for thread in threading.enumerate()):
+            atexit._run_exitfuncs()
         sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else 1)
+        # All is written: Python would free for a second what torch holds, and the user waits.
+        os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
