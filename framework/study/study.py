@@ -94,6 +94,13 @@ class Study(Section):
         }
         return self._hash_with(parts)
 
+    def with_length(self, length: dict[str, Any]) -> "Study":
+        """Return the same study with another number of `simulations` and another `stop`."""
+        values = self.model_dump(mode="json")
+        values["design"]["simulations"] = length["simulations"]
+        values["training"]["stop"] = length["stop"]
+        return Study.model_validate(values)
+
     def hash_as_written(self) -> str:
         """Return the hash of older runs, for which 1 and 1.0 were different settings."""
         return self._hash_with({})

@@ -21,7 +21,10 @@ import torch
 from framework.errors import DamagedError, StudyError, WriteError, reason, tell
 from framework.study import versions
 from framework.study.fingerprint import changed
-from framework.study.sections import CheckpointConfig
+from framework.study.study import Study
+
+# What is said of a checkpoint beside its state.
+Manifest = dict[str, Any]
 
 
 class Checkpointed(Protocol):
@@ -40,32 +43,24 @@ class Checkpointed(Protocol):
 class Checkpoints:
     """The checkpoints of one run. `count` and `seconds` (of writing) continue after a resume."""
 
-    def __init__(
-        self,
-        directory: Path,
-        config: CheckpointConfig,
-        study_hash: str,
-        older_hash: str = "",
-        code: dict[str, Any] | None = None,
-    ) -> None:
-        """`older_hash`: that of the same study in checkpoints of older versions.
-
-        `code`: the fingerprint of the solver; None if any other may go on.
-        """
+    def __init__(self, directory: Path, study: Study, code: dict[str, Any] | None = None) -> None:
+        """`code`: the fingerprint of the solver; None if any other may go on."""
         self.count = 0
         self.seconds = 0.0
         self._directory = directory
-        self._config = config
-        self._study_hash, self._older_hash = study_hash, older_hash
+        self._study = study
         self._code = code
         self._last = time.monotonic()
 
     def due(self) -> bool:
         """Return whether enough time has passed since the last checkpoint."""
-        return time.monotonic() - self._last >= self._config.every_seconds
+        return time.monotonic() - self._last >= self._study.checkpoint.every_seconds
 
-    def save(self, parts: Mapping[str, Checkpointed]) -> None:
-        """Write the states of the parts, each under its name. Raises WriteError."""
+    def save(self, parts: Mapping[str, Checkpointed], finished: bool = False) -> None:
+        """Write the states of the parts, each under its name. Raises WriteError.
+
+        `finished`: the run has come to its end, from which a longer one can go on.
+        """
         started = time.monotonic()
         self.count += 1
         name = f"{self.count:06d}"
@@ -80,7 +75,9 @@ class Checkpoints:
                 os.fsync(file.fileno())
             manifest = {
                 "format": versions.CHECKPOINT,
-                "study": self._study_hash,
+                "study": self._study.hash(),
+                "length": length(self._study),
+                "finished": finished,
                 "streams": versions.STREAMS,
                 "code": self._code,
             }
@@ -90,7 +87,7 @@ class Checkpoints:
                 text.flush()
                 os.fsync(text.fileno())
             temporary.rename(self._directory / name)
-            for old in self._all()[: -self._config.keep]:
+            for old in self._all()[: -self._study.checkpoint.keep]:
                 shutil.rmtree(old)
         except (OSError, RuntimeError) as error:  # torch raises the latter on a full disk
             shutil.rmtree(temporary, ignore_errors=True)
@@ -101,12 +98,12 @@ class Checkpoints:
         self._last = time.monotonic()
         self.seconds += self._last - started
 
-    def load(self, parts: Mapping[str, Checkpointed]) -> bool:
-        """Let the parts continue from the last whole checkpoint; return False if there is none.
+    def load(self, parts: Mapping[str, Checkpointed]) -> Manifest | None:
+        """Let the parts continue from the last whole checkpoint; return None if there is none.
 
-        They are loaded in the order of `parts`. Raises StudyError if the checkpoint is of another
-        study, format, version of the random streams or code of the solver, DamagedError if there
-        are checkpoints and none is whole.
+        They are loaded in the order of `parts`. The checkpoint may be of a shorter study, which
+        this one extends. Raises StudyError if it is of another study, format, version of the random
+        streams or code of the solver, DamagedError if there are checkpoints and none is whole.
         """
         found = self._all()
         for directory in reversed(found):
@@ -118,20 +115,26 @@ class Checkpoints:
                 for damaged in found[found.index(directory) + 1 :]:
                     shutil.rmtree(damaged)
                 for name, part in parts.items():
-                    part.load_state(state[name])
-                return True
+                    if name in state:  # earlier versions wrote fewer
+                        part.load_state(state[name])
+                return manifest
             tell(f"the checkpoint {directory} is damaged; going on from the one before")
         if found:
             raise DamagedError(
                 f"every checkpoint in {self._directory} is damaged: start the study anew with "
                 "millstream train"
             )
-        return False
+        return None
 
-    def _manifest(self, directory: Path) -> dict[str, Any] | None:
+    def finished(self) -> bool:
+        """Return whether the last whole checkpoint is one that a longer run can go on from."""
+        manifests = filter(None, map(self._manifest, reversed(self._all())))
+        return bool(next(manifests, {}).get("finished"))
+
+    def _manifest(self, directory: Path) -> Manifest | None:
         """Return the manifest of a checkpoint, or None if any of its files is damaged."""
         try:
-            manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_bytes())
+            manifest: Manifest = json.loads((directory / "manifest.json").read_bytes())
             found = manifest.pop("checksum")
             if found != _checksum(directory / "state.pt", manifest):
                 return None
@@ -148,7 +151,8 @@ class Checkpoints:
                 f"this Millstream draws by version {versions.STREAMS}: the run cannot go on; start "
                 "its study anew with millstream train, or use the version that wrote it"
             )
-        if manifest["study"] not in (self._study_hash, self._older_hash):
+        was = self._study.with_length(manifest["length"]) if "length" in manifest else self._study
+        if manifest["study"] not in (was.hash(), was.hash_as_written()):
             raise StudyError(
                 f"{directory} is of another study than the study.yaml beside it: restore that "
                 "file, or start the changed study anew with millstream train"
@@ -165,6 +169,14 @@ class Checkpoints:
     def _all(self) -> list[Path]:
         """Return the checkpoints, the oldest first."""
         return sorted(path for path in self._directory.glob("[0-9]*") if path.name.isdigit())
+
+
+def length(study: Study) -> dict[str, Any]:
+    """Return the settings that a longer run may change, see `Study.with_length`."""
+    return {
+        "simulations": study.design.simulations,
+        "stop": study.training.stop.model_dump(mode="json"),
+    }
 
 
 def storable(value: Any) -> Any:

@@ -212,8 +212,8 @@ def test_a_run_that_is_not_there_or_was_changed_is_named(directory: Path) -> Non
     study |= {"store": {"keep": "none"}, "tracking": {"uri": "none"}}
     (run / "study.yaml").write_text(yaml.safe_dump(study))
 
-    from framework.study.sections import CheckpointConfig
+    from framework.study.study import Study
     from framework.training.checkpoint import Checkpoints
 
-    Checkpoints(run / "checkpoints", CheckpointConfig(), "another study").save({})
+    Checkpoints(run / "checkpoints", Study.of({**study, "seed": 77})).save({})
     assert "is of another study than the study.yaml beside it" in said(2, "resume", str(run))

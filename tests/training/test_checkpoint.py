@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import STUDY
 
 from framework.errors import DamagedError, StudyError, WriteError
 from framework.study import versions
-from framework.study.sections import CheckpointConfig
+from framework.study.study import Study
 from framework.training.checkpoint import Checkpoints
 
 
-def make(directory: Path, keep: int = 2, study: str = "study") -> Checkpoints:
-    return Checkpoints(directory, CheckpointConfig(keep=keep), study)
+def make(
+    directory: Path, keep: int = 2, code: dict[str, Any] | None = None, **changes: Any
+) -> Checkpoints:
+    values = {**STUDY, "surrogate": {"name": "mlp"}, "checkpoint": {"keep": keep}, **changes}
+    return Checkpoints(directory, Study.of(values), code)
 
 
 class Part:
@@ -109,7 +113,7 @@ def test_one_of_another_study_format_or_streams_is_refused(
     checkpoints = make(tmp_path)
     checkpoints.save({"part": Part(1)})
     with pytest.raises(StudyError, match=r"is of another study than the study.yaml beside it"):
-        number_in(make(tmp_path, study="other"))
+        number_in(make(tmp_path, seed=1))
     for name, refusal in (
         ("CHECKPOINT", "has format 99, but this version of Millstream reads 2"),
         ("STREAMS", "was written by version 99 of the random streams and priors"),
@@ -138,21 +142,34 @@ def test_a_full_disk_is_said_and_leaves_the_one_before(tmp_path: Path) -> None:
     assert number_in(make(tmp_path)) == 1
 
 
-def test_a_checkpoint_by_the_older_hash_of_the_study_is_loaded(tmp_path: Path) -> None:
-    make(tmp_path, study="as it was written").save({"part": Part(3)})
-    again = Checkpoints(tmp_path, CheckpointConfig(), "study", "as it was written")
-    assert number_in(again) == 3
+def test_a_checkpoint_by_the_older_hash_of_the_study_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "hash", Study.hash_as_written)
+        make(tmp_path).save({"part": Part(3)})
+    assert number_in(make(tmp_path)) == 3
+
+
+def test_a_checkpoint_of_a_shorter_study_is_loaded(tmp_path: Path) -> None:
+    """What makes a run longer may change, and nothing else with it."""
+    longer = {"design": {"simulations": 9}, "training": {"stop": {"steps": 99}}}
+    checkpoints = make(tmp_path)
+    checkpoints.save({"part": Part(3)})
+    assert not make(tmp_path, **longer).finished()
+    checkpoints.save({"part": Part(4)}, finished=True)
+    manifest = make(tmp_path, **longer).load({"part": Part()})
+    assert manifest is not None
+    assert (manifest["finished"], manifest["length"]["simulations"]) == (True, 4)
+    assert make(tmp_path, **longer).finished()
     with pytest.raises(StudyError, match="is of another study"):
-        number_in(Checkpoints(tmp_path, CheckpointConfig(), "study", "another"))
+        number_in(make(tmp_path, **{**longer, "seed": 1}))
 
 
 def test_a_checkpoint_of_other_code_is_refused_unless_that_is_accepted(tmp_path: Path) -> None:
-    def made(code: dict[str, Any] | None) -> Checkpoints:
-        return Checkpoints(tmp_path, CheckpointConfig(), "study", "", code)
-
     one, other = ({"version": 1, "files": {"own.py": text}} for text in ("1", "2"))
-    made(one).save({})
-    assert made(one).load({})
-    assert made(None).load({})
+    make(tmp_path, code=one).save({})
+    assert make(tmp_path, code=one).load({})
+    assert make(tmp_path, code=None).load({})
     with pytest.raises(StudyError, match=r"other code: own\.py has changed since; restore it"):
-        made(other).load({})
+        make(tmp_path, code=other).load({})

@@ -148,6 +148,19 @@ class Buffer(ABC):
             counts.seen -= int(dropped[: counts.seen].sum())
             self._wake()
 
+    def clear(self) -> None:
+        """Drop all samples: the run that put them has ended."""
+        with self._changed:
+            counts = self.counts
+            counts.discarded += counts.size - counts.seen
+            counts.size = counts.seen = 0
+            self._pending = None
+            self._wake()
+
+    def reopen(self) -> None:
+        """Take samples again after reception was over; call before any thread uses the buffer."""
+        self._over = False
+
     def end_reception(self) -> None:
         """Say that nothing more will be put: get draws what is left, then returns None."""
         with self._changed:
