@@ -1,5 +1,6 @@
 """Runs of a study: training, simulating, comparing."""
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -40,13 +41,15 @@ def train(study: StudyLike) -> Summary:
 
 
 @checked
-def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
+def resume(run: str | PathLike[str], overrides: Sequence[str] = ()) -> Summary | dict[str, Any]:
     """Go on with a run or a comparison after any interruption, from its last checkpoint.
 
     If the run or the comparison is done already, only its outcome is returned.
 
     Args:
         run: The folder of a run or of a comparison, `runs/NAME`.
+        overrides: `design.simulations=N` lets a run go on with more simulations than before, also
+            one that is done; `training.stop` can be changed along with it.
 
     Returns:
         The outcome, as `train` or `compare` returns it.
@@ -59,10 +62,12 @@ def resume(run: str | PathLike[str]) -> Summary | dict[str, Any]:
     Example:
         >>> millstream.resume("runs/quickstart").status
         'done'
+        >>> millstream.resume("runs/quickstart", ["design.simulations=400"]).simulations.completed
+        400
     """
     folder = RunFolder.find(Path(run))
-    if not folder.comparison.is_file():
-        return framework.run.run.resume(folder.path)
+    if overrides or not folder.comparison.is_file():
+        return framework.run.run.resume(folder.path, overrides)
     comparing = framework.compare.comparing.Comparing.resumed(folder)
     comparing.run()
     return comparing.result()

@@ -20,14 +20,29 @@ def resume_command(
     run: Annotated[
         Path, typer.Argument(help="The directory of a run or of a comparison, runs/NAME.")
     ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[design.simulations=N]...",
+            help="Go on with more simulations than before (and another training.stop).",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run or a comparison after any interruption, from its last checkpoint."""
+    """Go on with a run or a comparison after any interruption, from its last checkpoint.
+
+    A run that is done goes on if it is given more simulations.
+    """
     with ending(as_json) as outcome:
         from framework.study.study import Study
 
         folder = RunFolder.find(run)
-        study = Study.load(folder.study)
+        if overrides:
+            from framework.run.extending import extend
+
+            study = extend(folder, overrides)
+        else:
+            study = Study.load(folder.study)
         tell_checking(study, folder.study)
         if folder.comparison.is_file():
             _resume_comparison(folder, outcome)

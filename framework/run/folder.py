@@ -12,6 +12,7 @@ from pathlib import Path
 from framework.errors import BusyError, RunError, StudyError, WriteError, reason
 from framework.files import locked, write_text
 from framework.report.summary import Summary
+from framework.study.study import Study
 
 
 class RunFolder:
@@ -82,12 +83,14 @@ class RunFolder:
             yield
 
     def finished(self) -> Summary | None:
-        """Return the summary of the run if it is done, else None."""
+        """Return the summary of the run if it is done, with all simulations of its study."""
         try:
             summary = Summary.from_json(json.loads(self.summary.read_text()))
         except (OSError, ValueError):  # interrupted before it could be written
             return None
-        return summary if summary.status == "done" else None
+        done = summary.status == "done"
+        asked = Study.load(self.study).design.simulations  # more, once the run is extended
+        return summary if done and summary.simulations.requested >= asked else None
 
     def refuse_finished(self) -> None:
         """Raise BusyError if another process has brought the run to its end just now."""

@@ -14,6 +14,7 @@ from framework.stream.ledger import Ledger
 from framework.stream.reception import Blocks, Reception
 from framework.stream.source import Source
 from framework.stream.statistics import FieldStatistics
+from framework.stream.stored_blocks import WithStored
 from framework.study.case import Case
 from framework.training.checkpoint import Checkpointed
 from framework.training.trainer import Trainer, Weigh, training_device
@@ -27,7 +28,9 @@ class Rank:
     source: Source
     statistics: FieldStatistics
     trainer: Trainer
-    reception: Reception  # once `receive_from` was called
+    # Once `receive_from` was called:
+    stored: WithStored
+    reception: Reception
 
     def __init__(self, case: Case, surrogate: Surrogate, weigh: Weigh | None = None) -> None:
         """`weigh` is told the losses of every batch, see `Trainer`. Raises StudyError."""
@@ -51,8 +54,9 @@ class Rank:
         complete: Callable[[Block], None],
     ) -> None:
         """Set where blocks come from and where held-out and last blocks go; call before `train`."""
+        self.stored = WithStored(ensemble)
         self.reception = Reception(
-            ensemble, self.ledger, self.source, self.statistics, hold_out, complete
+            self.stored, self.ledger, self.source, self.statistics, hold_out, complete
         )
 
     def checkpointed(self) -> dict[str, Checkpointed]:
@@ -63,6 +67,7 @@ class Rank:
             "source": self.source,
             "reception": self.reception,
             "ledger": self.ledger,
+            "stored": self.stored,
         }
 
     def train(self, after_step: Callable[[], None]) -> None:

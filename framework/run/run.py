@@ -25,6 +25,7 @@ weights and the summary of what was done are written.
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from framework.report.display import Display
 from framework.report.summary import Summary
 from framework.run.assembly import make_breeding, make_ensemble, open_store
 from framework.run.begins import begins
+from framework.run.extending import extend
 from framework.run.folder import RunFolder
 from framework.run.initial import start_from_initial
 from framework.run.interrupt import Interrupts
@@ -45,19 +47,19 @@ from framework.run.outcome import summarised
 from framework.run.parts import Parts
 from framework.run.rank import Rank
 from framework.run.rows import Rows
+from framework.run.saving import restore, save
 from framework.simulation.block import Block
 from framework.simulation.breeding import BredDesign
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.owner import Store
 from framework.study.case import Case
 from framework.study.fingerprint import fingerprint
-from framework.study.ids import held_out_id
 from framework.study.study import Study
 from framework.threads import Background
 from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
-from framework.training.checkpoint import Checkpointed, Checkpoints
+from framework.training.checkpoint import Checkpoints
 from framework.training.surrogate import make_surrogate, tell_unlearnable
 from framework.training.validation import Validation
 
@@ -77,13 +79,13 @@ def train(case: Case) -> Summary:
     return run.summary()
 
 
-def resume(directory: str | Path) -> Summary:
+def resume(directory: str | Path, overrides: Sequence[str] = ()) -> Summary:
     """Continue an interrupted run; if it is done already, return its summary.
 
-    Raises StudyError and RunError as `train` does.
+    `overrides` make the run longer, see `extend`. Raises StudyError and RunError as `train` does.
     """
     folder = RunFolder.find(Path(directory))
-    study = Study.load(folder.study)
+    study = extend(folder, overrides) if overrides else Study.load(folder.study)
     if finished := folder.finished():
         send_what_is_left(study, folder)
         return finished
@@ -153,9 +155,7 @@ class Run:
         validation = Validation(case.make_surrogate, cpus, directory, steps)
         checkpoints = Checkpoints(
             self.folder.checkpoints,
-            study.checkpoint,
-            study.hash(),
-            study.hash_as_written(),
+            study,
             None if study.store.accept_code_change else fingerprint(case.solver),
         )
         rank.receive_from(ensemble, validation.add, self._commit)
@@ -169,7 +169,8 @@ class Run:
         self._status = "failed"
         with self._held, Interrupts(self._interrupt):
             if self._resumed:
-                self._restore()  # where that is refused, the folder stays as it was
+                restore(self._parts, self._measures)  # refused, it leaves the folder as it was
+                self._history.resume(self._measures.resumed_at)
             try:
                 self._begin()
                 with self._display(), self._history:
@@ -178,6 +179,9 @@ class Run:
                     self._score()
                 if self._interrupted:
                     raise KeyboardInterrupt
+                if not self._measures.source:
+                    with told():
+                        self._checkpoint(finished=True)
                 self._status = "done"
             except KeyboardInterrupt:
                 self._status = "interrupted"
@@ -263,37 +267,10 @@ class Run:
         if self._parts.store:
             self._parts.store.commit(last.simulation, last.parameters)
 
-    def _checkpoint(self) -> None:
-        """Write a checkpoint of all that is needed to go on; call between two optimiser steps."""
-        with self._parts.rank.source.lock:
-            if self._parts.store:
-                # Otherwise what the ledger calls received might never be stored.
-                self._parts.store.flush()
-            self._check_loss()
-            self._parts.checkpoints.save(self._checkpointed())
-
-    def _checkpointed(self) -> dict[str, Checkpointed]:
-        """Return all parts that a checkpoint keeps, by their names there."""
-        bred = {"breeding": self._parts.breeding} if self._parts.breeding else {}
-        return {
-            **self._parts.rank.checkpointed(),
-            **bred,
-            "ensemble": self._parts.ensemble,
-            "measures": self._measures,
-        }
-
-    def _restore(self) -> None:
-        """Continue from the last checkpoint, or from the beginning if there is none."""
-        if not self._parts.checkpoints.load(self._checkpointed()):
-            start_from_initial(self.case, self._parts.rank.trainer.surrogate)
-        self._history.resume(self._measures.resumed_at)
-        ledger = self._parts.rank.ledger
-        # Held-out trajectories are kept in files: what is not there has to run again.
-        for id in map(held_out_id, range(self.study.validation.simulations)):
-            ledger.forget(id)
-        for block in self._parts.validation.load():
-            ledger.receive(block)
-        self._parts.ensemble.skip(ledger.completed())
+    def _checkpoint(self, finished: bool = False) -> None:
+        """Write a checkpoint, see `save`; call between two optimiser steps."""
+        self._check_loss()
+        save(self._parts, self._measures, finished)
 
     def _check_loss(self) -> None:
         trainer = self._parts.rank.trainer

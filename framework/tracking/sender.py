@@ -158,10 +158,17 @@ class _Sender:
         from mlflow.entities import Dataset, DatasetInput, Param, RunTag
 
         run_id = self._state["run_id"]
-        items = [Param(*item) for item in params.items()]
+        there = client.get_run(run_id).data.params
+        items = [Param(*item) for item in params.items() if item[0] not in there]
         for first in range(0, len(items), _PARAMS):
             client.log_batch(run_id, params=items[first : first + _PARAMS])
         tags = [RunTag(f"data.{key}", value) for key, value in data.items()]
+        # MLflow never changes a parameter; a run that is extended has another value.
+        tags += [
+            RunTag(f"extended.{key}", value)
+            for key, value in params.items()
+            if there.get(key, value) != value
+        ]
         client.log_batch(run_id, tags=tags)
         if "hash" in data:
             # MLflow never changes a dataset with this name and digest: values that may change
