@@ -206,12 +206,15 @@ def _mark_checkpoints(axes: Axes, history: Sequence[Record]) -> None:
 
 
 def _mark_end_of_simulations(axes: Axes, history: Sequence[Record], label: str) -> None:
+    """Mark when all simulations were done: once, and again if the run was extended."""
+    over = False
     for row in history:
         ended = row.get("simulations/completed", 0) + row.get("simulations/quarantined", 0)
-        if 0 < row.get("simulations/requested", 0) <= ended:
+        was, over = over, 0 < row.get("simulations/requested", 0) <= ended
+        if over and not was:
             style: Any = {"linewidth": 1.2, "linestyle": ":", "label": label}
             axes.axvline(row["seconds"], color="black", **style)
-            return
+            label = ""
 
 
 def _entitle(axes: Axes, title: str, label: str) -> None:
