@@ -22,11 +22,6 @@ _CALLER = 6
 class Model:
     """A trained surrogate, with what is known of the solver that it stands for.
 
-    Attributes:
-        surrogate: The trained network, a `torch.nn.Module` in evaluation mode.
-        solver: What the solver declares: `parameters`, `fields`, `grid`, `time_units`,
-            `static_fields`. It cannot simulate: the solver itself need not be installed.
-
     Example:
         >>> model = millstream.load("runs/quickstart")
         >>> model.solver.parameters.names
@@ -48,12 +43,15 @@ class Model:
 
     @property
     def solver(self) -> Solver:
-        """What the solver declares."""
+        """What the solver declares: parameters, fields, grid, time_units, static_fields.
+
+        It cannot simulate: the solver itself need not be installed.
+        """
         return self._predictor.trained.solver
 
     @property
     def surrogate(self) -> Surrogate:
-        """The trained network."""
+        """The trained network, in evaluation mode."""
         return self._predictor.surrogate
 
     @checked
