@@ -311,12 +311,14 @@ class ImagedSolver(Solver):
         self,
         observed: Mapping[str, NDArray[np.bool_]],
         fields: NDArray[np.float32],
+        static_fields: Mapping[str, NDArray[np.float32]],
         affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
-        """Return regions [*grid] to treat, of equal volume, by name. None, unless overridden.
+        """Return regions [*image] to treat, of equal volume, by name. None, unless overridden.
 
-        They follow from the masks that were observed [*grid] and from the fields [C, *grid] found
-        for them. `affine` [4, 4] maps grid indices to the observation's positions in mm: a
-        patient's lengths are not those of an atlas.
+        They follow from the masks that were observed [*image], and from the fields [C, *image]
+        found for them. These and the solver's `static_fields` [*image] are on the grid of the
+        patient's image, whose indices `affine` [4, 4] maps to positions in mm: a patient's voxels
+        and lengths are not those of an atlas.
         """
         return {}

@@ -1,5 +1,7 @@
 """The command `index`."""
 
+import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,9 +35,13 @@ def index_command(
         from framework.inverse.index.building import build
         from framework.inverse.posterior.calibration import calibrated
 
+        started = time.monotonic()
         result = build(store, tried or None, _tell_progress)
         tell("calibrating the posterior by simulations of the store")
         result["calibration"] = calibrated(store).summary()
+        files = Path(result["index"]).iterdir()
+        result["bytes"] = sum(file.stat().st_size for file in files)
+        result["seconds"] = time.monotonic() - started
         outcome.result = lambda: result
         outcome.text = lambda: (
             f"{result['index']}: {result['entries']} entries of "

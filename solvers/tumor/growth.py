@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from solvers.base import BatchSolver, Grid, ImagedSolver, Order
-from solvers.tumor.atlas import Tissue, load_tissue
+from solvers.tumor.atlas import LEAST_TISSUE, Tissue, load_tissue
 from solvers.tumor.diffusion import Diffusion, conductances
 from solvers.tumor.patients import CONVENTIONS, REGIONS, SRI24_TO_MNI152
 from solvers.tumor.radiotherapy import plans
@@ -125,11 +125,13 @@ class TumorGrowth(BatchSolver, ImagedSolver):
         self,
         observed: Mapping[str, NDArray[np.bool_]],
         fields: NDArray[np.float32],
+        static_fields: Mapping[str, NDArray[np.float32]],
         affine: NDArray[np.float64],
     ) -> Mapping[str, NDArray[np.bool_]]:
         """Make the plans of `radiotherapy.plans`, from all cells."""
         cells = np.asarray(fields[list(self.cells)].sum(0))
-        return plans(self.tissue.mask, observed, cells, affine)
+        matter = static_fields["white_matter"] + static_fields["grey_matter"]
+        return plans(matter >= LEAST_TISSUE, observed, cells, affine)
 
     def resolves_front(self, spread: float, growth: float) -> bool:
         """Return whether a front's width sqrt(spread / growth) mm spans the grid's spacing."""

@@ -21,7 +21,7 @@ def plans(
     cells: NDArray[np.float32],
     affine: NDArray[np.float64],
 ) -> dict[str, NDArray[np.bool_]]:
-    """Make two regions of `tissue` with equally many voxels; all arrays are [*grid].
+    """Make two regions of `tissue` with equally many voxels; all arrays are [*image].
 
     - `standard`: tissue within 15 mm of the core, the mask `t1c` of those `observed`, or of `flair`
       if that is the only one;
@@ -29,7 +29,7 @@ def plans(
       nearer to the core come first, then those earlier in the array.
 
     Distances are those between centres of voxels in the patient's space, where `affine` [4, 4] puts
-    grid indices, so that a margin is right to half a voxel.
+    the image's indices, so that a margin is right to half a voxel.
     Raises ValueError if neither mask was observed, or the one used is empty.
     """
     target = observed.get("t1c", observed.get("flair"))
@@ -56,7 +56,7 @@ def _distances(
 
 
 def _region(tissue: NDArray[np.bool_], part: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the mask [*grid] of a part [n] of the tissue."""
+    """Return the mask [*image] of a part [n] of the tissue."""
     region = np.zeros_like(tissue)
     region[tissue] = part
     return region

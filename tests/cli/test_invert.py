@@ -239,6 +239,12 @@ def test_more_is_simulated_around_the_best_and_asked_too(
     refined = found["refinement"]
     best = found["matches"][0]["score"]
     assert refined["score"] >= refined["score_before"] == pytest.approx(best)
+    # It is told of a simulation that anyone can run again.
+    cells = list(solver.solve(np.array([*refined["parameters"].values()]), 0))[refined["step"]][0]
+    again = cells >= np.float32(refined["thresholds"]["flair"])
+    assert refined["dice"]["flair"] == pytest.approx(overlap(again, mask), abs=1e-3)
+    assert refined["score"] == refined["dice"]["flair"]
+    assert refined["failed"] == 0 < refined["evaluations"] <= 80
     # Later questions ask the added ones as well.
     again = invert(tmp_path, "--mask", "flair=flair.nii.gz")
     assert again["matches"] == found["matches"]

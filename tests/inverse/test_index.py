@@ -165,9 +165,6 @@ def test_a_store_is_indexed_and_searched(tmp_path: Path) -> None:
     summary = build(path, tell=lambda *numbers: told.append(numbers))
     assert summary["entries"] == 30 * STEPS
     assert summary["simulations"] == {"indexed": 30, "added": 30}
-    assert summary["bytes"] == sum(
-        file.stat().st_size for file in Path(summary["index"]).glob("*[!n]") if file.is_file()
-    )
     assert told[-1] == (30, 30)
     index, solver = Index.open(path), Spots()
     for id in range(1000, 1010):

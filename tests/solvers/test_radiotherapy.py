@@ -86,16 +86,17 @@ def test_a_margin_needs_something_to_be_around(observed: dict[str, NDArray[np.bo
 
 
 def test_how_much_of_a_recurrence_is_covered() -> None:
+    """Counted in its own voxels; one outside the image is not covered."""
     plan = np.zeros(SHAPE, dtype=np.bool_)
     plan[:20] = True
-    recurrence = np.zeros(SHAPE, dtype=np.bool_)
-    recurrence[17:21, 10, 10] = True
+    recurrence = np.array([[i, 10, 10] for i in (17, 18, 19, 20)])
     assert covered(plan, recurrence) == 0.75
+    assert covered(plan, np.array([*recurrence, [-1, 10, 10]])) == 0.6
 
 
 @pytest.mark.parametrize("solver", [FisherKolmogorov(24), TwoSpecies(24)])
 def test_solvers_plan_from_all_their_cells(solver: FisherKolmogorov | TwoSpecies) -> None:
-    """In tissue, on their own grid; dead cells are tumour too."""
+    """In tissue; dead cells are tumour too."""
     point = np.array(
         [10.0, 8.0, *[1.0, 0.5, 1.0, 0.5][: len(solver.parameters) - 5], 0.4, 0.5, 0.5]
     )
@@ -103,7 +104,7 @@ def test_solvers_plan_from_all_their_cells(solver: FisherKolmogorov | TwoSpecies
     images = solver.observe(fields)
     observed = {"t1c": images["t1c"].astype(np.bool_)}
     assert solver.affine is not None
-    result = solver.plans(observed, fields, solver.affine)
+    result = solver.plans(observed, fields, solver.static_fields, solver.affine)
     cells = fields[: 1 + isinstance(solver, TwoSpecies)].sum(0)
     tissue = solver.tissue.mask
     assert result["model"].sum() == result["standard"].sum() > observed["t1c"].sum()

@@ -1,6 +1,5 @@
 """Build the look-up index of a store, or add the simulations that it lacks."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +38,6 @@ def build(
     the point reached. Raises StudyError if the store cannot be indexed with these thresholds, and
     RunError if the store or the index is damaged, or the index cannot be written.
     """
-    started = time.monotonic()
     reader = StoreReader(store)
     folder = index_folder(reader.path)
     solver = imaged_solver(reader)
@@ -67,8 +65,6 @@ def build(
         "simulations": {"indexed": len(reader.complete), "added": len(missing)},
         "entries": index.entries,
         "masks": {name: list(values) for name, values in index.masks.items()},
-        "bytes": index.bytes,
-        "seconds": time.monotonic() - started,
     }
 
 

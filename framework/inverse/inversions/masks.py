@@ -18,6 +18,7 @@ from framework.inverse.observed.masks import (
     Mask,
     MaskObservation,
     covered,
+    patient_image,
     read_region,
     to_patient,
 )
@@ -51,9 +52,9 @@ class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
         super().__init__(reader, imaged_solver(reader), top)
         self.index = Index.open(self.reader)
         self.observation = observe(self.solver)
-        self.region: Mask | None = None
+        self.region: NDArray[np.intp] | None = None
         if recurrence is not None:
-            self.region = read_region(self.observation, self.solver, recurrence)
+            self.region = read_region(self.observation, recurrence)
         self.calibration = Calibration.read(self.index, self.observation.masks)
         self.warnings += self.observation.warnings
         if self.calibration.least_score is None:
@@ -142,26 +143,43 @@ class MaskInversion(Inversion[MaskMatch, ImagedSolver]):
         return "\n".join(lines)
 
     def write(self, out: Path) -> None:
-        observation, observed = self.observation, self.observation.masks
+        observation = self.observation
         reader, match = self.matches[0]
         matched = reader.fields_at(match.simulation, match.position)
         mean, deviation = mean_and_deviation(self.reader, self.posterior)
         images: dict[str, NDArray[Any]] = {}
         for channel, field in enumerate(self.solver.fields):
-            images[f"matched_{field.name}"] = matched[channel]
-            images[f"mean_{field.name}"] = mean[channel].astype(np.float32)
-            images[f"sd_{field.name}"] = deviation[channel].astype(np.float32)
-        voxel = abs(np.linalg.det(observation.affine[:3, :3])) / 1000  # ml
-        plans = self.solver.plans(observed, mean.astype(np.float32), observation.affine)
-        for name, plan in plans.items():
+            images[f"matched_{field.name}"] = to_patient(observation, matched[channel])
+            images[f"mean_{field.name}"] = to_patient(observation, mean[channel])
+            images[f"sd_{field.name}"] = to_patient(observation, deviation[channel])
+        for name, plan in self._plan(images).items():
             images[f"plan_{name}"] = plan
+        for name, values in images.items():
+            nibabel.save(patient_image(observation, values), out / f"{name}.nii.gz")
+        title = f"simulation {match.simulation}, step {reader.steps[match.position]}"
+        self._draw(out / "match.png", title, matched, match, mean)
+
+    def _plan(self, images: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Mask]:
+        """Make plans [*image] from the mean fields among `images`, and note what to tell of them.
+
+        They are made in the patient's image, so what is told is what counts in the files.
+        """
+        observation = self.observation
+        plans = self.solver.plans(
+            observation.images,
+            np.stack([images[f"mean_{field.name}"] for field in self.solver.fields]),
+            {
+                name: to_patient(observation, values)
+                for name, values in self.solver.static_fields.items()
+            },
+            observation.image_affine,
+        )
+        voxel = abs(np.linalg.det(observation.image_affine[:3, :3])) / 1000  # ml
+        for name, plan in plans.items():
             self.plans[name] = {"ml": float(np.count_nonzero(plan) * voxel)}
             if self.region is not None:
                 self.plans[name]["recurrence_covered"] = covered(plan, self.region)
-        for name, values in images.items():
-            nibabel.save(to_patient(observation, values), out / f"{name}.nii.gz")
-        title = f"simulation {match.simulation}, step {reader.steps[match.position]}"
-        self._draw(out / "match.png", title, matched, match, mean)
+        return plans
 
     def _draw(
         self,

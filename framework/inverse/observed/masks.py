@@ -45,6 +45,11 @@ class MaskObservation:
     warnings: tuple[str, ...]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the patient's image."""
+        return next(iter(self.images.values())).shape
+
+    @property
     def volumes(self) -> dict[str, float]:
         """The volume of every mask in the patient's image, in ml."""
         voxel = float(abs(np.linalg.det(self.image_affine[:3, :3]))) / 1000
@@ -141,31 +146,41 @@ def read_labels(
     return _on_grid(solver, volume, images, _grid_to_patient(solver, space, affine), warnings)
 
 
-def read_region(observation: MaskObservation, solver: ImagedSolver, file: Path) -> Mask:
-    """Read another mask of the same patient, in the same space, to the solver's grid [*grid].
+def read_region(observation: MaskObservation, file: Path) -> NDArray[np.intp]:
+    """Read another mask of the same patient, in the same space.
 
-    Its image may have a grid of its own. Raises StudyError.
+    Its image may have a grid of its own. Returns the voxels of the patient's image [n, 3] in which
+    those of the mask have their middles; some may lie outside the image. Raises StudyError.
     """
     volume = read_volume(file)
-    to_image = inverse(volume.affine) @ observation.affine
-    region = to_grid(mask_of(volume), to_image, solver.grid.shape)
-    if not region.any():
-        raise StudyError(f"{file} leaves no voxel on the solver's grid: is it in the same space?")
-    return region
+    to_image = inverse(observation.image_affine) @ volume.affine
+    # Moved just off the boundaries between voxels, or rounding would decide the side of a point.
+    voxels = np.rint(apply(to_image, np.argwhere(mask_of(volume))) + 1e-4).astype(np.intp)
+    if not _within(voxels, observation.shape).any():
+        raise StudyError(f"{file} has no voxel in the patient's image: is it in the same space?")
+    return voxels
 
 
-def covered(plan: Mask, region: Mask) -> float:
-    """Return the share of a region that a plan covers, both [*grid]; the region is not empty."""
-    return float((plan & region).sum() / region.sum())
+def covered(plan: Mask, region: NDArray[np.intp]) -> float:
+    """Return the share of the voxels of a region [n, 3] that lie in a plan [*image]."""
+    inside = region[_within(region, plan.shape)]
+    return float(np.count_nonzero(plan[tuple(inside.T)]) / len(region))
 
 
-def to_patient(observation: MaskObservation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
-    """Make an image on the patient's grid from values or a mask [*grid], see `from_grid`."""
+def to_patient(observation: MaskObservation, values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return values [*grid] on the grid of the patient's image [*image], see `from_grid`."""
     to_grid = inverse(observation.affine) @ observation.image_affine
-    shape = next(iter(observation.images.values())).shape
-    return image_of(
-        from_grid(values, to_grid, shape), observation.image_affine, observation.image_code
-    )
+    return from_grid(values, to_grid, observation.shape)
+
+
+def patient_image(observation: MaskObservation, values: NDArray[np.generic]) -> nibabel.Nifti1Image:
+    """Make an image for a file of values or a mask [*image]."""
+    return image_of(values, observation.image_affine, observation.image_code)
+
+
+def _within(voxels: NDArray[np.intp], shape: tuple[int, ...]) -> Mask:
+    """Return which voxels [n, 3] lie in an image of this shape [n]."""
+    return np.asarray(((voxels >= 0) & (voxels < shape)).all(1))
 
 
 def _checked_labels(

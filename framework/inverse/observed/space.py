@@ -58,12 +58,11 @@ def to_grid(mask: NDArray[np.bool_], to_image: Affine, shape: tuple[int, ...]) -
 
 
 def from_grid(
-    values: NDArray[np.generic], to_grid: Affine, shape: tuple[int, ...]
-) -> NDArray[np.generic]:
+    values: NDArray[np.floating], to_grid: Affine, shape: tuple[int, ...]
+) -> NDArray[np.float32]:
     """Interpolate values [*grid] to the voxels of an image of this shape, 0 outside the grid.
 
-    `to_grid` maps the image's indices to the grid's. The interpolation is trilinear; a mask is true
-    where it gives a half or more.
+    `to_grid` maps the image's indices to the grid's. The interpolation is trilinear.
     """
     image: NDArray[np.float32] = ndimage.affine_transform(
         values.astype(np.float32),
@@ -73,7 +72,7 @@ def from_grid(
         order=1,
         mode="grid-constant",
     )
-    return image >= 0.5 if values.dtype == np.bool_ else image
+    return image
 
 
 def _reached(
