@@ -188,9 +188,10 @@ class Comparing:
     ) -> None:
         seconds, size = 0.0, 0
         if arm.offline:
-            simulating, simulations = self._record.simulating[str(seed)]
-            seconds = simulating / simulations * arm.simulations
-            size = round(store_bytes * arm.simulations / self.study.design.simulations)
+            simulating, completed = self._record.simulating[str(seed)]
+            simulations = min(arm.simulations, int(completed))  # without those that failed
+            seconds = simulating / completed * simulations
+            size = round(store_bytes * simulations / completed)
         found: dict[str, Any] = {
             "name": arm.name,
             "seed": seed,
@@ -208,7 +209,7 @@ class Comparing:
                 case = self._plan.case_of(arm, seed, _store(directory), seconds)
                 found |= measured(folder.finished() or train_arm(case, folder), seconds)
                 if arm.offline:
-                    found["simulations"] = arm.simulations
+                    found["simulations"] = simulations
                 if arm.sampler == "breed":
                     found |= {"trained": None, "gap": None}  # it was trained on others
                 else:
