@@ -78,7 +78,9 @@ def forecast(
     of_one = tried.call_seconds / tried.simulations
     each = samples_per_simulation(case, surrogate.window)
     count = simulations
-    fixed = _fixed_steps(case, count * each, tried)
+    most, fixed = _most_steps(case, count * each), _fixed_steps(case, tried)
+    if fixed is not None or not online:
+        fixed = most if fixed is None else min(fixed, most)
     if online and fixed is not None:
         # The run ends with training, however many simulations there could be.
         samples = fixed * study.training.batch_size / study.buffer.replay[1]
@@ -93,7 +95,7 @@ def forecast(
         )
     place = study.store.location(study.name) if kept else None
     store_bytes = kept * step_bytes * (2 if study.store.dtype == "float16" else 4) // 4
-    buffer_bytes = study.buffer.capacity * surrogate.window * step_bytes
+    buffer_bytes = _buffer_bytes(case, surrogate.window, simulations)
     held_out_bytes = held_out * case.solver.stored_steps * step_bytes
     return Forecast(
         name,
@@ -144,8 +146,8 @@ def _steps(case: Case, samples: int, tried: Tried, solving: float) -> tuple[int,
     return least, min(max(int(solving / tried.step_seconds), least), most)
 
 
-def _fixed_steps(case: Case, samples: int, tried: Tried) -> int | None:
-    """Return the optimiser steps that the study's stop or store fixes; None for a whole stream."""
+def _fixed_steps(case: Case, tried: Tried) -> int | None:
+    """Return the optimiser steps after which the study stops; None if nothing stops it."""
     training, batch = case.study.training, case.study.training.batch_size
     if training.stop.steps:
         return training.stop.steps
@@ -153,7 +155,25 @@ def _fixed_steps(case: Case, samples: int, tried: Tried) -> int | None:
         return math.ceil(training.stop.samples / batch)
     if training.stop.seconds:
         return int(training.stop.seconds / tried.step_seconds)
-    return None if training.source is None else math.ceil(training.epochs * samples / batch)
+    return None
+
+
+def _most_steps(case: Case, samples: int) -> int:
+    """Return the optimiser steps after which there are no more draws of the samples."""
+    training, batch = case.study.training, case.study.training.batch_size
+    if training.source is None:
+        return math.ceil(case.study.buffer.replay[1] * samples / batch)
+    return training.epochs * math.ceil(samples / batch)  # the last batch of an epoch may be short
+
+
+def _buffer_bytes(case: Case, window: int, simulations: int) -> int:
+    """Return the memory of the samples that a run holds."""
+    capacity, step_bytes = case.study.buffer.capacity, case.step_bytes
+    if case.study.training.source is None:
+        return capacity * window * step_bytes
+    # From a store come whole simulations, whose samples share their steps.
+    rows = min(capacity // samples_per_simulation(case, window), simulations)
+    return rows * case.solver.stored_steps * step_bytes
 
 
 def _advice(case: Case, tried: Tried, solving: float, training: float) -> Advice:

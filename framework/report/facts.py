@@ -75,8 +75,8 @@ def _kept(summary: Summary) -> list[str]:
     if summary.store:
         lines.append(f"  store        {summary.store}, {summary.samples.stored} samples")
     if summary.checkpoint.count:
-        seconds = f"{summary.checkpoint.seconds:.1f} s in all"
-        lines.append(f"  checkpoints  {summary.checkpoint.count}, {seconds}")
+        seconds = f"{summary.checkpoint.seconds:.1f} s"
+        lines.append(f"  checkpoints  {summary.checkpoint.count}, training waited {seconds}")
     if tracked := summary.mlflow:
         run = f"run {tracked.run_id}" if tracked.run_id else "not sent yet"
         lines.append(f"  mlflow       {tracked.tracking_uri}, {run}")

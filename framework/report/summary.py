@@ -90,7 +90,7 @@ class Waits:
 
 @dataclass(frozen=True)
 class CheckpointFigures:
-    """How many checkpoints were written, and the seconds that this took."""
+    """How many checkpoints were written, and the seconds that training stood still for them."""
 
     count: int
     seconds: float

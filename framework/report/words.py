@@ -32,7 +32,8 @@ def digits_percent(part: float) -> str:
 def large(number: float) -> str:
     """Return three digits and a prefix, to be followed by a unit."""
     prefixes = ["", "k", "M", "G", "T", "P"]
-    power = min(int(math.log10(max(number, 1)) // 3), len(prefixes) - 1)
+    rounded = float(f"{number:.3g}")  # 999.9 is told as 1 k
+    power = min(int(math.log10(max(rounded, 1)) // 3), len(prefixes) - 1)
     return f"{number / 1000**power:.3g} {prefixes[power]}"
 
 

@@ -41,7 +41,10 @@ class Checkpointed(Protocol):
 
 
 class Checkpoints:
-    """The checkpoints of one run. `count` and `seconds` (of writing) continue after a resume."""
+    """The checkpoints of one run.
+
+    `count`, and `seconds` that training stood still for them, continue after a resume.
+    """
 
     def __init__(self, directory: Path, study: Study, code: dict[str, Any] | None = None) -> None:
         """`code`: the fingerprint of the solver; None if any other may go on."""
@@ -96,7 +99,8 @@ class Checkpoints:
                 "before it are whole: make room, then go on with millstream resume"
             ) from error
         self._last = time.monotonic()
-        self.seconds += self._last - started
+        if not finished:
+            self.seconds += self._last - started
 
     def load(self, parts: Mapping[str, Checkpointed]) -> Manifest | None:
         """Let the parts continue from the last whole checkpoint; return None if there is none.

@@ -273,7 +273,7 @@ def test_the_figures_are_there() -> None:
         "relative L2 5.00 %",
         "mean field unknown, initial field 60.00 %",
         "stores/quickstart.zarr, 10000 samples",
-        "2, 0.4 s in all",
+        "2, training waited 0.4 s",
         "sqlite:///mlflow.db, run 0123",
         "quickstart, version 3",
     ):

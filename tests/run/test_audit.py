@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 import zarr
-from commands import SMALL, once, the_object
+from commands import SMALL, in_process, once, the_object
 from commands import millstream as command
 from numpy.typing import NDArray
 from places import QUICKSTART
@@ -24,7 +24,7 @@ import millstream
 
 Run = tuple[Path, dict[str, Any]]
 MODES = ("direct", "autoregressive")
-STEPS, HELD_OUT, BATCH = 10, 4, 10
+STEPS, HELD_OUT, BATCH, CAPACITY = 10, 4, 10, 120
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -208,6 +208,93 @@ def test_waits_are_shares_of_the_time(run: Run) -> None:
     wait = run[1]["wait"]
     assert all(0 <= share <= 1 for share in wait.values())
     assert wait["training"] + wait["redraws"] <= 1 + 1e-9
+
+
+def test_a_forecast_has_the_bytes_of_the_files(run: Run) -> None:
+    directory, told = run
+    study = str(directory / "runs/small/study.yaml")
+    checked = in_process(directory, "check", study, "--json")
+    assert checked.returncode == 0, checked.stderr
+    found = the_object(checked.stdout)
+    store = zarr.open_group(directory / "stores/small.zarr", mode="r")["temperature"]
+    held_out = [np.load(path)["fields"] for path in directory.glob("runs/small/held_out/*.npz")]
+    assert len(held_out) == HELD_OUT
+    assert found["held_out_bytes"] == sum(fields.nbytes for fields in held_out)
+    one_step = held_out[0][0].nbytes
+    requested, complete = (told["simulations"][key] for key in ("requested", "completed"))
+    assert found["store_bytes"] == requested * STEPS * one_step
+    assert found["store_bytes"] == store[:complete].nbytes
+    window = 1 if run_mode(run) == "direct" else 2
+    assert found["buffer_bytes"] == CAPACITY * window * one_step
+    least, most = (times * told["samples"]["produced"] / BATCH for times in (2, 8))
+    assert least <= found["steps"] <= most
+
+
+def test_a_run_from_the_store_takes_the_steps_and_the_memory_foretold(run: Run) -> None:
+    """The last batch of an epoch is short; the samples of a simulation share its steps."""
+    directory, told = run
+    if run_mode(run) == "direct":
+        pytest.skip("one mode is enough")
+    study = str(directory / "runs/small/study.yaml")
+    changes = (
+        *("name=again", "training.source=stores/small.zarr", "training.epochs=3"),
+        *("training.batch_size=7", "tracking.uri=none", "checkpoint.every_seconds=600"),
+    )
+    checked, ran = (
+        in_process(directory, way, study, *changes, "--json") for way in ("check", "train")
+    )
+    assert ran.returncode == checked.returncode == 0, ran.stderr
+    again, found = the_object(ran.stdout), the_object(checked.stdout)
+    samples = told["simulations"]["completed"] * (STEPS - 1)
+    assert again["samples"]["drawn"] == 3 * samples
+    assert again["training"]["steps"] == found["steps"] == 3 * -(-samples // 7)
+    one_step = np.load(directory / "runs/small/held_out/0.npz")["fields"][0].nbytes
+    assert found["buffer_bytes"] == CAPACITY // (STEPS - 1) * STEPS * one_step
+
+
+def test_what_is_printed_are_the_figures_of_the_summary(run: Run) -> None:
+    directory, told = run
+    printed = in_process(directory, "resume", "runs/small")
+    assert printed.returncode == 0, printed.stderr
+    text = " ".join(printed.stdout.split())
+    simulations, samples, training = (told[key] for key in ("simulations", "samples", "training"))
+    scores, wait = told["validation"], told["wait"]
+
+    def percent(share: float, digits: int = 0) -> str:
+        return f"{100 * share:.{digits}f} %"
+
+    trivial = scores["trivial"]
+    sentences = [
+        f"done after {told['seconds']:.0f} s",
+        f"{simulations['completed']} of {simulations['requested']} completed, "
+        f"{simulations['quarantined']} quarantined",
+        f"{samples['unique_trained']} trained on, {samples['untrained']} not, "
+        f"{samples['drawn']} drawn",
+        f"{training['steps']} steps on cpu, {training['steps_while_simulating']} of them while "
+        f"simulating, {training['samples_per_second']:.0f} samples/s",
+        f"solvers {percent(wait['solvers'])} to hand over, training {percent(wait['training'])} "
+        "for samples",
+        f"receiver {percent(wait['transport'])} for solvers",
+        f"{told['surrogate']['parameters']} parameters",
+        f"relative L2 {percent(scores['relative_l2']['mean'], 2)} (90 % below "
+        f"{percent(scores['relative_l2']['p90'], 2)}), max error {scores['max']:.3g}, of "
+        f"{HELD_OUT} held-out simulations",
+        f"at the last time {percent(scores['last_time']['mean'], 2)}",
+        f"mean field {percent(trivial['mean_field'], 2)}, initial field "
+        f"{percent(trivial['initial_field'], 2)}",
+        f"small.zarr, {samples['stored']} samples",
+        f"{told['checkpoint']['count']}, training waited {told['checkpoint']['seconds']:.1f} s",
+    ]
+    if scores["one_step"] is not None:
+        sentences.append(f"of one step {percent(scores['one_step']['mean'], 2)}")
+    for sentence in sentences:
+        assert sentence in text, sentence
+    stood_still = told["checkpoint"]["seconds"] / told["seconds"]
+    assert ("stood still for checkpoints" in text) == (stood_still > 0.05)
+    if stood_still > 0.05:
+        assert f"stood still for checkpoints {percent(stood_still)} of the time" in text
+    draws = samples["drawn"] / samples["received"]
+    assert (f"samples were drawn {draws:.1f} times each" in text) == (draws >= 0.95 * 8)
 
 
 def run_mode(run: Run) -> str:

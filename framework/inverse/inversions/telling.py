@@ -73,7 +73,7 @@ def match_line(number: int, plain: Mapping[str, Any], told: Mapping[str, Any], u
     """Return a line about a match, from its plain values; `units` are those of time."""
     says = ", ".join(f"{key} {_short(value)}" for key, value in told.items())
     point = _point(plain["parameters"])
-    time = f"{plain['time']:.3g} {units}"
+    time = f"{plain['time']:.3g}{_unit(units)}"
     return f"{number:3}. simulation {plain['simulation']} at {time}: {says}; {point}"
 
 
@@ -82,9 +82,8 @@ def posterior_lines(posterior: Posterior) -> list[str]:
     lines = [f"posterior, {posterior.effective:.1f} entries' worth:"]
     for name, value in posterior.quantities.items():
         low, high = value.interval_90
-        units = "" if value.units == "1" else f" {value.units}"
         lines.append(
-            f"  {name:10} {value.mean:.3g} +- {value.sd:.2g}{units}, "
+            f"  {name:10} {value.mean:.3g} +- {value.sd:.2g}{_unit(value.units)}, "
             f"90 % in [{low:.3g}, {high:.3g}]"
         )
     return lines
@@ -98,6 +97,11 @@ def refinement_line(refinement: Refinement, names: tuple[str, ...]) -> str:
         f"refined by {refinement.evaluations} simulations: "
         f"{before:.4g} -> {best.rating.score:.4g}; {point}"
     )
+
+
+def _unit(units: str) -> str:
+    """Return units to follow a number; a bare number has none."""
+    return "" if units == "1" else f" {units}"
 
 
 def _point(parameters: Mapping[str, float]) -> str:
