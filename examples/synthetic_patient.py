@@ -33,7 +33,8 @@ def main() -> None:
     for name, threshold in {"t1c": 0.68, "flair": 0.15}.items():
         seen = np.asarray(solver.observe(fields, **{name: threshold})[name], dtype=bool)
         mask = move_boundary(seen, solver.grid.spacing, random)
-        masks.append(from_grid(mask, inverse(solver.affine) @ AFFINE, SHAPE))
+        image = from_grid(mask.astype(float), inverse(solver.affine) @ AFFINE, SHAPE)
+        masks.append(image >= 0.5)
     labels = np.where(masks[0], 1, np.where(masks[1], 3, 0)).astype(np.int16)
     nibabel.save(nibabel.Nifti1Image(labels, AFFINE), "patient.nii.gz")
     values = zip(solver.parameters.names, patient.parameters, strict=True)

@@ -52,6 +52,7 @@ def test_memory_disk_and_steps_follow_from_the_study(tmp_path: Path) -> None:
     [
         (["training.stop={steps: 77}"], 77),
         (["training.stop={samples: 77}"], 8),
+        (["training.stop={steps: 1000}"], 160),  # each of 400 samples is drawn 4 times at most
         (["buffer.replay=[2, 2]"], 80),
     ],
 )
