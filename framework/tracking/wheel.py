@@ -8,7 +8,6 @@ import base64
 import hashlib
 import zipfile
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 _OUR_PACKAGES = ("framework", "millstream", "solvers", "surrogates")
@@ -62,15 +61,13 @@ def _without_limits(requirement: str) -> str:
 
 def _our_files() -> dict[str, bytes]:
     """Return the files of our packages: name in the wheel -> content."""
+    # Beside this one: what an import finds may be a folder of the same name.
+    root = Path(__file__).parents[2]
     contents = {}
     for package in _OUR_PACKAGES:
-        spec = find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        home = Path(spec.origin).parent
-        files = [*home.rglob("*.py"), home / "py.typed"]
+        files = [*(root / package).rglob("*.py"), root / package / "py.typed"]
         for path in sorted(file for file in files if file.is_file()):
-            contents[str(path.relative_to(home.parent))] = path.read_bytes()
+            contents[str(path.relative_to(root))] = path.read_bytes()
     return contents
 
 
