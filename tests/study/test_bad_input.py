@@ -24,11 +24,12 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(status: int, *arguments: str) -> str:
-    """What a command says that ends with this status: one line, after what it is checking."""
+    """What a command says that ends with this status: one line, after what it waits for."""
     result = CliRunner().invoke(app, list(arguments))
     assert result.exit_code == status, (result.output, result.exception)
     *before, sentence = result.stderr.strip().splitlines()
-    assert [line for line in before if not line.startswith("millstream: checking ")] == []
+    waits = ("millstream: checking ", "millstream: loading ")
+    assert [line for line in before if not line.startswith(waits)] == []
     assert len(before) <= 1
     assert sentence.startswith("millstream: ")
     as_json = CliRunner().invoke(app, [*arguments, "--json"])
