@@ -298,6 +298,51 @@ def test_replay_keeps_within_the_band_while_threads_race(
     assert buffer.received == TOTAL
 
 
+@settings(max_examples=60)
+@given(studies(), st.integers(0, 2**32 - 1), st.integers(0, 30), st.booleans())
+def test_a_buffer_whose_reception_was_over_goes_on_within_its_band(
+    study: tuple[BufferConfig, int], seed: int, after: int, cleared: bool
+) -> None:
+    """Drained or not, what was drawn after the end of reception counts for no rule."""
+    config, batch_size = study
+    first = make(batch_size, seed, **config.model_dump())
+    drawn_before = 0
+
+    def receive_first() -> None:
+        nonlocal drawn_before
+        for _, portion in portions(seed):
+            first.put(portion)
+        with first.lock:
+            first.end_reception()
+            drawn_before = first.drawn
+
+    def train_first() -> None:
+        left = after
+        while first.get() and left >= 0:
+            left -= first.over
+
+    run_together(first, receive_first, train_first)
+    buffer = make(batch_size, seed, **config.model_dump())
+    buffer.load_state(first.state())
+    if cleared:
+        buffer.clear()
+    assert 0 <= buffer.counts.seen <= len(buffer) == buffer.counts.size
+    buffer.reopen()
+    drained = buffer.drawn - drawn_before
+    passing = max(config.watermark + 1, batch_size)
+
+    def receive() -> None:
+        for _, portion in portions(seed):
+            buffer.put(portion)
+            if config.kind == "reservoir":
+                most = config.replay[1] * (buffer.received - passing) + batch_size
+                assert buffer.drawn - drained <= most
+        buffer.end_reception()
+
+    _, batches = run_together(buffer, receive, lambda: list(iter(buffer.get, None)))
+    assert {id for batch in batches for id in ids(batch)} == set(range(TOTAL))
+
+
 def assert_uniform(rounds: list[list[int]], count: int) -> None:
     """Whether n different numbers below `count` were chosen uniformly in each of the rounds.
 

@@ -133,6 +133,7 @@ class Buffer(ABC):
                 return None
             batch = self._storage.read(self.pick(min(self._batch_size, self.counts.size)))
             self.counts.drawn += len(batch)
+            self.counts.drained += len(batch) if self._over else 0
             self._wake()
             return batch
 

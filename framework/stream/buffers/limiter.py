@@ -16,6 +16,12 @@ class Counts:
     received: int = 0
     drawn: int = 0
     discarded: int = 0  # samples dropped before they were drawn
+    drained: int = 0  # of `drawn`, those after reception was over, which no rule binds
+
+    @property
+    def drawn_while_receiving(self) -> int:
+        """Draws that count for the rules."""
+        return self.drawn - self.drained
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,9 @@ class ReplayBand(Limiter):
     def room(self, counts: Counts) -> int:
         unseen = counts.size - counts.seen
         # One more, since a sample may be put as long as the ratio before it is not too low.
-        in_band = int(counts.drawn // self.replay[0]) - self.net(counts) + 1
+        in_band = int(counts.drawn_while_receiving // self.replay[0]) - self.net(counts) + 1
         return min(self.capacity - unseen, max(in_band, self.batch_size - counts.size))
 
     def ready(self, counts: Counts) -> bool:
-        return counts.size >= self.batch_size and counts.drawn <= self.replay[1] * self.net(counts)
+        in_band = counts.drawn_while_receiving <= self.replay[1] * self.net(counts)
+        return counts.size >= self.batch_size and in_band

@@ -25,11 +25,15 @@ class Reservoir(Buffer):
     def pick(self, n: int) -> Indices:
         counts = self.counts
         positions = self.choose(n, counts.size)
-        if self.over:  # nothing is put any more, so `seen` is not needed any more
-            counts.size -= n
-            return self.order.remove(positions)
         places = self.order.at(positions)
+        seen = positions[positions < counts.seen]
         unseen = positions[positions >= counts.seen]
         self.order.swap(unseen, counts.seen)
-        counts.seen += len(unseen)
+        if self.over:  # each is drawn once more
+            drawn = np.arange(counts.seen, counts.seen + len(unseen))
+            self.order.remove(np.concatenate([seen, drawn]))
+            counts.size -= n
+            counts.seen -= len(seen)
+        else:
+            counts.seen += len(unseen)
         return places
