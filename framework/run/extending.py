@@ -14,6 +14,7 @@ from framework.errors import StudyError, tell
 from framework.run.folder import RunFolder
 from framework.run.parts import Parts
 from framework.store.reader import StoreReader
+from framework.study.case import Case
 from framework.study.ids import is_held_out
 from framework.study.overrides import parsed
 from framework.study.study import Study
@@ -38,6 +39,7 @@ def extend(folder: RunFolder, overrides: Sequence[str]) -> Study:
     before = Study.load(folder.study)
     study = Study.load(folder.study, overrides)
     _check(folder, before, study)
+    Case(study, folder.study)  # refuses what no process could go on with
     with folder.owned():
         if Study.load(folder.study) != before:
             raise StudyError(f"{folder.study} has just been changed: try again")
@@ -86,18 +88,24 @@ def _check(folder: RunFolder, before: Study, study: Study) -> None:
         )
 
 
-def go_on_longer(parts: Parts, before: int) -> None:
-    """Let a run that had ended with `before` simulations go on with those of its study."""
+def go_on_longer(parts: Parts, before: int, finished: bool) -> None:
+    """Let a run that had `before` simulations go on with those of its study.
+
+    If it had `finished` them, or received them all, its old simulations are trained on again.
+    """
     trainer, sink, store = parts.rank.trainer, parts.rank.source.sink, parts.store
     assert sink is not None
-    sink.reopen()
     trainer.progress = 0.0
+    if not (finished or sink.over):
+        return
+    sink.reopen()
     if store is None or parts.study.store.keep != "all":
         tell(
             f"store.keep is {parts.study.store.keep}: the steps of the {before} simulations before "
             "are not there, so that training goes on with new ones alone"
         )
         return
+    sink.clear()  # it is in the store, too
     parts.rank.stored.below = before
     for id in range(before):
         parts.rank.ledger.forget(id)

@@ -33,8 +33,8 @@ def restore(parts: Parts, measures: Measures) -> None:
     found = parts.checkpoints.load(_checkpointed(parts, measures))
     if found is None:
         start_from_initial(parts.case, rank.trainer.surrogate)
-    elif found.get("finished") and found["length"]["simulations"] < study.design.simulations:
-        go_on_longer(parts, found["length"]["simulations"])
+    elif "length" in found and found["length"]["simulations"] < study.design.simulations:
+        go_on_longer(parts, found["length"]["simulations"], found["finished"])
     # Held-out trajectories are kept in files: what is not there has to run again.
     for id in map(held_out_id, range(study.validation.simulations)):
         rank.ledger.forget(id)

@@ -107,6 +107,25 @@ def test_an_extension_that_was_interrupted_goes_on(copied: Path, trained: Path) 
 
 
 @pytest.mark.usefixtures("module_on_cluster")
+def test_a_run_killed_after_all_was_received_goes_on_with_more(tmp_path: Path) -> None:
+    """While it draws what is left, or when its stop is reached."""
+    often = ["checkpoint.every_seconds=0.001", "validation.simulations=2", "store.keep=none"]
+    for stop, further in (("drained", "drained"), ("{steps: 4}", "{steps: 30}")):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        first = train(tmp_path, *often, f"training.stop={stop}")
+        shutil.rmtree(max((tmp_path / "runs/small/checkpoints").iterdir()))
+        (tmp_path / "runs/small/summary.json").unlink()
+        longer = ("design.simulations=50", f"training.stop={further}")
+        second = command(tmp_path, "resume", "runs/small", *longer)
+        assert second["training"]["steps"] > first["training"]["steps"]
+        if stop == "drained":
+            assert second["simulations"]["completed"] == 50
+            assert second["samples"]["unique_trained"] == 500
+        else:
+            assert second["training"]["steps"] == 30
+
+
+@pytest.mark.usefixtures("module_on_cluster")
 def test_without_the_old_samples_it_goes_on_with_new_ones_and_says_so(tmp_path: Path) -> None:
     first = train(tmp_path, "store.keep=none", "validation.simulations=2")
     ran(tmp_path)
@@ -128,6 +147,7 @@ def test_without_the_old_samples_it_goes_on_with_new_ones_and_says_so(tmp_path: 
         (["training.stop={steps: 9}"], "design.simulations is 40, but the run has 40 already"),
         (["surrogate.hidden=[8]"], "surrogate.hidden cannot be changed in a run: only design.si"),
         (["design.simulations=many"], "design.simulations is 'many': input should be a valid int"),
+        (["design.simulations=100000000000000"], "drawing parameters of 100000000000000 failed"),
         (["design.simulations"], "design.simulations is not of the form section.key=value"),
         (
             ["design.simulations=50", "training.stop.steps=9"],
@@ -197,3 +217,15 @@ def test_stored_simulations_come_evenly_among_the_others(trained: Path) -> None:
     order = [block.simulation for block in some.blocks()]
     assert sorted(order) == list(range(30))
     assert [id >= 20 for id in order] == [True, False, False] * 10
+
+
+def test_a_stored_simulation_that_has_to_begin_anew_does(trained: Path) -> None:
+    """What a solver had sent of it has more digits than a store of float16."""
+    source = WithStored(FewBlocks([]))
+    source.add(StoreReader(str(trained / "stores/small.zarr")), [4, 7], run=0)
+    seen: list[tuple[int, int]] = []
+    for block in source.blocks():
+        if not seen:
+            source.restart(block.simulation)
+        seen.append((block.simulation, block.first_step))
+    assert seen == [(4, 0), (4, 0), (7, 0)]
