@@ -178,7 +178,7 @@ class Predictor:
 
     def _with_static(self, static: NDArray[np.float32]) -> Surrogate:
         """Return the surrogate with other static fields [S, *grid]; it shares its weights."""
-        trained, own = self.surrogate.problem.static, self.surrogate.static
+        trained, own = self.trained.static, self.surrogate.static
         other = copy.copy(self.surrogate)
         other._buffers = {**other._buffers, "static": normalised_static(trained, static).to(own)}
         return other

@@ -80,6 +80,7 @@ class Trained:
     study: Study
     solver: DescribedSolver
     surrogate: Surrogate
+    static: NDArray[np.float32]  # [S, *grid]: the static fields that it was trained with
 
     def check_times(self, t: NDArray[np.float64]) -> None:
         """Raise StudyError for times [n, T] that the surrogate was not trained for."""
@@ -176,8 +177,9 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> Trained:
         _check_extent(solver.grid, trained_on.grid)
     surrogate = _made(directory, study, problem)
     tensors = read_tensors(directory, "weights")
+    static_trained = _static_of(trained_on)
     if overrides and "static" in tensors:
-        static = normalised_static(_static_of(trained_on), problem.static)
+        static = normalised_static(static_trained, problem.static)
         tensors["static"] = static.to(tensors["static"].dtype)
     if _shapes(tensors) != _shapes(surrogate.tensors()):
         if problem.grid != contents.problem.grid:
@@ -192,7 +194,7 @@ def load_model(directory: Path, overrides: Sequence[str] = ()) -> Trained:
     # Assigned, not copied: a copy into the new surrogate's tensors would lose float64 precision.
     surrogate.load_state_dict(tensors, assign=True)
     surrogate.eval()
-    trained = Trained(study, solver, surrogate)
+    trained = Trained(study, solver, surrogate, static_trained)
     if overrides and solver.common_times is not None:
         trained.check_times(solver.common_times[None])
     return trained

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import xarray
 import yaml
 from models import STUDY, SURROGATES, outputs, trained
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from framework.errors import StudyError
 from framework.run.loading import load_trained
 from framework.training.model import load_model, save_model
 from framework.training.weights import write_tensors
-from millstream import predict
+from millstream import load, predict
 
 torch.set_num_threads(1)
 POINT = {"initial": 150.0, "left": 480.0, "right": 200.0, "bottom": 300.0, "top": 120.0}
@@ -133,6 +134,10 @@ def test_static_fields_are_those_of_the_grid_in_the_units_trained_with(
     assert loaded.static.shape == (1, 31, 31)
     # Every other point of the finer grid is one of the coarser.
     torch.testing.assert_close(loaded.static[:, ::2, ::2], surrogate.static)
+    model = load(tmp_path / "model", ["solver.grid_size=31"])
+    point = dict.fromkeys(model.solver.parameters.names, 200.0)
+    same = model.predict(point, static=model.solver.static_fields)
+    xarray.testing.assert_identical(same, model.predict(point))
 
 
 def test_an_mlp_is_bound_to_its_grid(tmp_path: Path) -> None:
