@@ -17,6 +17,8 @@ from surrogates.base import Mode, Problem
 
 # Times that differ by less, relative to the largest, are the same.
 _SAME_TIME = 1e-6
+# What numpy raises for what is no array, and torch for a tensor with gradients or on a GPU.
+_NO_ARRAY = (TypeError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _values_of(item: Parameter, log: bool, given: ArrayLike, trained: str) -> ND
     """Return the values [] or [n] of one parameter. Raises StudyError."""
     try:
         values = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
+    except _NO_ARRAY:
         raise StudyError(f"{item.name} is {given!r}: give a number, {trained}") from None
     if values.ndim > 1 or not values.size:
         raise StudyError(
@@ -137,7 +139,7 @@ def _ascending(times: ArrayLike) -> NDArray[np.float64]:
     """Return the times [T]. Raises StudyError."""
     try:
         t = np.asarray(times, dtype=np.float64)
-    except (TypeError, ValueError):
+    except _NO_ARRAY:
         raise StudyError(f"times is {times!r}: give numbers that ascend") from None
     if t.ndim != 1 or not t.size or not np.isfinite(t).all() or (np.diff(t) <= 0).any():
         raise StudyError(f"times is {t.tolist()}: give one or more numbers that ascend")
@@ -177,7 +179,7 @@ def given_state(
             state = np.stack(columns, columns[0].ndim - len(grid.shape))
         else:
             state = as_float32(np.asarray(initial))
-    except (ValueError, TypeError) as error:
+    except _NO_ARRAY as error:
         raise StudyError(f"the initial fields cannot be used: {error}") from None
     if state.shape not in (shape, (n, *shape)):
         many = f", or [n] times that for {n} simulations" if n > 1 else ""
@@ -207,7 +209,7 @@ def given_static(static: Mapping[str, ArrayLike], solver: Solver) -> NDArray[np.
             )
     try:
         fields = [as_float32(np.asarray(static.get(name, known[name]))) for name in known]
-    except (ValueError, TypeError) as error:
+    except _NO_ARRAY as error:
         raise StudyError(f"the static fields cannot be used: {error}") from None
     if not all(np.isfinite(values).all() for values in fields):
         raise StudyError("the static fields are not all finite")

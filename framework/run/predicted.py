@@ -61,7 +61,9 @@ def read_parameters(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.fl
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+            lines = csv.reader(file)
+            filled = [(lines.line_num, row) for row in lines if any(cell.strip() for cell in row)]
+            (_, header), *rows = filled
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise StudyError(f"{path} cannot be read: {reason(error)}") from None
     except ValueError:
@@ -76,7 +78,7 @@ def read_parameters(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.fl
         if header.count(name) > 1:
             raise StudyError(f"{path} has the column {name} twice: leave one of them out")
     return {
-        name: np.array([_number(path, name, line, row, at) for line, row in enumerate(rows, 2)])
+        name: np.array([_number(path, name, line, row, at) for line, row in rows])
         for name, at in columns.items()
     }
 
@@ -85,9 +87,11 @@ def _number(path: Path, name: str, line: int, row: Sequence[str], at: int) -> fl
     try:
         return float(row[at])
     except IndexError:
-        raise StudyError(f"{path}, row {line}: there is no value of {name}") from None
+        raise StudyError(f"{path}, line {line}: there is no value of {name}") from None
     except ValueError:
-        raise StudyError(f"{path}, row {line}: {name} is {row[at]!r}, which is no number") from None
+        raise StudyError(
+            f"{path}, line {line}: {name} is {row[at]!r}, which is no number"
+        ) from None
 
 
 def check_place(path: Path) -> None:

@@ -53,6 +53,7 @@ class Wave(Solver):
 SPEEDS, DEPTHS = np.array([0.5, 1.0, 2.0, 1.5]), np.array([1.0, 2.0, 9.0, 4.0])
 MANY: dict[str, Any] = {"speed": SPEEDS, "depth": DEPTHS}
 STATE = np.arange(96.0, dtype=np.float32).reshape(2, 8, 6) / 50
+LEARNT = torch.ones(1, requires_grad=True)  # no array, unless detached
 NAMES = ("direct", "autoregressive", "own_times")
 
 
@@ -245,6 +246,10 @@ def test_times_that_depend_on_the_parameters_are_given(folder: Path) -> None:
         ("direct", MANY, {"times": [0.5, 0.25]}, "give one or more numbers that ascend"),
         ("direct", MANY, {"times": []}, "give one or more numbers that ascend"),
         ("direct", MANY, {"times": "late"}, "times is 'late'"),
+        ("direct", {**MANY, "depth": LEARNT}, {}, "depth is tensor.*: give a number"),
+        ("direct", MANY, {"times": LEARNT}, "times is tensor"),
+        ("direct", MANY, {"static": {"bed": LEARNT.expand(8, 6)}}, "static fields cannot be used"),
+        ("autoregressive", MANY, {"initial": LEARNT}, "fields cannot be used: .*requires grad"),
         ("direct", MANY, {"times": [0.5, 2]}, r"the time is in \[0.5, 2\]: the surrogate was trai"),
         ("direct", MANY, {"static": {"bad": STATE[0]}}, "bad is not a static field: there are bed"),
         ("direct", MANY, {"static": {"bed": STATE}}, r"bed has shape \[2, 8, 6\]: it has to be"),
@@ -319,8 +324,8 @@ def test_a_table_of_parameters_becomes_a_store_of_predictions(
         ("speed,depth\n", [], "table.csv has no line but the first"),
         ("pace\n1\n", ["depth=2"], "has none of the columns speed, depth"),
         ("speed\n1\n", [], "the parameter depth is missing"),
-        ("speed,depth\n1,2\n1,deep\n", [], "table.csv, row 3: depth is 'deep', which is no"),
-        ("speed,depth\n1,2\n1\n", [], "table.csv, row 3: there is no value of depth"),
+        ("speed,depth\n\n1,2\n\n1,deep\n", [], "table.csv, line 5: depth is 'deep', which is no"),
+        ("speed,depth\n1,2\n1\n", [], "table.csv, line 3: there is no value of depth"),
         ("speed,depth,speed\n1,2,3\n", [], "table.csv has the column speed twice"),
         ("speed,depth\n1,2\n", ["depth=2"], "depth is given twice: in table.csv and as an arg"),
         ("speed,depth\n1,nan\n", [], "depth is nan in simulation 0: give a number"),
