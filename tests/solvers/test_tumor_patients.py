@@ -10,7 +10,7 @@ from places import REFERENCES
 from scipy import ndimage
 
 from framework.errors import StudyError
-from framework.inverse.observed.masks import read_labels, read_masks, to_patient
+from framework.inverse.observed.masks import patient_image, read_labels, read_masks, to_patient
 from solvers.tumor.fisher_kolmogorov import FisherKolmogorov
 from solvers.tumor.growth import TumorGrowth
 from solvers.tumor.patients import SRI24_TO_MNI152
@@ -154,7 +154,7 @@ def test_a_real_glioma_lies_in_the_brain() -> None:
     assert solver.affine is not None
     middle = solver.affine @ [*np.argwhere(observation.masks["flair"]).mean(0), 1]
     np.testing.assert_allclose(middle[:3], [41, 34, 13], atol=3)
-    white = to_patient(observation, solver.tissue.white)
+    white = patient_image(observation, to_patient(observation, solver.tissue.white))
     assert nibabel.aff2axcodes(white.affine) == tuple("LPS")
     assert white.shape == (240, 240, 155)
 
