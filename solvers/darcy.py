@@ -86,12 +86,14 @@ def pressure(permeability: Tensor, source: Tensor) -> Tensor:
     iteration does not converge.
     """
     n = source.shape[-1]
-    laplacian = SineTransform(2, n, str(source.device))
+    laplacian = SineTransform(2, n).to(str(source.device))
     scale = permeability[:, 1:-1, 1:-1].rsqrt()
     down, right = (_between(permeability, axis) * (n + 1) ** 2 for axis in (1, 2))
 
     def precondition(residual: Tensor) -> Tensor:
-        return scale * laplacian(laplacian(scale * residual) / -laplacian.eigenvalues)
+        modes = laplacian(scale * residual) / -laplacian.eigenvalues
+        solved: Tensor = scale * laplacian(modes)
+        return solved
 
     # Conjugate gradients, of all systems of the batch side by side.
     solution, residual = torch.zeros_like(source), source

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from annotated_types import Ge, Gt
 from numpy.typing import NDArray
-from torch import Tensor
 
 from solvers.base import BatchSolver, Field, Grid, Order, Parameter, ParameterSpace
 from solvers.limits import require_memory
@@ -76,38 +74,50 @@ class Heat(BatchSolver):
         self, parameters: NDArray[np.float64], seeds: NDArray[np.uint64], device: str = "cpu"
     ) -> Iterator[NDArray[np.float32]]:
         # Nothing here is random, so the seeds are not used.
-        values = torch.tensor(parameters, dtype=torch.float64, device=device)
         dimensions, size = len(self.grid.shape), self.grid.shape[0]
         inside = (slice(None), *[slice(1, -1)] * dimensions)
-        transform = SineTransform(dimensions, size - 2, device)
+        transform = SineTransform(dimensions, size - 2)
 
-        field, inflow = _held(values, dimensions, size)
+        field, inflow = _held(parameters.astype(np.float64), dimensions, size)
+        yield field[:, None].astype(np.float32)
         steady = transform(-transform(inflow) / (self.grid.spacing[0] ** 2 * transform.eigenvalues))
         deviation = transform(field[inside] - steady)
         z = self.final_time / (self.stored_steps - 1) / self.substeps * transform.eigenvalues
         decay = ((1 + (1 - 2 * _GAMMA) * z) / (1 - _GAMMA * z) ** 2) ** self.substeps
 
-        yield field[:, None].cpu().numpy().astype(np.float32)
+        if device != "cpu":
+            transform.to(device)
+            steady, deviation, decay = _on(device, steady, deviation, decay)
         for _ in range(self.stored_steps - 1):
             deviation *= decay
-            field[inside] = steady + transform(deviation)
-            yield field[:, None].cpu().numpy().astype(np.float32)
+            now = steady + transform(deviation)
+            field[inside] = now if device == "cpu" else now.cpu()
+            yield field[:, None].astype(np.float32)
 
 
-def _held(values: Tensor, dimensions: int, size: int) -> tuple[Tensor, Tensor]:
+def _on(device: str, *arrays: NDArray[np.float64]) -> list[Any]:
+    """Copy arrays to a device of torch."""
+    import torch  # takes seconds, and on a CPU nothing here needs it
+
+    return [torch.as_tensor(array, device=device) for array in arrays]
+
+
+def _held(
+    values: NDArray[np.float64], dimensions: int, size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the initial field [B, *grid] of parameters [B, p], and the inflow of the sides.
 
     The inflow is the sides' contribution to the Laplacian of the inner nodes, in units of the
     squared spacing: [B, *inner nodes].
     """
     batch = len(values)
-    initial, *sides = values.view(batch, -1, *[1] * (dimensions - 1)).unbind(1)
-    total = values.new_zeros((batch, *[size] * dimensions))
-    count = torch.zeros_like(total)
-    inflow = values.new_zeros((batch, *[size - 2] * dimensions))
+    initial, *sides = values.T.reshape(-1, batch, *[1] * (dimensions - 1))
+    total = np.zeros((batch, *[size] * dimensions))
+    count = np.zeros_like(total)
+    inflow = np.zeros((batch, *[size - 2] * dimensions))
     for side, temperature in enumerate(sides):
         axis, node = -1 - side // 2, -(side % 2)  # x is the last axis; node 0 or -1
         for array in (total, inflow):
-            array.select(axis, node).add_(temperature)
-        count.select(axis, node).add_(1)
-    return torch.where(count > 0, total / count, initial[..., None]), inflow
+            np.moveaxis(array, axis, 0)[node] += temperature
+        np.moveaxis(count, axis, 0)[node] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), initial[..., None]), inflow
