@@ -70,6 +70,16 @@ def numbers_by_name(arguments: Sequence[str]) -> dict[str, float]:
     return numbers
 
 
+def listed_numbers(name: str, text: str) -> list[float]:
+    """Read numbers with commas between them, the value of `name`. Raises StudyError."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise StudyError(
+            f"{name} is {text}: it has to be numbers with commas between, such as 0.5,0.6"
+        ) from None
+
+
 def texts_by_name(arguments: Sequence[str]) -> dict[str, str]:
     """Read `name=value` arguments, each name once. Raises StudyError."""
     texts: dict[str, str] = {}

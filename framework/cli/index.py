@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from framework.cli.arguments import texts_by_name
+from framework.cli.arguments import listed_numbers, texts_by_name
 from framework.cli.ending import AsJson, ending
-from framework.errors import StudyError, tell
+from framework.errors import tell
 
 StorePath = Annotated[
     str, typer.Argument(metavar="STORE", help="A store of simulations, stores/NAME.zarr.")
@@ -29,7 +29,8 @@ def index_command(
     """Build the look-up index of a store, or extend it by what was simulated since."""
     with ending(as_json, go_on="the same command goes on") as outcome:
         tried = {
-            name: _numbers(text, name) for name, text in texts_by_name(thresholds or []).items()
+            name: listed_numbers(name, text)
+            for name, text in texts_by_name(thresholds or []).items()
         }
         tell(f"reading the store {store} and making its solver")
         from framework.inverse.index.building import build
@@ -53,13 +54,3 @@ def index_command(
 def _tell_progress(done: int, simulations: int) -> None:
     if done == simulations or done % 100 == 0:
         tell(f"indexed {done} of {simulations} simulations")
-
-
-def _numbers(text: str, name: str) -> list[float]:
-    """Read thresholds with commas between them. Raises StudyError."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise StudyError(
-            f"{text} is given for {name}: it has to be numbers with commas, such as 0.5,0.6"
-        ) from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from framework.cli.arguments import numbers_by_name
+from framework.cli.arguments import listed_numbers, numbers_by_name
 from framework.cli.ending import AsJson, Outcome, ending
 from framework.errors import StudyError, tell
 
@@ -81,7 +81,7 @@ def predict_command(
         given = arguments or []
         settings = [item for item in given if "." in item.partition("=")[0]]
         values = numbers_by_name([item for item in given if item not in settings])
-        asked_times = None if times is None else _asked_times(times)
+        asked_times = None if times is None else listed_numbers("--times", times)
         fetched = ", fetched from MLflow" if run.startswith("models:") else ""
         tell(f"loading the surrogate of {run}{fetched}")
         from framework.run.loading import load_trained
@@ -139,16 +139,6 @@ def _advancing(simulations: int) -> "Iterator[Callable[[int], None]]":
     with Progress(*columns, console=Console(stderr=True), disable=simulations == 1) as bar:
         task = bar.add_task("predicting", total=simulations)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _asked_times(text: str) -> list[float]:
-    """Read times with commas between them. Raises StudyError."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise StudyError(
-            f"--times is {text}: it has to be numbers with commas between, such as 0.1,0.2"
-        ) from None
 
 
 def _place(run: str, out: Path | None, many: bool) -> Path:

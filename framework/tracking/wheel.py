@@ -21,8 +21,10 @@ def write_wheel(folder: Path) -> Path:
     distribution = metadata.distribution("millstream")
     version = distribution.version
     info = f"millstream-{version}.dist-info"
+    # In sources under development it has the older name.
+    described = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     contents = _our_files() | {
-        f"{info}/METADATA": distribution.metadata.as_string().encode(),  # type: ignore[attr-defined]
+        f"{info}/METADATA": described.encode(),
         f"{info}/WHEEL": _TAGS.encode(),
         f"{info}/entry_points.txt": (distribution.read_text("entry_points.txt") or "").encode(),
     }

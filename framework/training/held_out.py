@@ -7,7 +7,8 @@ as `numpy.savez` writes it, without compression, of `parameters` [p], `times` [T
 
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -47,24 +48,16 @@ class TrajectoryWriter:
     def append(self, block: Block) -> None:
         """Write the steps of the next block."""
         self._times.append(block.times)
-        try:
-            with writing(self._path):
-                self._fields.write(np.ascontiguousarray(block.fields, dtype=_TYPE).data.cast("B"))
-        except BaseException:
-            self.discard()
-            raise
+        with self._whole_or_discarded():
+            self._fields.write(np.ascontiguousarray(block.fields, dtype=_TYPE).data.cast("B"))
 
     def finish(self) -> None:
         """Give the file its name: every step was appended."""
-        try:
-            with writing(self._path):
-                self._fields.close()
-                _put(self._zip, "times", np.concatenate(self._times))
-                self._zip.close()
-                self._temporary.replace(self._path)
-        except BaseException:
-            self.discard()
-            raise
+        with self._whole_or_discarded():
+            self._fields.close()
+            _put(self._zip, "times", np.concatenate(self._times))
+            self._zip.close()
+            self._temporary.replace(self._path)
 
     def discard(self) -> None:
         """Remove what was written of an unfinished file."""
@@ -72,6 +65,14 @@ class TrajectoryWriter:
         file, self._zip.fp = self._zip.fp, None  # so that it writes no end of the file any more
         if file is not None:
             file.close()
+
+    @contextmanager
+    def _whole_or_discarded(self) -> Iterator[None]:
+        with ExitStack() as undone:
+            undone.callback(self.discard)
+            with writing(self._path):
+                yield
+            undone.pop_all()
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def _from_safetensors(path: Path) -> dict[str, Tensor] | None:
             checksums = json.loads((file.metadata() or {}).get(_CHECKSUMS, "{}"))
             # Copied into memory of their own, aligned: in the file's mapping, float64 products give
             # other last bits.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name).clone() for name in names}
     except (OSError, ValueError, SafetensorError):
         return None
     whole = all(_tensor_sum(tensors[name]) == sum for name, sum in checksums.items())

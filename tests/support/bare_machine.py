@@ -5,23 +5,10 @@ Prints the mean loss of the first and of the last ten optimiser steps.
 
 import sys
 import threading
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
-MISSING = {"ray", "zarr", "mlflow", "pydantic", "neuralop", "google_crc32c", "yaml"}
+from missing_packages import forbid
 
-
-class Missing(MetaPathFinder):
-    """Lets nothing be imported that a bare machine lacks."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name.partition(".")[0] in MISSING:
-            raise ModuleNotFoundError(f"{name} is not on this machine", name=name)
-        return None
+MISSING = ("ray", "zarr", "mlflow", "pydantic", "neuralop", "google_crc32c", "yaml")
 
 
 def main() -> None:
@@ -77,10 +64,10 @@ def main() -> None:
     trainer.train(statistics, lambda: losses.append(float(trainer.loss)))
     receiving.join()
     assert ledger.count() == (simulations * stored, 0)
-    assert not MISSING & {name.partition(".")[0] for name in sys.modules}
+    assert not {*MISSING} & {name.partition(".")[0] for name in sys.modules}
     print(np.mean(losses[:10]), np.mean(losses[-10:]))
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Missing())
+    forbid(*MISSING)
     main()

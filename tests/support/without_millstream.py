@@ -5,23 +5,11 @@ the fields of each batch and the gradient of their sum in the parameters.
 """
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
-MISSING = {"millstream", "framework", "surrogates", "solvers", "neuralop", "tensorly"}
+from missing_packages import forbid
 
-
-class Missing:
-    """Lets nothing be imported of Millstream, nor what its networks are made of."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name.partition(".")[0] in MISSING:
-            raise ModuleNotFoundError(f"{name} is not on this machine", name=name)
-        return None
+MISSING = ("millstream", "framework", "surrogates", "solvers", "neuralop", "tensorly")
 
 
 def run(path: Path) -> None:
@@ -43,7 +31,7 @@ def run(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Missing())
+    forbid(*MISSING)
     for name in sys.argv[1:]:
         run(Path(name))
-    assert not MISSING & {name.partition(".")[0] for name in sys.modules}
+    assert not {*MISSING} & {name.partition(".")[0] for name in sys.modules}
