@@ -31,8 +31,11 @@ class Source(Protocol):
     def __len__(self) -> int:
         """How many samples are in memory."""
 
-    def get(self) -> Batch | None:
-        """Return the next batch; None at the end, and once closed."""
+    def get(self, seconds: float | None = None) -> Batch | None:
+        """Return the next batch; None at the end, and once closed.
+
+        Raises TimeoutError after waiting so many seconds for samples to arrive.
+        """
 
     def close(self) -> None:
         """Wake whoever waits in `get`."""
@@ -81,8 +84,8 @@ class StreamSource(Source):
     def __len__(self) -> int:
         return len(self._buffer)
 
-    def get(self) -> Batch | None:
-        return self._buffer.get()
+    def get(self, seconds: float | None = None) -> Batch | None:
+        return self._buffer.get(seconds)
 
     def close(self) -> None:
         self._buffer.close()

@@ -59,11 +59,16 @@ class FieldStatistics:
             self._frozen = state["frozen"]
             self._count, self._mean, self._squares, self._changes = state["sums"]
 
+    def stop(self) -> None:
+        """Ignore what is added from now on."""
+        with self._lock:
+            self._frozen = True
+
     def freeze(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return means [C], standard deviations [C], and RMS changes over 1 to K steps [K, C].
 
-        They are those over all ranks; samples added later are ignored. The changes are 0 if a
-        sample is a single step.
+        They are those over all ranks, each up to its `stop`, and at most until now. The changes are
+        0 if a sample is a single step.
         """
         with self._lock:
             self._frozen = True

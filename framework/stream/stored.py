@@ -115,7 +115,7 @@ class StoredSamples:
         """Count the different samples in the store, and how many of them are untrained."""
         return self.samples, self.samples - self._ledger.unique_trained
 
-    def get(self) -> Batch | None:
+    def get(self, seconds: float | None = None) -> Batch | None:
         """Return the next batch; None at the end, or once closed.
 
         The last batch of an epoch may be short. Waits while the next portion is read. Raises

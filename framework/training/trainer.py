@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +22,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from framework.stream.collective import sum_counts, sum_gradients, sum_over_ranks
+from framework.stream.collective import GradientSum, alone, sum_counts
 from framework.stream.ledger import Ledger
 from framework.stream.samples import Batch
 from framework.stream.source import Source
 from framework.stream.statistics import FieldStatistics
 from surrogates.base import Surrogate
+
+# Seconds that a rank waits for a batch before it tells the others that it still waits. None of them
+# then waits longer for an answer, which shows a rank that hangs.
+_PATIENCE = 1.0
 
 # Weighs the losses [n] of samples, given their simulations [n].
 Weigh = Callable[[NDArray[np.int64], Tensor], Tensor]
@@ -82,6 +87,7 @@ class Trainer:
         self.seconds = 0.0  # since the first batch
         self.loss = torch.zeros((), device=device)  # of the last batch, in normalised units
         self.progress = 0.0  # of the way to the stop; the same on every rank
+        self.asked = False  # whether a rank has asked for something in this optimiser step
         self.device = device
         self._settings = settings
         self._source = source
@@ -90,36 +96,42 @@ class Trainer:
         self._normalised = normalised
         self._parameters = list(self.surrogate.parameters())
         self._optimiser = make_optimiser(self.surrogate, settings)
+        self.gradients = GradientSum(self._parameters)
 
-    def train(self, statistics: FieldStatistics, after_step: Callable[[], None]) -> None:
-        """Train until the stop, then close the source; `after_step` follows each optimiser step."""
-        with self._source.lock:  # else samples arriving between the two would count, too
-            batch = None if self._reached() else self._source.get()
-            going_on = self._any_batch(batch)
-            if going_on and not self._normalised:
-                self.surrogate.normalise_fields(*statistics.freeze())
+    def train(
+        self,
+        statistics: FieldStatistics,
+        after_step: Callable[[], None],
+        ask: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Train until the stop, then close the source; `after_step` follows each optimiser step.
+
+        In it all ranks know by `asked` whether `ask` has returned true in one of them, and so can
+        do something together.
+        """
+        batch, totals = self._next(statistics, ask)
+        if totals.samples and not self._normalised:
+            self.surrogate.normalise_fields(*statistics.freeze())
         started = time.monotonic() - self.seconds
         out_of_time = self._close_source_in_time()
-        while going_on:
+        while totals.samples:
             for group in self._optimiser.param_groups:
                 group["lr"] = self.learning_rate()
-            self.optimiser_steps += 1
-            self.seconds = time.monotonic() - started
-            samples = self._enter_step(batch)
+            self._enter_step(totals, time.monotonic() - started)
             self._optimiser.zero_grad()
             # A rank without a batch adds nothing to the others' loss, in their precision.
             loss = self.surrogate.field_mean.new_zeros(())
             if batch:
-                loss = self._losses(batch).sum() / samples
+                loss = self._losses(batch).sum() / totals.samples
+            self.gradients.begin(loss)
+            if batch:
                 torch.autograd.backward(loss)
-            sum_gradients(self._parameters)
+            self.loss = self.gradients.finish(loss)
             self._optimiser.step()
-            self.loss = sum_over_ranks(loss.detach())
             after_step()
             before = time.monotonic()
-            batch = None if self._reached() else self._source.get()
+            batch, totals = self._next(statistics, ask, started)
             self.waited += time.monotonic() - before
-            going_on = self._any_batch(batch)
         out_of_time.cancel()
         self._source.close()
         float(self.loss)  # waits for a GPU, which may be optimiser steps behind
@@ -158,33 +170,56 @@ class Trainer:
             timer.start()
         return timer
 
-    def _any_batch(self, batch: Batch | None) -> bool:
-        """Return whether any rank has a batch; ranks without one join in the optimiser step."""
-        return sum_counts(batch is not None)[0] > 0
+    def _next(
+        self,
+        statistics: FieldStatistics,
+        ask: Callable[[], bool],
+        started: float | None = None,
+    ) -> tuple[Batch | None, "_Totals"]:
+        """Draw the next batch, if there is one; return what it and those of other ranks add up to.
+
+        A rank without a batch still joins the others' optimiser step. While one waits for its
+        batch, all wait. `started`: when training did, unless this is the first batch.
+        """
+        batch, waiting = None, not self._reached()
+        while True:
+            with suppress(TimeoutError):
+                if waiting:
+                    batch, waiting = self._draw(statistics), False
+            seconds = self.seconds if started is None else time.monotonic() - started
+            unique, samples = self._ledger.unique_trained, len(batch) if batch else 0
+            totals = _Totals(*sum_counts(waiting, samples, unique, seconds, 1, ask()))
+            if not totals.waiting:
+                return batch, totals
+
+    def _draw(self, statistics: FieldStatistics) -> Batch | None:
+        """Draw a batch, and enter it in the ledger. Raises TimeoutError while others wait."""
+        with self._source.lock:  # else samples arriving between the two would count, too
+            batch = self._source.get(None if alone() else _PATIENCE)
+            if batch:
+                statistics.stop()
+        if batch:
+            self._ledger.train(batch.simulation, batch.first_step)
+        return batch
 
     def _reached(self) -> bool:
         """Return whether the stop is reached; the same on every rank."""
         return self._settings.limited and self.progress >= 1
 
-    def _enter_step(self, batch: Batch | None) -> float:
-        """Count an optimiser step; return the number of samples that its loss is a mean of.
-
-        That number is the sum over all ranks.
-        """
-        samples = len(batch) if batch else 0
-        if batch:
-            self._ledger.train(batch.simulation, batch.first_step)
-        totals = sum_counts(samples, self._ledger.unique_trained, self.seconds, 1)
-        self.drawn += int(totals[0])
+    def _enter_step(self, totals: "_Totals", seconds: float) -> None:
+        """Count an optimiser step, `seconds` of training after the first batch."""
+        self.optimiser_steps += 1
+        self.seconds = seconds
+        self.asked = totals.asked > 0
+        self.drawn += int(totals.samples)
         if self._settings.steps:
             self.progress = self.optimiser_steps / self._settings.steps
         elif self._settings.samples:
             self.progress = self.drawn / self._settings.samples
         elif self._settings.seconds:
-            self.progress = totals[2] / totals[3] / self._settings.seconds
+            self.progress = totals.seconds / totals.ranks / self._settings.seconds
         else:
-            self.progress = self._source.progress(self.drawn, totals[1])
-        return totals[0]
+            self.progress = self._source.progress(self.drawn, totals.unique_trained)
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next optimiser step."""
@@ -204,6 +239,18 @@ class Trainer:
                 batch.fields.to(self.device, non_blocking=True),
             )
         return self._weigh(batch.simulation, losses) if self._weigh else losses
+
+
+@dataclass(frozen=True)
+class _Totals:
+    """Sums over all ranks, which they agree on before an optimiser step."""
+
+    waiting: float  # ranks that still wait for a batch
+    samples: float  # in the batches of this step
+    unique_trained: float  # with those of this step
+    seconds: float  # of training
+    ranks: float
+    asked: float
 
 
 _COUNTERS = ("optimiser_steps", "drawn", "waited", "seconds", "progress")

@@ -1,16 +1,23 @@
-"""Small surrogates, and data to train them on."""
+"""Small surrogates, data to train them on, and trainers."""
 
+import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from buffers import make_buffer
+from torch import Tensor
+from waiting import LIMIT
 
 from framework.stream.buffers.buffer import Buffer
+from framework.stream.ledger import Ledger
 from framework.stream.samples import Samples
+from framework.stream.source import StreamSource
 from framework.stream.statistics import FieldStatistics
 from framework.study.sections import BufferConfig
+from framework.training.trainer import Trainer, TrainerSettings
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
 from surrogates.message_passing import MessagePassing
@@ -18,6 +25,7 @@ from surrogates.mlp import Mlp
 from surrogates.unet import UNet
 
 GRID = (3,)  # as that of make_block
+STEPS = 60  # of a simulation
 
 KINDS: dict[str, Callable[..., Surrogate]] = {
     "mlp": partial(Mlp, hidden=(8,)),
@@ -64,3 +72,80 @@ def statistics_of(samples: Samples) -> FieldStatistics:
     statistics = FieldStatistics(2)
     statistics.add(samples)
     return statistics
+
+
+def make_trainer(
+    surrogate: Surrogate, buffer: Buffer, ledger: Ledger | None = None, **config: Any
+) -> Trainer:
+    stop = config.pop("stop", "drained")
+    settings = TrainerSettings(**config, **({} if stop == "drained" else stop))
+    ledger = ledger or Ledger(STEPS, surrogate.window)
+    source = StreamSource(buffer, ledger, expected=37)
+    return Trainer(surrogate, settings, torch.device("cpu"), source, ledger)
+
+
+def part_of(samples: Samples, part: slice) -> Samples:
+    return Samples(*(array[part] for array in vars(samples).values()))
+
+
+def train(
+    trainer: Trainer, samples: Samples, after_step: Callable[[], None] = lambda: None
+) -> dict[str, Tensor]:
+    trainer.train(statistics_of(samples), after_step)
+    return trainer.surrogate.tensors()
+
+
+def in_time(function: Callable[[], Any]) -> None:
+    """Call what must not wait for ever."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(LIMIT)
+    assert not thread.is_alive()
+    assert not errors, errors
+
+
+def tensors(samples: Samples, part: slice) -> list[Tensor]:
+    arrays = samples.parameters, samples.times, samples.fields
+    return [torch.tensor(array[part]) for array in arrays]
+
+
+def train_by_hand(
+    surrogate: Surrogate,
+    optimiser: torch.optim.Optimizer,
+    samples: Samples,
+    batches: list[list[Tensor]],
+) -> tuple[dict[str, Tensor], float]:
+    """The textbook's loop over the mean squared error; also the last step's loss."""
+    fields = samples.fields.astype(np.float64)
+    axes = (0, 1, 3)
+    change = np.sqrt(np.square(fields[:, -1] - fields[:, 0]).mean((0, 2)))
+    normaliser = fields.mean(axes), fields.std(axes), change
+    surrogate.normalise_fields(*(torch.tensor(values).float() for values in normaliser))
+    loss = torch.zeros(())
+    for batch in batches:
+        loss = surrogate.losses(*batch).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return surrogate.tensors(), loss.item()
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=tolerance, atol=tolerance)
+
+
+OPTIMISERS: dict[str, Any] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}

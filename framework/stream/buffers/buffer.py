@@ -7,6 +7,7 @@ per sample stay at the lower end of a band.
 
 import json
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -121,14 +122,14 @@ class Buffer(ABC):
                 self._wake()
             self._pending = None
 
-    def get(self) -> Batch | None:
+    def get(self, seconds: float | None = None) -> Batch | None:
         """Draw a batch, waiting until it is permitted; no sample is in it twice.
 
         Returns None once reception is over and every sample was drawn, or once the buffer is
-        closed.
+        closed. Raises TimeoutError if it has waited so many seconds.
         """
         with self._changed:
-            self._wait(lambda: self._closed or self._over or self._may_get())
+            self._wait(lambda: self._closed or self._over or self._may_get(), seconds)
             if self._closed or not self.counts.size:
                 return None
             batch = self._storage.read(self.pick(min(self._batch_size, self.counts.size)))
@@ -212,11 +213,17 @@ class Buffer(ABC):
         """Choose n of the positions 0 ... count - 1: different ones, with equal probability."""
         return self.random.choice(count, n, replace=False, shuffle=False)
 
-    def _wait(self, until: Callable[[], bool]) -> None:
-        """Wait, with the lock let go, until a condition holds."""
+    def _wait(self, until: Callable[[], bool], seconds: float | None = None) -> None:
+        """Wait, with the lock let go, until a condition holds.
+
+        Raises TimeoutError if it does not hold after so many seconds.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
         while not until():
             self._waiting += 1
-            self._changed.wait()
+            if not self._changed.wait(None if end is None else end - time.monotonic()):
+                self._waiting = max(self._waiting - 1, 0)
+                raise TimeoutError
 
     def _wake(self) -> None:
         """Let whoever waits check again."""
