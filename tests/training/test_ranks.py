@@ -1,5 +1,6 @@
 """Several ranks train as one."""
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from trainers import (
     make_samples,
     make_trainer,
     part_of,
+    statistics_of,
     tensors,
-    train,
     train_by_hand,
 )
 
+from framework.stream import collective
+from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
+from framework.stream.samples import Batch
 from surrogates.base import Mode
 
 # Name: surrogate, mode, settings, the number of samples of each of the two ranks, and of steps.
@@ -31,12 +35,30 @@ RUNS: dict[str, tuple[str, Mode, dict[str, Any], tuple[int, int], int]] = {
     "fno": ("fno", "direct", {"optimiser": "sgd"}, (12, 25), 5),
     "one without samples": ("mlp", "direct", {"precision": "float64"}, (7, 0), 2),
     "stopped": ("mlp", "direct", {"stop": {"samples": 20}}, (25, 10), 2),
+    "bfloat16": ("mlp", "direct", {"precision": "bfloat16", "optimiser": "sgd"}, (12, 25), 5),
+    "unet": ("unet", "direct", {"precision": "float64"}, (12, 13), 3),
 }
+TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 1e-2}
+
+
+def starve(buffer: Buffer, turns: int) -> None:
+    """Let a buffer have no samples for so many turns."""
+    get = buffer.get
+
+    def late(seconds: float | None = None) -> Batch | None:
+        nonlocal turns
+        turns -= 1
+        if turns >= 0:
+            raise TimeoutError
+        return get(seconds)
+
+    buffer.get = late  # type: ignore[method-assign]
 
 
 def run_rank(rank: int, directory: str) -> None:
     """One process of two; saves what became of each of the runs."""
     torch.set_num_threads(1)
+    collective.BUCKET_BYTES = 200  # several messages a step
     dist.init_process_group("gloo", f"file://{directory}/store", rank=rank, world_size=2)
     for name, (kind, mode, config, share, _) in RUNS.items():
         surrogate, ledger = make(kind, mode), Ledger(STEPS, 2 if mode == "autoregressive" else 1)
@@ -44,7 +66,17 @@ def run_rank(rank: int, directory: str) -> None:
         own = part_of(samples, slice(0, share[0]) if rank == 0 else slice(share[0], None))
         buffer = filled(own, over=name != "stopped")
         trainer = make_trainer(surrogate, buffer, ledger, learning_rate=0.01, **config)
-        weights = train(trainer, own)
+        starve(buffer, rank * 3)
+        asked: list[int] = []
+        calls = count()
+        trainer.train(
+            statistics_of(own),
+            lambda: asked.append(trainer.optimiser_steps) if trainer.asked else None,  # noqa: B023
+            lambda: rank == 1 and next(calls) == 4,  # noqa: B023 (in the second step)
+        )
+        weights = trainer.surrogate.tensors()
+        assert asked == [2], asked
+        assert trainer.gradients.messages > 2 * trainer.optimiser_steps
         numbers = trainer.optimiser_steps, trainer.drawn, ledger.unique_trained, trainer.loss.item()
         torch.save((weights, numbers), Path(directory, f"{name}-{rank}"))
     dist.destroy_process_group()
@@ -79,6 +111,6 @@ def test_two_ranks_train_as_one_on_their_joint_batches(name: str, ranks: Path) -
         batches.append([torch.cat(both) for both in zip(*parts, strict=True)])
     optimiser = OPTIMISERS[config.get("optimiser", "adam")](surrogate.parameters(), lr=0.01)
     expected, loss = train_by_hand(surrogate, optimiser, samples, batches)
-    tolerance = 1e-10 if config.get("precision") == "float64" else 1e-4
+    tolerance = TOLERANCES[config.get("precision", "float32")]
     assert_close(first[0], expected, tolerance)
     assert first[1][3] == second[1][3] == pytest.approx(loss, rel=tolerance)
