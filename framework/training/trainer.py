@@ -31,7 +31,7 @@ from surrogates.base import Surrogate
 
 # Seconds that a rank waits for a batch before it tells the others that it still waits. None of them
 # then waits longer for an answer, which shows a rank that hangs.
-_PATIENCE = 1.0
+_VOTE_SECONDS = 1.0
 
 # Weighs the losses [n] of samples, given their simulations [n].
 Weigh = Callable[[NDArray[np.int64], Tensor], Tensor]
@@ -195,7 +195,7 @@ class Trainer:
     def _draw(self, statistics: FieldStatistics) -> Batch | None:
         """Draw a batch, and enter it in the ledger. Raises TimeoutError while others wait."""
         with self._source.lock:  # else samples arriving between the two would count, too
-            batch = self._source.get(None if alone() else _PATIENCE)
+            batch = self._source.get(None if alone() else _VOTE_SECONDS)
             if batch:
                 statistics.stop()
         if batch:
