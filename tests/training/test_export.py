@@ -79,7 +79,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for place, tensor in enumerate(inputs(surrogate, n))
         }
         np.savez(path.with_suffix(".npz"), **given)
-    command = [sys.executable, "-E", "-s", without_millstream.__file__, *map(str, folder.glob("*.pt2"))]
+    program = [sys.executable, "-E", "-s", without_millstream.__file__]
+    command = [*program, *map(str, folder.glob("*.pt2"))]
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     return folder
