@@ -65,6 +65,8 @@ class Interrupts:
             Interrupts._hung_up = Interrupts._raised = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM:
+            signal.alarm(0)  # set by Ray, if it is just starting, to abort the process
         if number == signal.SIGHUP:
             if Interrupts._hung_up:
                 return

@@ -50,6 +50,7 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
     thread, _RayThread.begun = _RayThread.begun, None
     if thread is None:
         if ray.is_initialized():
+            _take_sigterm_back()
             yield
             return
         thread = _RayThread(config, other_cpus)
@@ -58,9 +59,20 @@ def ray_for(config: EnsembleConfig, other_cpus: float) -> Iterator[None]:
     tell("starting Ray" if address == "local" else f"joining the Ray cluster at {address}")
     try:
         thread.wait()
+        _take_sigterm_back()
         yield
     finally:
         thread.stop()
+
+
+def _take_sigterm_back() -> None:
+    """Let SIGTERM come to its handler in Python alone.
+
+    Ray's own comes first, and has the process aborted 3 s later, however far it is by then.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
@@ -88,9 +100,9 @@ def ray_begun(
 class _RayThread:
     """Starts Ray in a thread of its own, which then stays: Ray's processes end with it.
 
-    So do those of a process that is killed. Ray replaces a handler of SIGTERM only in the main
-    thread. And its processes would end with the terminal (SIGHUP), while this one still needs them
-    to end tidily: they inherit from the thread that SIGHUP is blocked.
+    So do those of a process that is killed. Ray replaces Python's handler of SIGTERM only in the
+    main thread. And its processes would end with the terminal (SIGHUP), while this one still needs
+    them to end tidily: they inherit from the thread that SIGHUP is blocked.
     """
 
     begun: ClassVar["_RayThread | None"] = None  # by `ray_begun`, until `ray_for` takes it over

@@ -290,7 +290,7 @@ def test_an_ended_run_still_reports_and_keeps_its_weights(tmp_path: Path) -> Non
     process = start_and_wait_until_it_trains(tmp_path, "design.simulations=100000")
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=LIMIT)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert "go on with millstream resume runs/small" in errors
     summary = the_object(output)
     assert summary["status"] == "interrupted"

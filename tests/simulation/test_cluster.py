@@ -1,16 +1,20 @@
 """Ray for a command: how it starts and ends, and what a user is told when there is none."""
 
+import os
+import signal
 import socket
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
-from waiting import until
+from waiting import LIMIT, until
 
 from framework.errors import ClusterError
+from framework.run.interrupt import Interrupts
 from framework.simulation.cluster import ray_begun, ray_for
 from framework.study.sections import EnsembleConfig
 
@@ -65,6 +69,15 @@ def test_a_mistake_found_while_ray_starts_is_raised_and_leaves_no_process(
     assert not {*family()} - {*before}
     assert not ray.is_initialized()
     assert capfd.readouterr().err == ""  # nobody was told of Ray
+
+
+@pytest.mark.usefixtures("on_cluster")
+def test_a_sigterm_leaves_the_process_as_long_as_it_needs_to_end() -> None:
+    stopped = threading.Event()
+    with Interrupts(stopped.set), ray_for(EnsembleConfig(), 0):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped.wait(LIMIT)
+        assert signal.setitimer(signal.ITIMER_REAL, 0) == (0, 0)  # nothing is to abort it
 
 
 @pytest.mark.usefixtures("no_cluster")
