@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from framework.errors import StudyError
+from framework.errors import StudyError, tell
 from framework.store.reader import StoreReader
 from framework.study import versions
 from framework.study.component import SOLVER, Component, factory
-from framework.study.identity import static_hashes, study_hash
+from framework.study.identity import study_hash
 from framework.study.sections import StoreConfig
+from framework.study.static import changed_static_fields, has_only_hash
 from solvers.base import Solver
 
 
@@ -34,12 +35,18 @@ def solver_of(reader: StoreReader) -> Solver:
         solver = solver_factory(reader)()
     except (ValueError, OSError) as error:
         raise StudyError(f"the solver of the store {reader.path} cannot be made: {error}") from None
-    for name, hash in reader.study.get("static_fields", {}).items():
-        if static_hashes(solver).get(name) != hash:
+    noted = reader.study.get("static_fields", {})
+    for name in changed_static_fields(noted, solver):
+        if not has_only_hash(noted.get(name)):
             raise StudyError(
                 f"{name} is not what it was when the store {reader.path} was made: restore the "
                 "files that the solver's settings name"
             )
+        tell(
+            f"{name} has other bits than when the store {reader.path} was made, by an earlier "
+            "version: another processor rounds it otherwise; that files which the solver's "
+            "settings name are the same cannot be told"
+        )
     return solver
 
 

@@ -54,6 +54,7 @@ from framework.store.writer import StoreWriter
 from framework.study.fingerprint import changed
 from framework.study.identity import first_difference, streams_version
 from framework.study.sections import StoreConfig, kept_steps
+from framework.study.static import changed_static_fields
 from framework.threads import Background
 from solvers.base import Solver
 
@@ -244,9 +245,7 @@ def _prepare(
             "streams and priors, but this Millstream draws by version "
             f"{streams_version(identity)}: it can be read, but nothing can be added to it; {remedy}"
         )
-    elif difference := first_difference(
-        _without_code(attributes_of(group)["study"]), _without_code(identity)
-    ):
+    elif difference := _difference(attributes_of(group)["study"], identity, solver):
         raise StudyError(
             f"store.path is {path}, the store of another study: {difference}; {remedy}"
         )
@@ -259,8 +258,13 @@ def _prepare(
         zarr.consolidate_metadata(store)
 
 
-def _without_code(identity: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if key != "code"}
+def _difference(there: dict[str, Any], here: dict[str, Any], solver: Solver) -> str:
+    """Return the first difference of two identities but for the code, an empty text if none."""
+    apart = {"code"}
+    if not changed_static_fields(there.get("static_fields", {}), solver):
+        apart.add("static_fields")  # equal within rounding
+    one, other = ({k: v for k, v in part.items() if k not in apart} for part in (there, here))
+    return first_difference(one, other)
 
 
 def _compare_code(

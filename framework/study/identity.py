@@ -7,13 +7,11 @@ import hashlib
 import json
 from typing import Any
 
-import numpy as np
-
 from framework.study import versions
 from framework.study.case import Case
 from framework.study.component import SOLVER, settings_with_defaults
 from framework.study.fingerprint import fingerprint
-from solvers.base import Solver
+from framework.study.static import static_sums
 
 
 def identity(case: Case) -> dict[str, Any]:
@@ -46,18 +44,9 @@ def identity(case: Case) -> dict[str, Any]:
         "store": {"keep": study.store.keep, "dtype": study.store.dtype},
     }
     if solver.static_fields:
-        # They may come from files, whose names say nothing about their contents.
-        content["static_fields"] = static_hashes(solver)
+        content["static_fields"] = static_sums(solver)
     plain: dict[str, Any] = json.loads(json.dumps(content))
     return plain
-
-
-def static_hashes(solver: Solver) -> dict[str, str]:
-    """Return a short hash of the values of each static field, by name."""
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
-        for name, values in solver.static_fields.items()
-    }
 
 
 def study_hash(identity: dict[str, Any]) -> str:

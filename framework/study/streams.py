@@ -28,6 +28,7 @@ class Stream(IntEnum):
     REFINEMENT = 12  # the search from the best matches
     PICTURE = 13  # the places that a picture samples
     CHECK = 14  # the inputs of checks of a solver, surrogate or buffer
+    STATIC = 15  # weights of the sums that static fields are known by; index: the sum
 
 
 def sequence(seed: int, stream: Stream, *indices: int) -> np.random.SeedSequence:

@@ -91,18 +91,18 @@ def keep(
     """A store with these simulations, or with these more."""
     solver = solver or Spots(**settings)
     name = f"{__name__}:{type(solver).__name__}"
-    hashes = {}
+    noted = {}
     if isinstance(solver, Spots):
-        from framework.study.identity import static_hashes
+        from framework.study.static import static_sums
 
-        hashes = static_hashes(solver)
+        noted = static_sums(solver)
     identity = {
         "solver": {"name": name, **settings},
         "fields": {field.name: field.units for field in solver.fields},
         "grid": {"shape": list(solver.grid.shape)},
         "seed": seed,
         "streams": versions.STREAMS,
-        "static_fields": hashes,
+        "static_fields": noted,
     }
     store = Store.open(str(path), StoreConfig(), identity, solver, ids.stop)
     writer = store.writer()

@@ -1,5 +1,6 @@
 """The `store` section of a study, and what makes two studies share a store."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from framework.study.case import Case
 from framework.study.component import explain
 from framework.study.identity import identity, study_hash
 from framework.study.sections import StoreConfig
+from framework.study.static import changed_static_fields, static_sums
 from framework.study.study import Study
 from solvers.heat import Heat
 
@@ -59,6 +61,37 @@ def test_static_fields_are_part_of_the_identity(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(Heat, "static_fields", fields)
         hashes.add(study_hash(identity(Case(study()))))
     assert len(hashes) == 2
+
+
+def test_static_fields_agree_within_rounding_and_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As another processor computes them, which rounds otherwise; or from another file."""
+    random = np.random.default_rng(3)
+    fields = random.random((16, 16)).astype(np.float32)
+    solver = Heat(16)
+    monkeypatch.setattr(Heat, "static_fields", {"map": fields})
+    noted = json.loads(json.dumps(static_sums(solver)))
+    rounded = np.nextafter(fields, np.where(random.random(fields.shape) < 0.5, 0, 1), dtype="f4")
+    assert (rounded != fields).all()
+    other = fields.copy()
+    other[3, 5] += 0.01
+    for values, changed in (
+        (fields, []),
+        (rounded, []),
+        (other, ["map"]),
+        (fields[::-1], ["map"]),
+        (np.roll(fields, 1, 0), ["map"]),
+    ):
+        monkeypatch.setattr(Heat, "static_fields", {"map": values})
+        assert changed_static_fields(noted, solver) == changed
+    monkeypatch.setattr(Heat, "static_fields", {})
+    assert changed_static_fields(noted, solver) == ["map"]
+    # Of before: a hash, which knows the same bits again.
+    older = {"map": hashlib.sha256(fields.tobytes()).hexdigest()[:16]}
+    for values, changed in ((fields, []), (rounded, ["map"])):
+        monkeypatch.setattr(Heat, "static_fields", {"map": values})
+        assert changed_static_fields(older, solver) == changed
 
 
 @pytest.mark.parametrize("keep", ["all", "last", "none", 1, 7])
