@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from peers import Frames, make_frame
 
+from framework.simulation.dispenser import Dispenser
 from framework.simulation.ensemble import MESSAGE_BYTES, Ensemble, steps_per_block
+from framework.simulation.failures import Quarantine
 from framework.stream.buffers.buffer import Buffer
 from framework.stream.ledger import Ledger
 from framework.stream.reception import Reception
 from framework.stream.source import StreamSource
 from framework.stream.statistics import FieldStatistics
+from framework.stream.windows import WindowCutter
 from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
 from solvers.base import Field, Grid, Order, Parameter, ParameterSpace, Solver
@@ -40,8 +43,8 @@ class Stream:
         self.ensemble = Ensemble(
             make_solver,
             config,
-            simulations,
-            total,
+            Dispenser(simulations, config.group_size).groups(),
+            Quarantine(total, config.max_quarantined, solver.parameters.names),
             solver.stored_steps,
             steps_per_block(config.group_size, solver.stored_steps, step_bytes),
         )
@@ -51,6 +54,7 @@ class Stream:
             self.ledger,
             self.source,
             self.statistics,
+            WindowCutter(window),
             lambda block, last: None,
         )
         self._reception.start()

@@ -23,8 +23,9 @@ def resume_command(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[design.simulations=N]...",
-            help="Go on with more simulations than before (and another training.stop).",
+            metavar="[SECTION.KEY=VALUE]...",
+            help="Go on with more simulations (design.simulations, and training.stop), or with "
+            "another number of processes (training.ranks, ensemble.actors).",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -60,7 +61,7 @@ def _resume_run(study: "Study", folder: RunFolder, outcome: Outcome) -> None:
     """Continue a run; if it is done, report its outcome and send what is left to MLflow."""
     summary = folder.finished()
     if summary is None:
-        with case_and_ray(study, folder.study, study.validation.cpus) as case:
+        with case_and_ray(study, folder.study, study.other_cpus) as case:
             from framework.run.run import Run
 
             train_to_end(Run(case, folder), outcome)

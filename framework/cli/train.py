@@ -13,7 +13,7 @@ def train_command(study: StudyFile, overrides: Overrides = None, as_json: AsJson
     """Simulate, stream, and train a surrogate at the same time, as a study says."""
     with ending(as_json) as outcome:
         read = load_study(study, overrides)
-        with case_and_ray(read, study, read.validation.cpus) as case:
+        with case_and_ray(read, study, read.other_cpus) as case:
             from framework.run.run import Run
 
             train_to_end(Run(case), outcome)

@@ -134,7 +134,7 @@ class Comparing:
         try:
             with (
                 Interrupts(self._interrupt),
-                ray_for(self.study.ensemble, self.study.validation.cpus),
+                ray_for(self.study.ensemble, self.study.other_cpus),
             ):
                 for seed in range(self._record.seeds):
                     self._run_seed(seed)

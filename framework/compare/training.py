@@ -10,7 +10,7 @@ from framework.compare.report import MEASURES
 from framework.errors import SolverError
 from framework.files import writing
 from framework.report.summary import Summary
-from framework.run.assembly import make_ensemble
+from framework.run.assembly import make_dispenser, make_ensemble, make_quarantine
 from framework.run.folder import RunFolder
 from framework.run.interrupt import Interrupts
 from framework.run.run import Run
@@ -51,12 +51,13 @@ def hold_out(case: Case, directory: Path) -> None:
 
     Raises RunError or KeyboardInterrupt.
     """
-    config, ledger = case.study.validation, Ledger(case.solver.stored_steps, window=1)
-    validation = Validation(case.make_surrogate, config.cpus, directory, case.solver.stored_steps)
-    ensemble = make_ensemble(case, config.simulations, 0, None, directory.with_name("programs"))
-    for block in validation.load():
-        ledger.receive(block)
-    ensemble.skip(ledger.completed())
+    config, stored_steps = case.study.validation, case.solver.stored_steps
+    validation = Validation(case.make_surrogate, config.cpus, directory, stored_steps)
+    validation.load()
+    ledger, count = Ledger(stored_steps, window=1), config.simulations
+    groups = make_dispenser(case, count, 0, validation.kept()).groups()
+    programs = directory.with_name("programs")
+    ensemble = make_ensemble(case, groups, make_quarantine(case, count), None, programs)
     with Interrupts(ensemble.stop) as interrupts:
         try:
             receive_all(ensemble, ledger, validation.add)

@@ -1,6 +1,7 @@
 """Make the parts that a study's commands share, from its settings. Raises StudyError."""
 
 import os
+from collections.abc import Collection
 from itertools import chain
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import torch
 from framework.errors import StudyError
 from framework.simulation.breeding import BredDesign
 from framework.simulation.decisions import Decisions
+from framework.simulation.dispenser import Dispenser, Groups, Owner
 from framework.simulation.ensemble import Ensemble, steps_per_block
+from framework.simulation.failures import Quarantine, Verdicts
+from framework.simulation.solver_actor import Writer
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.stream.buffers.buffer import Buffer
@@ -28,8 +32,11 @@ from framework.training.surrogate import samples_per_simulation
 from framework.training.trainer import TrainerSettings
 
 
-def make_source(case: Case, ledger: Ledger) -> Source:
-    """Make the source of batches: a stream through an empty buffer, or `training.source`."""
+def make_source(case: Case, ledger: Ledger, rank: int = 0) -> Source:
+    """Make the source of batches: a stream through an empty buffer, or `training.source`.
+
+    Each of several ranks has a part of that store.
+    """
     study, config = case.study, case.study.buffer
     if study.training.source:
         _check_memory(config, stored_sample_bytes(case, ledger.window))
@@ -44,14 +51,15 @@ def make_source(case: Case, ledger: Ledger) -> Source:
             study.seed,
             study.training.simulations,
             config.device,
+            (rank, study.training.ranks),
         )
     shape = SampleShape(len(case.space), ledger.window, case.field_shape)
     _check_memory(config, shape.bytes)
     expected = study.design.simulations * ledger.samples_per_simulation
-    return StreamSource(make_buffer(case, shape), ledger, expected)
+    return StreamSource(make_buffer(case, shape, rank), ledger, expected)
 
 
-def make_buffer(case: Case, shape: SampleShape) -> Buffer:
+def make_buffer(case: Case, shape: SampleShape, rank: int = 0) -> Buffer:
     """Make an empty buffer of the study's kind."""
     study, config = case.study, case.study.buffer
     path = BUFFERS[config.kind].path if config.kind in BUFFERS else config.kind
@@ -62,7 +70,7 @@ def make_buffer(case: Case, shape: SampleShape) -> Buffer:
         with their_mistakes(f"buffer.kind is {config.kind}: making it failed", plain=ValueError):
             buffer: Buffer = kind(
                 shape,
-                generator(study.seed, Stream.BUFFER, 0),
+                generator(study.seed, Stream.BUFFER, rank),
                 config.capacity,
                 study.training.batch_size,
                 config.watermark,
@@ -91,37 +99,55 @@ def make_breeding(case: Case) -> BredDesign | None:
     return BredDesign(study.design, parameters, study.seed, Decisions(), batch_size)
 
 
-def make_ensemble(
+def make_dispenser(
     case: Case,
     held_out: int,
     training: int,
-    store: Store | None,
-    programs: Path | None,
+    ended: Collection[int] = (),
     design: Design | None = None,
-) -> Ensemble:
-    """Make an ensemble of so many held-out and training simulations, the held-out ones first.
+    owner: Owner = lambda number, group: None,
+) -> Dispenser:
+    """Make the dispenser of so many held-out and training simulations, the held-out ones first.
 
-    Training simulations are written to `store`, and what programs print to files in the folder
-    `programs`. `design` says what to simulate; by default it is
-    the study's own, which is fixed in advance.
+    `design` says what to simulate; by default it is the study's own, which is fixed in advance.
+    `ended` and `owner`: see `Dispenser`.
     """
-    config, stored_steps, design = (
-        case.study.ensemble,
-        case.solver.stored_steps,
-        design or case.design,
-    )
+    design = design or case.design
     first, then = map(design.held_out, range(held_out)), map(design.start, range(training))
+    return Dispenser(chain(first, then), case.study.ensemble.group_size, ended, owner)
+
+
+def make_quarantine(case: Case, simulations: int) -> Quarantine:
+    """Make the quarantine of so many simulations."""
+    return Quarantine(simulations, case.study.ensemble.max_quarantined, case.space.names)
+
+
+def make_ensemble(
+    case: Case,
+    groups: Groups,
+    verdicts: Verdicts,
+    writer: Writer | None,
+    programs: Path | None,
+    actors: int | None = None,
+) -> Ensemble:
+    """Make an ensemble of `actors` processes; by default it has all of the study's.
+
+    Training simulations are written by `writer`, and what programs print to files in the folder
+    `programs`.
+    """
+    config, stored_steps = case.study.ensemble, case.solver.stored_steps
+    if actors is not None:
+        config = config.model_copy(update={"actors": actors})
     ensemble = Ensemble(
         case.make_solver,
         config,
-        chain(first, then),
-        held_out + training,
+        groups,
+        verdicts,
         stored_steps,
         steps_per_block(config.group_size, stored_steps, case.step_bytes),
-        case.space.names,
     )
-    if store:
-        ensemble.store(store.writer())
+    if writer:
+        ensemble.store(writer)
     if programs:
         ensemble.keep_output(programs)
     return ensemble

@@ -11,24 +11,24 @@ from framework.pictures.comparison import Comparison, drawn_times
 from framework.pictures.coverage import DesignPoints
 from framework.pictures.run import draw_pictures
 from framework.run.folder import RunFolder
-from framework.run.parts import Parts
-from framework.study.ids import is_held_out
+from framework.run.measures import Measures
 from framework.tracking.history import Record
 from framework.training.held_out import trajectories
 from framework.training.scores import measure
 
 
-def draw_run(parts: Parts, folder: RunFolder, rows: Sequence[Record]) -> list[Path]:
+def draw_run(measures: Measures, folder: RunFolder, rows: Sequence[Record]) -> list[Path]:
     """Draw the run's pictures; return where they are. Raises RunError."""
-    latest = parts.validation.latest
-    comparison = held_out_comparison(parts, latest.median_simulation) if latest else None
+    latest = measures.parts.validation.latest
+    comparison = held_out_comparison(measures, latest.median_simulation) if latest else None
     trivial = latest.trivial if latest else {}
-    return draw_pictures(folder.pictures, rows, comparison, design_points(parts), trivial)
+    return draw_pictures(folder.pictures, rows, comparison, design_points(measures), trivial)
 
 
-def design_points(parts: Parts) -> DesignPoints:
+def design_points(measures: Measures) -> DesignPoints:
     """Return the parameters of the simulations, grouped by their outcome."""
-    design, ended = parts.design, sorted(parts.rank.ledger.completed())
+    parts, completed = measures.parts, measures.ranks.completed()
+    design = parts.design
 
     def parameters(ids: list[int]) -> NDArray[np.float64]:
         values = [design.simulation(id).parameters for id in ids]
@@ -36,26 +36,27 @@ def design_points(parts: Parts) -> DesignPoints:
 
     return DesignPoints(
         design.space,
-        completed=parameters([id for id in ended if not is_held_out(id)]),
-        quarantined=parameters([item.simulation.id for item in parts.ensemble.quarantined]),
-        held_out=parameters([id for id in ended if is_held_out(id)]),
+        completed=parameters(sorted(completed)),
+        quarantined=parameters([item.simulation.id for item in parts.quarantine.items]),
+        held_out=parameters(sorted(parts.validation.kept())),
     )
 
 
 @torch.no_grad()
-def held_out_comparison(parts: Parts, simulation: int) -> Comparison:
+def held_out_comparison(measures: Measures, simulation: int) -> Comparison:
     """Return a held-out simulation together with the surrogate's prediction of it.
 
     Of their fields only those that are drawn are held, and one more at a time.
     """
-    solver, trainer = parts.case.solver, parts.rank.trainer
+    parts, trained = measures.parts, measures.ranks.surrogate
+    solver, device = parts.case.solver, trained.field_mean.device
     kept = parts.validation.trajectory(simulation)
     drawn = drawn_times(len(kept.times), solver.grid)
-    surrogate, held_out = trainer.surrogate.eval(), trajectories([kept])
+    surrogate, held_out = trained.eval(), trajectories([kept])
     rollout = surrogate.rollout(
-        torch.tensor(held_out.parameters, device=trainer.device),
-        torch.tensor(held_out.times, device=trainer.device),
-        torch.tensor(kept.steps(0, 1), device=trainer.device),
+        torch.tensor(held_out.parameters, device=device),
+        torch.tensor(held_out.times, device=device),
+        torch.tensor(kept.steps(0, 1), device=device),
     )
     truth, predicted, errors = [], [], np.full(len(kept.times), np.nan)
     for index, fields in enumerate(rollout):

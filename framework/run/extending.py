@@ -1,4 +1,7 @@
-"""A run that goes on with more simulations than it was asked for at first.
+"""A run that goes on with other settings: more simulations, or other numbers of processes.
+
+resume RUN training.ranks=N ensemble.actors=N
+    study.yaml      says so from now on; what was received is dealt out among the ranks
 
 resume RUN design.simulations=N
     study.yaml      says N from now on
@@ -10,49 +13,60 @@ resume RUN design.simulations=N
 
 from collections.abc import Sequence
 
-from framework.errors import StudyError, tell
+from framework.errors import StudyError
 from framework.run.folder import RunFolder
-from framework.run.parts import Parts
-from framework.store.reader import StoreReader
 from framework.study.case import Case
-from framework.study.ids import is_held_out
 from framework.study.overrides import parsed
 from framework.study.study import Study
 from framework.training.checkpoint import Checkpoints
 
-# The settings of a run that can be changed, because they only make it longer.
-_CHANGED = ("design.simulations", "training.stop")
+# The settings that can be changed in a run: those that make it longer, and where it runs.
+_LONGER = ("design.simulations", "training.stop")
+_WHERE = ("training.ranks", "ensemble.actors")
 
 
 def extend(folder: RunFolder, overrides: Sequence[str]) -> Study:
-    """Change the study of a run to more simulations; return it. Nothing is changed on an error.
+    """Change the study of a run; return it. Nothing is changed on an error.
 
     Raises StudyError if the run cannot go on with them, and BusyError if another process has it.
     """
-    for text in overrides:
-        path, _ = parsed(text)
-        if ".".join(path[:2]) not in _CHANGED:
-            raise StudyError(
-                f"{'.'.join(path)} cannot be changed in a run: only {' and '.join(_CHANGED)} can; "
-                f"for other changes start a new run with training.initial={folder.path}"
-            )
+    names = {".".join(parsed(text)[0][:2]) for text in overrides}
+    if wrong := sorted(names - {*_LONGER, *_WHERE}):
+        raise StudyError(
+            f"{wrong[0]} cannot be changed in a run: only {', '.join(_LONGER)}, "
+            f"{' and '.join(_WHERE)} can; for other changes start a new run with "
+            f"training.initial={folder.path}"
+        )
     before = Study.load(folder.study)
     study = Study.load(folder.study, overrides)
-    _check(folder, before, study)
+    _check_ranks(folder, before, study)
+    if not names <= {*_WHERE} or folder.finished():
+        _check_longer(folder, before, study)
     Case(study, folder.study)  # refuses what no process could go on with
     with folder.owned():
         if Study.load(folder.study) != before:
             raise StudyError(f"{folder.study} has just been changed: try again")
-        folder.design.unlink(missing_ok=True)  # of the shorter design; written again
+        if study.design != before.design:
+            folder.design.unlink(missing_ok=True)  # of the shorter design; written again
         study.save(folder.study)
     return study
 
 
-def _check(folder: RunFolder, before: Study, study: Study) -> None:
-    """Raise StudyError unless the run can go on as `study` says."""
-    asked, had = study.design.simulations, before.design.simulations
+def _check_ranks(folder: RunFolder, before: Study, study: Study) -> None:
+    """Raise StudyError if the run cannot go on with as many ranks."""
+    ranks, had = study.training.ranks, before.training.ranks
     if folder.comparison.is_file():
-        raise StudyError(f"{folder.path} is a comparison, whose arms have as many simulations each")
+        raise StudyError(f"{folder.path} is a comparison, whose arms run alike")
+    if study.training.source and ranks != had:
+        raise StudyError(
+            f"training.ranks is {ranks}, but the run has trained with {had} from the store "
+            f"{study.training.source}, of which each rank has a part of its own: set it to {had}"
+        )
+
+
+def _check_longer(folder: RunFolder, before: Study, study: Study) -> None:
+    """Raise StudyError unless the run can go on with as many simulations."""
+    asked, had = study.design.simulations, before.design.simulations
     if study.training.source:
         raise StudyError(
             f"{folder.path} trains from the store {study.training.source} and simulates nothing: "
@@ -86,46 +100,3 @@ def _check(folder: RunFolder, before: Study, study: Study) -> None:
             f"{folder.path} was ended by a version that kept nothing to go on from: start a new "
             f"run with training.initial={folder.path}"
         )
-
-
-def go_on_longer(parts: Parts, before: int, finished: bool) -> None:
-    """Let a run that had `before` simulations go on with those of its study.
-
-    If it had `finished` them, or received them all, its old simulations are trained on again.
-    """
-    trainer, sink, store = parts.rank.trainer, parts.rank.source.sink, parts.store
-    assert sink is not None
-    trainer.progress = 0.0
-    if not (finished or sink.over):
-        return
-    sink.reopen()
-    if store is None or parts.study.store.keep != "all":
-        tell(
-            f"store.keep is {parts.study.store.keep}: the steps of the {before} simulations before "
-            "are not there, so that training goes on with new ones alone"
-        )
-        return
-    sink.clear()  # it is in the store, too
-    parts.rank.stored.below = before
-    for id in range(before):
-        parts.rank.ledger.forget(id)
-
-
-def take_stored(parts: Parts) -> set[int]:
-    """Take the old simulations of an extended run from its store; return which these are.
-
-    A group of simulations that ran together is taken as a whole, or runs again as a whole. Raises
-    DamagedError.
-    """
-    below, store = parts.rank.stored.below, parts.store
-    if not below or store is None:
-        return set()
-    size, received = parts.study.ensemble.group_size, parts.rank.ledger.completed()
-    there = store.completed
-    wanted = {id for id in range(below) if id not in received}
-    split = {id // size for id in wanted if id not in there}
-    ids = sorted(id for id in wanted if id // size not in split)
-    arrived = sum(not is_held_out(id) for id in received)
-    run = parts.study.design.simulations - arrived - len(ids)
-    parts.rank.stored.add(StoreReader(store.path), ids, run)
-    return set(ids)

@@ -6,6 +6,7 @@ from typing import Any
 
 from framework.errors import tell, told
 from framework.run.folder import RunFolder
+from framework.run.measures import Measures
 from framework.run.parts import Parts
 from framework.study.design_file import DesignFile
 from framework.study.identity import identity, study_hash
@@ -14,13 +15,14 @@ from framework.tracking.recorder import Tracking
 from framework.training.model import save_model
 
 
-def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
+def keep_model(measures: Measures, folder: RunFolder, tracking: Tracking) -> None:
     """Write the trained surrogate to the run's folder, and register it.
 
     Raises WriteError.
     """
-    latest, data = parts.validation.latest, data_identity(parts)
-    save_model(parts.rank.trainer.surrogate, parts.case, folder.model, {"data": data})
+    parts = measures.parts
+    latest, data = parts.validation.latest, data_identity(measures)
+    save_model(measures.ranks.surrogate, parts.case, folder.model, {"data": data})
     tags = {"data": json.dumps(data)}
     if latest:
         tags["validation.relative_l2"] = str(latest.relative_l2.mean)
@@ -31,9 +33,10 @@ def keep_model(parts: Parts, folder: RunFolder, tracking: Tracking) -> None:
     tracking.model(folder.model, parts.study.name, tags)
 
 
-def data_identity(parts: Parts) -> dict[str, Any]:
+def data_identity(measures: Measures) -> dict[str, Any]:
     """Return what identifies the training data: its path, if it is kept, and a hash."""
-    if source := parts.rank.source.identity:
+    parts = measures.parts
+    if source := measures.source:
         return source
     if parts.store:
         return parts.store.identity

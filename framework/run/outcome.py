@@ -12,13 +12,15 @@ from framework.report.summary import (
     TrainingFigures,
 )
 from framework.run.measures import Measures, ratio
+from framework.run.ranks.figures import Figures
 from framework.study.sections import kept_steps
 from framework.tracking.recorder import Tracking
 
 
 def summarised(measures: Measures, status: str, directory: str, tracking: Tracking) -> Summary:
     """Return the summary of a run as far as it has come."""
-    parts = measures.parts
+    parts, figures = measures.parts, measures.ranks.figures()
+    completed = len(measures.ranks.completed())
     names = parts.case.space.names
     checkpoints, registered, uri = parts.checkpoints, tracking.registered, tracking.uri
     return Summary(
@@ -28,51 +30,49 @@ def summarised(measures: Measures, status: str, directory: str, tracking: Tracki
         store=parts.store.path if parts.store else None,
         simulations=SimulationCounts(
             requested=parts.study.design.simulations,
-            completed=measures.completed(),
-            quarantined=sum(not item.simulation.held_out for item in parts.ensemble.quarantined),
+            completed=completed,
+            quarantined=sum(not item.simulation.held_out for item in parts.quarantine.items),
         ),
         quarantined=tuple(
-            FailedSimulation(**item.describe(names)) for item in parts.ensemble.quarantined
+            FailedSimulation(**item.describe(names)) for item in parts.quarantine.items
         ),
-        samples=_sample_counts(measures),
-        training=_training_figures(measures),
+        samples=_sample_counts(measures, figures),
+        training=_training_figures(measures, figures),
         surrogate=measures.cost,
-        wait=measures.waits(),
+        wait=measures.waits(figures),
         validation=parts.validation.latest,
         checkpoint=CheckpointFigures(checkpoints.count, checkpoints.seconds),
         breeding=_breeding(measures),
         model=RegisteredModel(**registered) if registered else None,
         mlflow=TrackedRun(uri, tracking.run_id) if uri else None,
-        seconds=measures.seconds,
+        seconds=measures.clock.seconds,
     )
 
 
-def _sample_counts(measures: Measures) -> SampleCounts:
-    parts, rank = measures.parts, measures.parts.rank
-    produced, untrained = measures.samples()
-    kept = kept_steps(parts.study.store.keep, rank.ledger.stored_steps)
+def _sample_counts(measures: Measures, figures: Figures) -> SampleCounts:
+    parts = measures.parts
+    kept = kept_steps(parts.study.store.keep, parts.case.solver.stored_steps)
     return SampleCounts(
-        produced=produced,
+        produced=figures.produced,
         # A simulation that started anew was put twice.
-        received=min(rank.source.received, produced),
-        unique_trained=rank.ledger.unique_trained,
-        untrained=untrained,
-        drawn=rank.trainer.drawn,
+        received=min(figures.received, figures.produced),
+        unique_trained=figures.unique_trained,
+        untrained=figures.untrained,
+        drawn=figures.drawn,
         stored=measures.stored() * len(kept),
     )
 
 
-def _training_figures(measures: Measures) -> TrainingFigures:
-    trainer = measures.parts.rank.trainer
+def _training_figures(measures: Measures, figures: Figures) -> TrainingFigures:
     return TrainingFigures(
-        steps=trainer.optimiser_steps,
-        steps_while_simulating=measures.steps_while_simulating,
-        samples_per_second=ratio(trainer.drawn, trainer.seconds),
-        wait_fraction=ratio(trainer.waited, trainer.seconds),
-        loss=float(trainer.loss),
-        seconds=trainer.seconds,
-        seconds_to_end=measures.seconds_to_end,
-        device=str(trainer.device),
+        steps=figures.steps,
+        steps_while_simulating=figures.while_receiving.steps,
+        samples_per_second=ratio(figures.drawn, figures.seconds),
+        wait_fraction=ratio(figures.waited, figures.seconds),
+        loss=figures.loss,
+        seconds=figures.seconds,
+        seconds_to_end=measures.clock.seconds_to_end,
+        device=measures.ranks.device,
     )
 
 
@@ -81,4 +81,4 @@ def _breeding(measures: Measures) -> BreedingFigures | None:
     if breeding is None:
         return None
     counts = breeding.counts()
-    return BreedingFigures(**counts, share=ratio(counts["seconds"], measures.seconds))
+    return BreedingFigures(**counts, share=ratio(counts["seconds"], measures.clock.seconds))

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from framework.run.rank import Rank
+from framework.run.clock import Clock
 from framework.simulation.breeding import BredDesign
-from framework.simulation.ensemble import Ensemble
+from framework.simulation.failures import Quarantine
 from framework.store.owner import Store
 from framework.study.case import Case
 from framework.study.design import Design
@@ -15,15 +15,15 @@ from framework.training.validation import Validation
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """What a run is made of, beside its training ranks."""
 
     case: Case
     design: Design  # a `BredDesign` where simulations are bred
     store: Store | None
-    ensemble: Ensemble
-    rank: Rank
+    quarantine: Quarantine
     validation: Validation
     checkpoints: Checkpoints
+    clock: Clock
 
     @property
     def study(self) -> Study:

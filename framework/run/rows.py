@@ -2,7 +2,8 @@
 
 import math
 
-from framework.run.measures import Measures, ratio
+from framework.run.measures import Measures, ratio, redrawn
+from framework.run.ranks.figures import Figures
 from framework.run.usage import system_figures
 from framework.tracking.history import Record
 
@@ -17,34 +18,38 @@ class Rows:
 
     def row(self) -> Record:
         """Make a row of the history; its rates and shares are those since the previous row."""
-        row = {**self.counts(), **self._rates(), **self._news(), **system_figures()}
+        figures = self._measures.ranks.figures()
+        rates = self._rates(figures)
+        row = {**self._counts(figures), **rates, **self._news(), **system_figures()}
         return {key: float(value) for key, value in row.items() if math.isfinite(value)}
 
     def counts(self) -> Record:
         """Return the counters at this moment."""
+        return self._counts(self._measures.ranks.figures())
+
+    def _counts(self, figures: Figures) -> Record:
         parts, measures = self._parts, self._measures
-        rank, trainer = parts.rank, parts.rank.trainer
-        received, _ = measures.samples()
+        study = parts.study
         counts: Record = {
-            "seconds": measures.seconds,
-            "step": trainer.optimiser_steps,
-            "progress": min(trainer.progress, 1.0),
-            "samples/received": received,
-            "samples/unique_trained": rank.ledger.unique_trained,
-            "samples/drawn": trainer.drawn,
-            "buffer/held": len(rank.source),
-            "buffer/capacity": parts.study.buffer.capacity,
+            "seconds": measures.clock.seconds,
+            "step": figures.steps,
+            "progress": figures.progress,
+            "samples/received": figures.produced,
+            "samples/unique_trained": figures.unique_trained,
+            "samples/drawn": figures.drawn,
+            "buffer/held": figures.held,
+            "buffer/capacity": study.buffer.capacity * study.training.ranks,
         }
         if measures.source is None:
             counts |= {
-                "simulations/completed": measures.completed(),
-                "simulations/requested": parts.study.design.simulations,
-                "simulations/quarantined": len(parts.ensemble.quarantined),
+                "simulations/completed": len(measures.ranks.completed()),
+                "simulations/requested": study.design.simulations,
+                "simulations/quarantined": len(parts.quarantine.items),
                 "simulations/stored": measures.stored(),
             }
-        if trainer.optimiser_steps:
-            counts["training/loss"] = float(trainer.loss)
-            counts["training/learning_rate"] = trainer.learning_rate()
+        if figures.steps:
+            counts["training/loss"] = figures.loss
+            counts["training/learning_rate"] = figures.learning_rate
         return counts
 
     def _news(self) -> Record:
@@ -65,21 +70,23 @@ class Rows:
             self._last["checkpoint"] = seconds
         return row
 
-    def _rates(self) -> Record:
+    def _rates(self, figures: Figures) -> Record:
         """Return samples per second, and the share of the time that each part waited."""
-        trainer = self._parts.rank.trainer
+        streamed, study = figures.streamed, self._parts.study
         now = {
-            **self._measures.totals(),
-            "drawn": float(trainer.drawn),
-            "redrawn": self._measures.redrawn(),
-            "waited": trainer.waited,
-            "trained": trainer.seconds,
+            "seconds": self._measures.clock.seconds,
+            "idle": streamed.idle,
+            "solvers_waited": streamed.solvers_waited,
+            "drawn": float(figures.drawn),
+            "redrawn": redrawn(study.buffer, figures.received, figures.drawn),
+            "waited": figures.waited,
+            "trained": figures.seconds,
         }
         before, self._last = self._last, {**self._last, **now}
         since = {key: now[key] - before.get(key, now[key]) for key in now}
         shares = {"wait/training": ratio(since["waited"], since["trained"])}
-        if not self._parts.rank.reception.over.is_set():
-            actors = self._parts.study.ensemble.actors
+        if figures.receiving:
+            actors = study.ensemble.actors
             shares["wait/solvers"] = ratio(since["solvers_waited"], actors * since["seconds"])
             shares["wait/transport"] = ratio(since["idle"], since["seconds"])
             if self._measures.source is None:

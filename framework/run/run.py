@@ -12,31 +12,30 @@
                           its own write to the store                          it is written
     the receive thread    the buffer                                          a place is free
     the training loop     the buffer                                          a batch is permitted
-                          a checkpoint, every now and then                    it is written
+                          a checkpoint, every now and then                    it is copied
     validation, commits,  nobody; only the end of a run waits for them
     history, tracking
 
-This process holds the receive thread, the buffer and the training loop; solvers and scoring have
-processes of their own. Whoever fails closes the buffer, which wakes the other side: the receive
+This process holds the store, the validation, the checkpoints and all that is reported. With one
+training rank it also holds the receive thread, the buffer and the training loop; several ranks have
+a process each (`ranks`). Whoever fails closes the buffer, which wakes the other side: the receive
 thread's error is raised here once the training loop has returned. An interrupt closes it, too; the
 loop then ends between two optimiser steps, and a checkpoint is written. However a run ends, the
 weights and the summary of what was done are written.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from framework.errors import DivergedError, tell, told
+from framework.errors import tell, told
 from framework.report.display import Display
 from framework.report.summary import Summary
-from framework.run.assembly import make_breeding, make_ensemble, open_store
+from framework.run.assembly import make_breeding, make_quarantine, make_source, open_store
 from framework.run.begins import begins
+from framework.run.clock import Clock
 from framework.run.extending import extend
 from framework.run.folder import RunFolder
 from framework.run.initial import start_from_initial
@@ -45,13 +44,17 @@ from framework.run.keeping import data_identity, import_drawing, keep_model, sen
 from framework.run.measures import Measures
 from framework.run.outcome import summarised
 from framework.run.parts import Parts
-from framework.run.rank import Rank
+from framework.run.ranks.keeper import Keeper
+from framework.run.ranks.planning import Planner
+from framework.run.ranks.rank import Keeping, Rank, be_deterministic
+from framework.run.ranks.ranks import OneRank, Ranks
+from framework.run.ranks.several import SeveralRanks
 from framework.run.rows import Rows
-from framework.run.saving import restore, save
-from framework.simulation.block import Block
+from framework.run.saving import Saver
 from framework.simulation.breeding import BredDesign
 from framework.simulation.cluster import check_gpus, ray_for
 from framework.store.owner import Store
+from framework.stream.ledger import Ledger
 from framework.study.case import Case
 from framework.study.fingerprint import fingerprint
 from framework.study.study import Study
@@ -59,12 +62,10 @@ from framework.threads import Background
 from framework.tracking.history import History
 from framework.tracking.recorder import Tracking
 from framework.tracking.uri import check_uri
-from framework.training.checkpoint import Checkpoints
+from framework.training.checkpoint import Checkpoints, Found
 from framework.training.surrogate import make_surrogate, tell_unlearnable
 from framework.training.validation import Validation
 
-# Optimiser steps between two looks at the loss: on a GPU each look waits for the step to finish.
-_CHECK_STEPS = 20
 # Seconds to wait for what is still to be sent to MLflow: usually, and after an interrupt.
 PATIENCE, HURRY = 60.0, 5.0
 
@@ -117,7 +118,7 @@ class Run:
         check_uri(study.tracking)
         check_gpus(study.ensemble)
         if study.deterministic:
-            _be_deterministic()
+            be_deterministic()
         self.surrogate = make_surrogate(case)
         if not self._resumed:
             start_from_initial(case, self.surrogate)
@@ -127,9 +128,9 @@ class Run:
                 held.enter_context(folder.owned())
                 folder.refuse_finished()
             breeding = make_breeding(case)
-            rank = Rank(case, self.surrogate, breeding.weigh if breeding else None)
             if breeding and folder:
                 breeding.decisions.load(folder.design, breeding.space.names)
+            rank = self._make_rank(breeding)
             store = None if study.training.source else open_store(case, breeding)
             if store:
                 held.callback(store.close)
@@ -137,29 +138,53 @@ class Run:
             if not folder:
                 held.enter_context(self.folder.owned())
                 made.callback(shutil.rmtree, self.folder.path, ignore_errors=True)
-            self._parts = self._make_parts(rank, store, breeding)
+            self._parts = parts = self._make_parts(store, breeding)
+            planner = Planner(parts)
+            self._saver = Saver(parts, planner)
+            self._ranks = self._make_ranks(rank, planner)
             self._tracking = Tracking(study.tracking, self.folder.path, self.folder.path.name)
-            self._measures = Measures(self._parts)
+            self._measures = Measures(parts, self._ranks)
             self._rows = Rows(self._measures)
             self._history = History(self.folder.history, self._rows.row, self._tracking.log)
             made.pop_all()
             self._held = held.pop_all()  # the folder's lock and the store, until the run has ended
 
-    def _make_parts(self, rank: Rank, store: Store | None, breeding: BredDesign | None) -> Parts:
+    def _make_rank(self, breeding: BredDesign | None) -> Rank | None:
+        """Make the rank that trains in this process, if it does. Raises StudyError."""
+        if self.study.training.ranks == 1:
+            return Rank(self.case, self.surrogate, breeding.weigh if breeding else None)
+        # Each rank will make its own: what is wrong with it is found here.
+        make_source(self.case, Ledger(self.case.solver.stored_steps, self.surrogate.window))
+        return None
+
+    def _make_parts(self, store: Store | None, breeding: BredDesign | None) -> Parts:
         case, study = self.case, self.study
-        simulations = 0 if study.training.source else study.design.simulations
-        held_out, design = study.validation.simulations, breeding or case.design
-        ensemble = make_ensemble(case, held_out, simulations, store, self.folder.programs, design)
         cpus, directory = study.validation.cpus, self.folder.held_out
-        steps = case.solver.stored_steps
-        validation = Validation(case.make_surrogate, cpus, directory, steps)
-        checkpoints = Checkpoints(
-            self.folder.checkpoints,
-            study,
-            None if study.store.accept_code_change else fingerprint(case.solver),
+        simulations = 0 if study.training.source else study.design.simulations
+        return Parts(
+            case,
+            breeding or case.design,
+            store,
+            make_quarantine(case, study.validation.simulations + simulations),
+            Validation(case.make_surrogate, cpus, directory, case.solver.stored_steps),
+            Checkpoints(
+                self.folder.checkpoints,
+                study,
+                None if study.store.accept_code_change else fingerprint(case.solver),
+            ),
+            Clock(),
         )
-        rank.receive_from(ensemble, validation.add, self._commit)
-        return Parts(case, design, store, ensemble, rank, validation, checkpoints)
+
+    def _make_ranks(self, rank: Rank | None, planner: Planner) -> Ranks:
+        parts, keeper = self._parts, Keeper(self._parts)
+        keeping = Keeping(
+            parts.store.writer() if parts.store else None,
+            parts.store.path if parts.store else None,
+            self.folder.programs.absolute(),
+        )
+        if rank is not None:
+            return OneRank(rank, planner, self._saver, keeper, keeping)
+        return SeveralRanks(parts, self.surrogate, planner, self._saver, keeper, keeping)
 
     def train(self) -> None:
         """Run until the study's stop; however that ends, write weights, pictures and summary.
@@ -167,21 +192,18 @@ class Run:
         Raises RunError when the run cannot be finished, KeyboardInterrupt when it was interrupted.
         """
         self._status = "failed"
+        study = self.study
         with self._held, Interrupts(self._interrupt):
-            if self._resumed:
-                restore(self._parts, self._measures)  # refused, it leaves the folder as it was
-                self._history.resume(self._measures.resumed_at)
+            self._ranks.begin(self._found())  # refused, it leaves the folder as it was
+            self._history.resume(self._parts.clock.before)
             try:
                 self._begin()
                 with self._display(), self._history:
-                    with ray_for(self.study.ensemble, self.study.validation.cpus):
+                    with ray_for(study.ensemble, study.other_cpus):
                         self._stream_and_train()
                     self._score()
                 if self._interrupted:
                     raise KeyboardInterrupt
-                if not self._measures.source:
-                    with told():
-                        self._checkpoint(finished=True)
                 self._status = "done"
             except KeyboardInterrupt:
                 self._status = "interrupted"
@@ -198,10 +220,20 @@ class Run:
         """Return the summary of what was done so far."""
         return summarised(self._measures, self._status, str(self.folder.path), self._tracking)
 
+    def _found(self) -> Found | None:
+        """Let a run that is resumed go on from its last checkpoint, if there is one."""
+        if not self._resumed:
+            return None
+        self._parts.validation.load()
+        found = self._saver.find()
+        if found is None:
+            start_from_initial(self.case, self.surrogate)
+        return found
+
     def _begin(self) -> None:
         """Save the design, and tell tracking that the run has started."""
         study = self.study.model_dump(mode="json")
-        self._tracking.start(study, data_identity(self._parts))
+        self._tracking.start(study, data_identity(self._measures))
         self._tracking.artifact(self.folder.study)
         if breeding := self._parts.breeding:
             breeding.keep(self.folder.design, self.study.validation.simulations)
@@ -211,79 +243,39 @@ class Run:
             Background("design", partial(write_design, *written)).start()
 
     def _stream_and_train(self) -> None:
-        rank, ensemble = self._parts.rank, self._parts.ensemble
         tell(begins(self.study))
         if self._pictures:
             # While this process waits for samples, not when the user waits for the pictures.
             Background("drawing", import_drawing).start()
         try:
-            rank.train(self._after_step)
-            self._measures.end_training()
-            if self._measures.source:
-                rank.reception.wait()  # held-out simulations, which training did not wait for
+            self._ranks.train()
+            self._parts.clock.end_training()
+            if self._interrupted:
+                self._ranks.save()
+            else:
+                with told():
+                    self._ranks.save(finished=True)
         finally:
-            # Before the last validation, which may need the solvers' CPUs. The rank is closed
-            # first, so that it knows that reception was cut short.
-            rank.close()
-            ensemble.stop()
-            rank.reception.wait()
-            ensemble.close()
+            # Before the last validation, which may need the solvers' CPUs.
+            self._ranks.end()
             self._parts.validation.close()
-        if rank.reception.error:
-            with told():
-                self._checkpoint()
-            raise rank.reception.error
-        if self._interrupted:
-            self._checkpoint()
-        self._check_loss()
 
     def _score(self) -> None:
         """Score the trained surrogate; an interrupt ends that, too."""
         if self._interrupted:
             return
-        steps = self._parts.rank.trainer.optimiser_steps
         tell("scoring the surrogate on the held-out simulations")
-        self._parts.validation.final(self.surrogate, steps, lambda: self._interrupted)
-        if self._interrupted:
-            self._checkpoint()
-
-    def _after_step(self) -> None:
-        self._measures.after_step()
-        steps = self._parts.rank.trainer.optimiser_steps
-        if steps % _CHECK_STEPS == 0:
-            self._check_loss()
-        if steps % self.study.validation.every_steps == 0:
-            self._parts.validation.submit(self.surrogate, steps)
-        if self._parts.checkpoints.due():
-            self._checkpoint()
+        ranks = self._ranks
+        steps = ranks.figures().steps
+        self._parts.validation.final(ranks.surrogate, steps, lambda: self._interrupted)
 
     def _interrupt(self) -> None:
         self._interrupted = True
-        self._parts.rank.close()
-        self._parts.ensemble.stop()
-
-    def _commit(self, last: Block) -> None:
-        """Mark a simulation complete in the store; its solver has already written it there."""
-        if self._parts.store:
-            self._parts.store.commit(last.simulation, last.parameters)
-
-    def _checkpoint(self, finished: bool = False) -> None:
-        """Write a checkpoint, see `save`; call between two optimiser steps."""
-        self._check_loss()
-        save(self._parts, self._measures, finished)
-
-    def _check_loss(self) -> None:
-        trainer = self._parts.rank.trainer
-        if not torch.isfinite(trainer.loss):
-            raise DivergedError(
-                f"training has diverged: the loss is {float(trainer.loss)} at optimiser step "
-                f"{trainer.optimiser_steps}; lower training.learning_rate "
-                f"({self.study.training.learning_rate:g})"
-            )
+        self._ranks.stop()
 
     def _end(self) -> None:
         """Keep and report what was done, whatever has happened."""
-        self._measures.end()
+        self._parts.clock.end()
         if self._status == "done":
             self._keep()
         else:
@@ -294,8 +286,8 @@ class Run:
         try:
             if self._parts.store:
                 self._parts.store.close()
-            if self._parts.rank.trainer.optimiser_steps:
-                keep_model(self._parts, self.folder, self._tracking)
+            if self._ranks.figures().steps:
+                keep_model(self._measures, self.folder, self._tracking)
                 self._measures.count_cost()
             if self._parts.breeding:
                 self._tracking.artifact(self.folder.design)
@@ -303,7 +295,7 @@ class Run:
                 tell(f"drawing pictures into {self.folder.pictures}")
                 from framework.run.drawing import draw_run  # slow, see `import_drawing`
 
-                for picture in draw_run(self._parts, self.folder, self._history.rows):
+                for picture in draw_run(self._measures, self.folder, self._history.rows):
                     self._tracking.artifact(picture, "pictures")
         finally:
             self._tracking.finish(self._status)
@@ -312,11 +304,5 @@ class Run:
 
     def _display(self) -> Display:
         names = f"{self.study.solver.name} into {self.study.surrogate.name}"
-        title = f"{self.folder.path}: {names}, training on {self._parts.rank.trainer.device}"
+        title = f"{self.folder.path}: {names}, training on {self._ranks.device}"
         return Display(title, self._rows.counts, self._history.rows)
-
-
-def _be_deterministic() -> None:
-    # cuBLAS needs this to return the same bits every time.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)

@@ -1,54 +1,63 @@
-"""What a run's checkpoints keep, and how a run goes on from one."""
+"""Writes the checkpoints of a run: what its ranks and the run itself need to go on."""
 
-from framework.run.extending import go_on_longer, take_stored
-from framework.run.initial import start_from_initial
-from framework.run.measures import Measures
+from collections.abc import Mapping
+from pathlib import Path
+
 from framework.run.parts import Parts
-from framework.study.ids import held_out_id
-from framework.training.checkpoint import Checkpointed
+from framework.training.checkpoint import (
+    RUN,
+    Checkpointed,
+    Found,
+    load_states,
+    states_of,
+    write_states,
+)
 
 
-def save(parts: Parts, measures: Measures, finished: bool = False) -> None:
-    """Write a checkpoint of all that is needed to go on; call between two optimiser steps.
+class Saver:
+    """Makes checkpoints of the files that ranks write, and of the states of the run's own parts."""
 
-    `finished`: the run has come to its end, so that what its buffer still holds is not needed.
-    Raises WriteError.
-    """
-    source = parts.rank.source
-    with source.lock:
-        if parts.store:
-            # Otherwise what the ledger calls received might never be stored.
-            parts.store.flush()
-        if finished and source.sink is not None:
-            source.sink.clear()
-        parts.checkpoints.save(_checkpointed(parts, measures), finished)
+    def __init__(self, parts: Parts, planner: Checkpointed) -> None:
+        self._checkpoints = parts.checkpoints
+        self._store = parts.store
+        bred: dict[str, Checkpointed] = {"breeding": parts.breeding} if parts.breeding else {}
+        self._parts: dict[str, Checkpointed] = {
+            "checkpoints": parts.checkpoints,
+            "clock": parts.clock,
+            "quarantine": parts.quarantine,
+            "planner": planner,
+            **bred,
+        }
 
+    def find(self) -> Found | None:
+        """Let the run's own parts go on from the last checkpoint; return it, if there is one.
 
-def restore(parts: Parts, measures: Measures) -> None:
-    """Go on from the last checkpoint, or from the beginning if there is none.
+        Raises StudyError and DamagedError.
+        """
+        found = self._checkpoints.find()
+        if found is not None:
+            load_states(self._parts, found.read(RUN))
+        return found
 
-    Raises StudyError and DamagedError.
-    """
-    rank, study = parts.rank, parts.study
-    found = parts.checkpoints.load(_checkpointed(parts, measures))
-    if found is None:
-        start_from_initial(parts.case, rank.trainer.surrogate)
-    elif "length" in found and found["length"]["simulations"] < study.design.simulations:
-        go_on_longer(parts, found["length"]["simulations"], found["finished"])
-    # Held-out trajectories are kept in files: what is not there has to run again.
-    for id in map(held_out_id, range(study.validation.simulations)):
-        rank.ledger.forget(id)
-    for block in parts.validation.load():
-        rank.ledger.receive(block)
-    parts.ensemble.skip(rank.ledger.completed() | take_stored(parts))
+    def due(self) -> bool:
+        """Return whether it is time for a checkpoint."""
+        return self._checkpoints.due()
 
+    def begin(self) -> Path:
+        """Return an empty folder for the files of the ranks. Raises WriteError."""
+        return self._checkpoints.begin()
 
-def _checkpointed(parts: Parts, measures: Measures) -> dict[str, Checkpointed]:
-    """Return all parts that a checkpoint keeps, by their names there."""
-    bred = {"breeding": parts.breeding} if parts.breeding else {}
-    return {
-        **parts.rank.checkpointed(),
-        **bred,
-        "ensemble": parts.ensemble,
-        "measures": measures,
-    }
+    def publish(self, folder: Path, checksums: Mapping[str, int], finished: bool = False) -> None:
+        """Make a folder with the files of all ranks the last checkpoint. Raises WriteError.
+
+        `checksums`: of these files. `finished`: the run has come to its end.
+        """
+        if self._store:
+            # Otherwise what the ledgers call received might never be stored.
+            self._store.flush()
+        own = write_states(folder / RUN, states_of(self._parts))
+        self._checkpoints.publish(folder, {**checksums, RUN: own}, finished)
+
+    def count_wait(self, seconds: float) -> None:
+        """Count seconds that training stood still for a checkpoint."""
+        self._checkpoints.seconds += seconds

@@ -15,7 +15,12 @@ from framework.errors import StudyError, tell
 from framework.pictures.fields import draw_store
 from framework.report.display import Display
 from framework.report.summary import FailedSimulation, SimulationCounts, StoreSummary
-from framework.run.assembly import make_ensemble, open_store
+from framework.run.assembly import (
+    make_dispenser,
+    make_ensemble,
+    make_quarantine,
+    open_store,
+)
 from framework.run.interrupt import Interrupts
 from framework.simulation.block import Block
 from framework.simulation.cluster import check_gpus, ray_for
@@ -61,8 +66,10 @@ class Simulating:
         self._store = store
         # Beside a local store, as its index.
         programs = None if "://" in store.path else Path(f"{store.path}.programs")
-        self._ensemble = make_ensemble(case, 0, study.design.simulations, store, programs)
-        self._ensemble.skip(store.completed)
+        simulations = study.design.simulations
+        groups = make_dispenser(case, 0, simulations, store.completed).groups()
+        self._quarantine = make_quarantine(case, simulations)
+        self._ensemble = make_ensemble(case, groups, self._quarantine, store.writer(), programs)
         self._stored_steps = case.solver.stored_steps
         self._names = case.space.names
         self._interrupted = False
@@ -91,7 +98,7 @@ class Simulating:
 
     def summary(self) -> StoreSummary:
         """Return the summary of what is stored by now."""
-        quarantined = self._ensemble.quarantined
+        quarantined = self._quarantine.items
         return StoreSummary(
             store=self._store.path,
             simulations=SimulationCounts(
@@ -129,7 +136,7 @@ class Simulating:
             "seconds": time.monotonic() - self._started,
             "simulations/completed": self._completed(),
             "simulations/requested": self._study.design.simulations,
-            "simulations/quarantined": len(self._ensemble.quarantined),
+            "simulations/quarantined": len(self._quarantine.items),
         }
 
 

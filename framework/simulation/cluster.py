@@ -27,7 +27,7 @@ def check_gpus(config: EnsembleConfig) -> None:
     Ray would wait for one for ever. A cluster may still add machines with GPUs.
     """
     own = _RayThread.begun is not None or not ray.is_initialized()
-    here = _address(config) == "local" and own
+    here = is_local(config) and own
     if not here or not config.gpus_per_actor:
         return
     import torch  # takes seconds, and few studies need it here
@@ -85,7 +85,7 @@ def ray_begun(
     would keep the processes from starting. Does nothing where a cluster is named, which may be
     joined only when nothing else is wrong. When the block is left, Ray has ended, or never began.
     """
-    if _address(config) != "local" or ray.is_initialized():
+    if not is_local(config) or ray.is_initialized():
         yield
         return
     _RayThread.begun = thread = _RayThread(config, other_cpus, modules)
@@ -165,6 +165,11 @@ def _start(config: EnsembleConfig, other_cpus: float, modules: Sequence[str]) ->
             else f"no Ray cluster can be joined at {address} (ensemble.address or RAY_ADDRESS)"
         )
         raise ClusterError(f"{what}: {' '.join(str(error).split())}") from None
+
+
+def is_local(config: EnsembleConfig) -> bool:
+    """Return whether a study runs on a Ray of its own, on this machine."""
+    return _address(config) == "local"
 
 
 def _check_answers(address: str) -> None:

@@ -1,6 +1,6 @@
 """The ensemble: runs simulations on a pool of solver processes and yields their blocks.
 
-The training rank's receive thread is the only one that uses an `Ensemble`: it draws blocks from
+The receive thread of a training rank is the only one that uses an `Ensemble`: it draws blocks from
 `blocks()`, and while it does not draw, the solvers wait (the backpressure of Ray's streaming
 generators).
 
@@ -16,23 +16,23 @@ What a failure does:
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from framework.errors import RunError
 from framework.simulation.block import Block, Message
-from framework.simulation.failures import Failures, Quarantined
+from framework.simulation.dispenser import Groups
+from framework.simulation.failures import Failures, Verdicts
 from framework.simulation.pool import DEATHS, Call, Pool, ProcessDiedError, Worker
 from framework.simulation.solver_actor import Writer
-from framework.study.design import Simulation
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
 # The size of a message to aim at: each costs Ray 2-3 ms on two cores, whatever its size
 # (benchmarks/transport.py).
 MESSAGE_BYTES = 16 * 2**20
+# Seconds to wait at most for a message, or for work; and for a message while work is to come soon.
+_WAIT, _SOON = 0.5, 0.01
 
 
 def steps_per_block(group_size: int, stored_steps: int, step_bytes: int) -> int:
@@ -43,42 +43,31 @@ def steps_per_block(group_size: int, stored_steps: int, step_bytes: int) -> int:
 class Ensemble:
     """Runs simulations on `config.actors` processes, which are started by `blocks()`.
 
-    `quarantined` and the seconds may be read from any thread; `stop` may be called from any. The
-    ledger alone decides which simulations are complete; the ensemble knows which it still has to
-    run.
+    The seconds may be read from any thread; `stop` may be called from any. The ledger alone decides
+    which simulations are complete.
     """
 
     def __init__(
         self,
         make_solver: Callable[[], Solver],
         config: EnsembleConfig,
-        simulations: Iterable[Simulation],
-        total: int,
+        groups: Groups,
+        verdicts: Verdicts,
         stored_steps: int,
         steps_per_block: int,
-        names: Sequence[str],
     ) -> None:
-        """`total`: how many simulations there are, of which a share may be quarantined.
-
-        `names`: of the parameters.
-        """
+        """`groups`: the work. `verdicts` is told which simulations run again or are given up."""
         self.solvers_waited = 0.0  # seconds that the solvers waited for messages to be drawn
         self._stored_steps = stored_steps
-        self._group_size = config.group_size
-        self._fresh = iter(simulations)
-        self._ended: set[int] = set()  # in an earlier process
+        self._groups = groups
         self._queue: deque[Call] = deque()
-        self._failures = Failures(total, config.max_quarantined, names)
+        self._verdicts = verdicts
+        self._failures = Failures(verdicts)
         self._pool = Pool(make_solver, config, steps_per_block)
         self._stop = threading.Event()
         self._writer: Writer | None = None
         self._programs: Path | None = None
         self._end: float | None = None
-
-    @property
-    def quarantined(self) -> list[Quarantined]:
-        """The simulations that were given up."""
-        return self._failures.quarantined
 
     @property
     def seconds(self) -> float:
@@ -100,22 +89,6 @@ class Ensemble:
         """Keep what the solvers' programs print in this folder; call before `blocks()`."""
         self._programs = programs
 
-    def skip(self, completed: Iterable[int]) -> None:
-        """Do not run these simulations, nor those quarantined; call before `blocks()`.
-
-        A group runs as a whole unless all of it has ended: what a solver computes may depend on how
-        many simulations it computes at once.
-        """
-        self._ended = set(completed)
-
-    def state(self) -> dict[str, Any]:
-        """Return the simulations that were given up, for `load_state`."""
-        return self._failures.state()
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Give up the simulations that `state` returned."""
-        self._failures.load_state(state)
-
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of every simulation, each simulation's in order, until all have ended.
 
@@ -123,8 +96,10 @@ class Ensemble:
         when too many are quarantined or a solver cannot be started, and RunError when a simulation
         cannot be stored.
         """
-        if not self._work_left():
-            return
+        while not self._work_left():
+            if self._groups.over or self._stop.is_set():
+                return
+            self._groups.wait(_WAIT)
         self._pool.start(self._writer, self._programs)
         try:
             yield from self._all_blocks()
@@ -154,28 +129,27 @@ class Ensemble:
 
     def _all_blocks(self) -> Iterator[Block]:
         while not self._stop.is_set():
-            for worker in self._pool.workers:
-                if worker.expected is None and self._work_left():
+            for worker in self._pool.idle_workers():
+                if self._work_left():
                     self._pool.run(worker, self._queue.popleft())
+            idle = bool(self._pool.idle_workers())
             # A process that has not started yet is waited for only while there is work for it.
-            if not self._pool.busy and not self._work_left():
+            if not self._pool.busy and not self._work_left() and self._groups.over:
                 return
-            ready = self._pool.ready()
+            coming = idle and not self._groups.over
+            if coming and not self._pool.busy:
+                self._groups.wait(_WAIT)
+            ready = self._pool.ready(_SOON if coming else _WAIT)
             for worker in ready:
                 yield from self._draw(worker)
             for worker in self._pool.silent(but=ready):
                 self._give_up(worker)
 
     def _work_left(self) -> bool:
-        """Return whether a call is queued; queue the next fresh group if none has to run again."""
-        while not self._queue:
-            group = tuple(islice(self._fresh, self._group_size))
-            if not group:
-                return False
-            ended = self._ended | {item.simulation.id for item in self.quarantined}
-            if not ended.issuperset(simulation.id for simulation in group):
-                self._queue.append(Call(group, ended))
-        return True
+        """Return whether a call is queued; queue the next group if none has to run again."""
+        if not self._queue and (work := self._groups.take()):
+            self._queue.append(Call(work.group, work.ended))
+        return bool(self._queue)
 
     def _draw(self, worker: Worker) -> Iterator[Block]:
         """Yield the blocks that a worker has ready."""
@@ -222,6 +196,7 @@ class Ensemble:
         if call.deaths >= DEATHS:
             self._fail_all(call, f"its process died {DEATHS} times")
         elif call.wanted:
+            self._verdicts.run_again([*call.wanted], "the solver process that ran it has died")
             self._queue.appendleft(call)
 
     def _give_up(self, worker: Worker) -> None:

@@ -157,13 +157,19 @@ class Pool:
             num_returns="streaming", _generator_backpressure_num_objects=CREDIT
         ).remote(call.group, self._steps_per_block, call.to_store())
 
-    def ready(self) -> list[Worker]:
-        """Return the workers that `draw` need not wait for; wait up to half a second for one."""
+    def idle_workers(self) -> list[Worker]:
+        """Return the workers that have started and have no call."""
+        return [worker for worker in self.workers if worker.expected is None]
+
+    def ready(self, seconds: float) -> list[Worker]:
+        """Return the workers that `draw` need not wait for; wait up to so many seconds for one."""
         busy = {worker.expected: worker for worker in self.workers if worker.expected is not None}
+        if not busy:
+            return []
         found, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
         if not found:
             before = time.monotonic()
-            found, _ = ray.wait(list(busy), num_returns=1, timeout=0.5)
+            found, _ = ray.wait(list(busy), num_returns=1, timeout=seconds)
             if self.began is not None:
                 self.idle += time.monotonic() - max(before, self.began)
         return [busy[reference] for reference in found]

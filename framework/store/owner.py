@@ -145,9 +145,15 @@ class Store:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Return once all commits are on disk. Raises WriteError if they cannot be written."""
+        """Return once all commits until now are on disk.
+
+        Raises WriteError if they cannot be written.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._thread.error or not self._waiting)
+            until_now = {*self._waiting}
+            self._changed.wait_for(
+                lambda: self._thread.error or until_now.isdisjoint(self._waiting)
+            )
             self._check_written()
 
     def close(self) -> None:

@@ -2,20 +2,37 @@
 
 The ranks are those of `torch.distributed`, if whoever started the process has initialised it.
 Counts are on the CPU, gradients on the training device: with GPUs the backend is
-`cpu:gloo,cuda:nccl`. If a rank has died, or does not answer in time, the others raise RuntimeError.
+`cpu:gloo,cuda:nccl`. If a rank has died, or does not answer in time, the others raise
+RankLostError.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from framework.errors import RunError
+
 # Gradients are summed in messages of about this size, as soon as all that belong to one are there:
 # large enough to be moved at full speed, small enough to be moved while others are computed.
 BUCKET_BYTES = 4 * 2**20
+
+
+class RankLostError(RunError):
+    """Another rank has died, or does not answer."""
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Turn torch's error about a rank that does not answer into a RankLostError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLostError(f"another rank does not answer: {str(error).splitlines()[0]}") from None
 
 
 def alone() -> bool:
@@ -26,7 +43,8 @@ def alone() -> bool:
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the elementwise sum of the ranks' tensors; may change `tensor`."""
     if not alone():
-        dist.all_reduce(tensor)
+        with _answered():
+            dist.all_reduce(tensor)
     return tensor
 
 
@@ -82,10 +100,11 @@ class GradientSum:
         began = time.monotonic()
         self._active = False
         self._send_buckets(whole=False)
-        for bucket in self._buckets:
-            bucket.take()
         total, work = self._loss
-        work.wait()
+        with _answered():
+            for bucket in self._buckets:
+                bucket.take()
+            work.wait()
         self.seconds += time.monotonic() - began
         return total
 
@@ -107,7 +126,8 @@ class GradientSum:
     def _send(self, tensor: Tensor) -> tuple[Tensor, Any]:
         self.bytes += tensor.numel() * tensor.element_size()
         self.messages += 1
-        return tensor, dist.all_reduce(tensor, async_op=True)
+        with _answered():
+            return tensor, dist.all_reduce(tensor, async_op=True)
 
 
 class _Bucket:

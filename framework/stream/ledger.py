@@ -75,6 +75,12 @@ class Ledger:
         with self._lock:
             self._entry(simulation).received = 0
 
+    def under_way(self) -> set[int]:
+        """Return the simulations of which some steps, but not all, were received."""
+        with self._lock:
+            entries = self._entries.items()
+            return {id for id, entry in entries if 0 < entry.received < self.stored_steps}
+
     def complete(self, simulation: int) -> bool:
         """Return whether every step of the simulation was received."""
         with self._lock:

@@ -6,7 +6,7 @@ they agree for whoever holds it.
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from framework.simulation.block import Block
 from framework.stream.buffers.buffer import Buffer, Closed
@@ -40,10 +40,13 @@ class Reception:
         ledger: Ledger,
         source: Source,
         statistics: FieldStatistics,
+        cutter: WindowCutter,
         hold_out: Callable[[Block, bool], None],
         complete: Callable[[Block], None] = lambda block: None,
     ) -> None:
-        """`hold_out` is called with each new block of a held-out simulation, and whether it is the
+        """`cutter` makes the samples, and keeps the last steps of the simulations under way.
+
+        `hold_out` is called with each new block of a held-out simulation, and whether it is the
         last one; `complete` with the last block of every other simulation.
         """
         self.over = threading.Event()
@@ -53,7 +56,7 @@ class Reception:
         self._statistics = statistics
         self._hold_out = hold_out
         self._complete = complete
-        self._cutter = WindowCutter(ledger.window)
+        self._cutter = cutter
         self._thread = Background("reception", self._receive, source.close)
 
     def start(self) -> None:
@@ -69,17 +72,6 @@ class Reception:
         """Wait for the thread to end."""
         self._thread.wait()
 
-    def state(self) -> dict[str, Any]:
-        """Return the last steps received of the simulations under way.
-
-        Taken under the buffer's lock, it agrees with the buffer's state.
-        """
-        return {"tails": self._cutter.state()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; call before `start`."""
-        self._cutter.load_state(state["tails"])
-
     def _receive(self) -> None:
         try:
             self._fill(self._source.sink)
@@ -91,7 +83,7 @@ class Reception:
     def _fill(self, buffer: Buffer | None) -> None:
         """Receive to the end; without a buffer all simulations are held out."""
         if buffer is not None and (pending := buffer.take_pending()):
-            buffer.put(pending)
+            buffer.put(pending, self._statistics.add)
         for block in self._ensemble.blocks():
             if block.held_out:
                 new = self._enter(block, buffer)
@@ -125,8 +117,9 @@ class Reception:
         samples = self._cutter.cut(new, last)
         if last:
             self._complete(new)
-        self._statistics.add(samples)
-        buffer.put(samples)
+        # Not a block ahead: when the buffer is full just at the end of one, it would depend on the
+        # threads' speed whether the next block counts.
+        buffer.put(samples, self._statistics.add)
 
 
 def receive_all(ensemble: Blocks, ledger: Ledger, take: Callable[[Block, bool], None]) -> None:

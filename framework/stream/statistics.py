@@ -39,13 +39,16 @@ class FieldStatistics:
             count = torch.tensor([fields.shape[1]], dtype=torch.float64)
             mean = fields.mean(1)
             squares = (fields - mean[:, None]).square().sum(1)
-            total = self._count + count
-            delta = mean - self._mean
-            self._squares += squares + delta.square() * self._count * count / total
-            if len(changes):
-                self._changes += (changes - self._changes) * count / total
-            self._mean += delta * count / total
-            self._count = total
+            self._merge(count, mean, squares, changes)
+
+    def _merge(self, count: Tensor, mean: Tensor, squares: Tensor, changes: Tensor) -> None:
+        total = (self._count + count).clamp(min=1)
+        delta = mean - self._mean
+        self._squares += squares + delta.square() * self._count * count / total
+        if len(changes):
+            self._changes += (changes - self._changes) * count / total
+        self._mean += delta * count / total
+        self._count = self._count + count
 
     def state(self) -> dict[str, Any]:
         """Return the sums so far, for `load_state`."""
@@ -58,6 +61,13 @@ class FieldStatistics:
         with self._lock:
             self._frozen = state["frozen"]
             self._count, self._mean, self._squares, self._changes = state["sums"]
+
+    def merge_state(self, state: dict[str, Any]) -> None:
+        """Add the sums of another rank to those here, which has stopped if that one has."""
+        count, mean, squares, changes = state["sums"]
+        with self._lock:
+            self._frozen |= state["frozen"]
+            self._merge(count, mean, squares, changes)
 
     def stop(self) -> None:
         """Ignore what is added from now on."""

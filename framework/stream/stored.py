@@ -62,11 +62,13 @@ class StoredSamples:
         seed: int,
         simulations: int | None = None,
         device: str = "cpu",
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         """`capacity`: samples in memory, on the `device`.
 
         `ledger`: has the window, and is told what was trained on. `simulations`: how many to train
-        on, the first ones; all by default. Raises StudyError if the store cannot be trained on.
+        on, the first ones; all by default. `part`: (k, n) if this is rank k of n, which share them.
+        Raises StudyError if the store cannot be trained on.
         """
         window = ledger.window
         self.source = source
@@ -82,7 +84,9 @@ class StoredSamples:
         self._position = 0  # in the epoch, in windows
         self._simulations: NDArray[np.int64] = source.complete[:simulations]
         self._windows = len(source.steps) - window + 1  # of one simulation
-        self._check(capacity, simulations or 1)
+        self._check(capacity, simulations or 1, part[1])
+        self._count = len(self._simulations)  # of all ranks
+        self._simulations = self._simulations[part[0] :: part[1]]
         self._rows = min(capacity // self._windows, len(self._simulations))
         self._portion = (-1, 0)  # the one in memory: its epoch and its number
         self._held: NDArray[np.int64] = self._simulations[:0]  # its simulations, one a row
@@ -100,16 +104,16 @@ class StoredSamples:
     @property
     def identity(self) -> dict[str, Any]:
         """The identity of the data that is trained on."""
-        return {**self.source.identity, "simulations": len(self._simulations)}
+        return {**self.source.identity, "simulations": self._count}
 
     @property
     def samples(self) -> int:
-        """How many different samples the store has, which is what an epoch draws."""
+        """How many different samples there are, which is what an epoch draws."""
         return len(self._simulations) * self._windows
 
     def progress(self, drawn: float, unique_trained: float) -> float:
         """Return the share done of all epochs."""
-        return drawn / (self.samples * self._epochs)
+        return drawn / (self._count * self._windows * self._epochs)
 
     def counts(self) -> tuple[int, int]:
         """Count the different samples in the store, and how many of them are untrained."""
@@ -187,7 +191,7 @@ class StoredSamples:
             self._epoch, self._position = state["epoch"], state["position"]
             self.received = state["received"]
 
-    def _check(self, capacity: int, simulations: int) -> None:
+    def _check(self, capacity: int, simulations: int, ranks: int) -> None:
         source = self.source
         given = f"training.source is {source.path}"
         if not len(self._simulations):
@@ -198,6 +202,11 @@ class StoredSamples:
             raise StudyError(
                 f"training.simulations is {simulations}, but {source.path} has "
                 f"{len(self._simulations)} complete ones: lower it, or simulate more"
+            )
+        if len(self._simulations) < ranks:
+            raise StudyError(
+                f"training.ranks is {ranks}, but {len(self._simulations)} simulations are trained "
+                "on: lower it, so that each rank has one"
             )
         if self._window > 1 and (self._windows < 1 or (np.diff(source.steps) != 1).any()):
             raise StudyError(

@@ -6,7 +6,6 @@ beginning, as if all of them were run now.
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ class WithStored(Blocks):
     """An ensemble's blocks and, after `add`, those of simulations in a store."""
 
     def __init__(self, ensemble: Blocks) -> None:
-        self.below = 0  #: training simulations before this one come from the store
         self._ensemble = ensemble
         self._reader: StoreReader | None = None
         self._ids: Sequence[int] = ()
@@ -33,14 +31,6 @@ class WithStored(Blocks):
         `run`: how many training simulations solvers run meanwhile.
         """
         self._reader, self._ids, self._run = reader, ids, run
-
-    def state(self) -> dict[str, Any]:
-        """Return which simulations come from the store, for `load_state`."""
-        return {"below": self.below}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        self.below = state["below"]
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks of every simulation, each simulation's in order.

@@ -57,6 +57,14 @@ class Case:
         """Return the error to raise for a mistake in the study."""
         return StudyError(f"{self._path}: {message}" if self._path else message)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process, which makes the solver anew."""
+        return {key: value for key, value in vars(self).items() if key != "solver"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.solver = self.make_solver()
+
     @property
     def step_bytes(self) -> int:
         """The size of the fields at one stored step."""

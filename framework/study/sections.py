@@ -182,6 +182,9 @@ class Stop(Section):
 class TrainingConfig(Section):
     """The `training` section of a study."""
 
+    # Processes that train, each on a stream of its own; their gradients are summed. Each has a
+    # share of the solver processes, and the batch, the buffer and the watermark of the study.
+    ranks: PositiveInt = 1
     batch_size: PositiveInt = 10  # of one rank
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: PositiveFloat = 1e-3

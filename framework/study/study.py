@@ -55,7 +55,7 @@ class Study(Section):
     store: StoreConfig = StoreConfig()  # what is kept of the simulations
     tracking: TrackingConfig = TrackingConfig()  # where the run is tracked
     checkpoint: CheckpointConfig = CheckpointConfig()  # what an interrupted run goes on from
-    # Two runs, or one that was interrupted, train alike to the bit; needs a single solver actor.
+    # Two runs, or one that was interrupted, train alike to the bit; needs one solver actor a rank.
     deterministic: bool = False
 
     @classmethod
@@ -83,6 +83,12 @@ class Study(Section):
         """Write the study with every default filled in. Raises WriteError."""
         write_text(path, write_yaml(self.model_dump(mode="json")))
 
+    @property
+    def other_cpus(self) -> float:
+        """How many CPUs a run needs beside those of its solvers: to score, and for its ranks."""
+        ranks = self.training.ranks
+        return self.validation.cpus + (ranks if ranks > 1 else 0)
+
     def hash(self) -> str:
         """Return a hash of all that decides what is trained, leaving out how and where it runs.
 
@@ -108,6 +114,7 @@ class Study(Section):
     def _hash_with(self, parts: dict[str, Any]) -> str:
         how = {"ensemble", "store", "tracking", "checkpoint"}
         values = {**self.model_dump(mode="json", exclude=how), **parts}
+        del values["training"]["ranks"]
         if self.training.initial is None:  # as in runs of before there was this setting
             del values["training"]["initial"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -120,10 +127,17 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.deterministic and self.ensemble.actors > 1:
+        actors, ranks = self.ensemble.actors, self.training.ranks
+        if ranks > actors:
             raise ValueError(
-                f"deterministic is true, but ensemble.actors is {self.ensemble.actors}: samples "
-                "come in a fixed order from 1 only"
+                f"training.ranks is {ranks}, but ensemble.actors is {actors}: each rank needs a "
+                "solver process of its own; raise ensemble.actors, or lower training.ranks"
+            )
+        if self.deterministic and actors > ranks:
+            one = "1 only" if ranks == 1 else f"one a rank only, and training.ranks is {ranks}"
+            raise ValueError(
+                f"deterministic is true, but ensemble.actors is {actors}: samples come in a fixed "
+                f"order from {one}"
             )
         if self.design.sampler == "breed" and self.deterministic:
             raise ValueError(

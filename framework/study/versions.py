@@ -3,7 +3,7 @@
 # The format of a store: its arrays and its attributes.
 STORE = 2
 # The formats of a checkpoint and of a model's folder.
-CHECKPOINT = 2
+CHECKPOINT = 3
 MODEL = 3
 # The version of the random streams and the priors: it changes when the same seed gives other
 # numbers, or a prior other simulations. Data of another version can be read, but nothing is added

@@ -122,12 +122,6 @@ class KeptTrajectory:
             raise DamagedError(f"{self.path} is damaged: it ends too early")
         return found.reshape(stop - first, *self.shape[1:]).astype(np.float32, copy=False)
 
-    def block(self) -> Block:
-        """Return the trajectory as one block without its fields and checksums, for a ledger."""
-        none = np.empty((0, *self.shape[1:]), dtype=np.float32)
-        unused = np.zeros(len(self.times), dtype=np.uint32)
-        return Block(self.simulation, 0, none, self.parameters, self.times, unused)
-
 
 class FieldFiles:
     """The fields [V, T, C, *grid] of trajectories in files; a part of them is read when asked."""

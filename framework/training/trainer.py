@@ -87,7 +87,7 @@ class Trainer:
         self.seconds = 0.0  # since the first batch
         self.loss = torch.zeros((), device=device)  # of the last batch, in normalised units
         self.progress = 0.0  # of the way to the stop; the same on every rank
-        self.asked = False  # whether a rank has asked for something in this optimiser step
+        self.asked = False  # whether all ranks have asked for something in this optimiser step
         self.device = device
         self._settings = settings
         self._source = source
@@ -106,7 +106,7 @@ class Trainer:
     ) -> None:
         """Train until the stop, then close the source; `after_step` follows each optimiser step.
 
-        In it all ranks know by `asked` whether `ask` has returned true in one of them, and so can
+        In it all ranks know by `asked` whether `ask` has returned true in all of them, and so can
         do something together.
         """
         batch, totals = self._next(statistics, ask)
@@ -138,14 +138,17 @@ class Trainer:
         self.seconds = time.monotonic() - started
 
     def state(self) -> dict[str, Any]:
-        """Return the counters and all that decides the next optimiser step; call between two."""
+        """Return copies of all that decides the next optimiser step, and the counters.
+
+        Call between two optimiser steps.
+        """
         return {
             "surrogate": self.surrogate.tensors(),
-            "optimiser": self._optimiser.state_dict(),
+            "optimiser": _copied(self._optimiser.state_dict()),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
             "threads": torch.get_num_threads(),
-            "loss": self.loss.cpu(),
+            "loss": self.loss.cpu().clone(),
             **{name: getattr(self, name) for name in _COUNTERS},
         }
 
@@ -210,7 +213,7 @@ class Trainer:
         """Count an optimiser step, `seconds` of training after the first batch."""
         self.optimiser_steps += 1
         self.seconds = seconds
-        self.asked = totals.asked > 0
+        self.asked = totals.asked == totals.ranks
         self.drawn += int(totals.samples)
         if self._settings.steps:
             self.progress = self.optimiser_steps / self._settings.steps
@@ -259,6 +262,15 @@ _OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
 }
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy of a state, with its tensors on the CPU."""
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
 
 
 def make_optimiser(surrogate: Surrogate, settings: TrainerSettings) -> torch.optim.Optimizer:

@@ -22,6 +22,7 @@ from framework.study.ids import held_out_id, held_out_number
 from framework.training.held_out import KeptTrajectory, TrajectoryWriter, trajectories
 from framework.training.results import Scores
 from framework.training.scores import score, step_errors, summarise
+from framework.training.weights import arrays_of, load_arrays
 from surrogates.base import Surrogate
 
 
@@ -64,11 +65,10 @@ class Validation:
             self._under_way.pop(id).finish()
             self._complete[id] = KeptTrajectory.find(path, id)
 
-    def load(self) -> list[Block]:
-        """Find the trajectories that an earlier process has kept; return a block of each.
+    def load(self) -> None:
+        """Find the trajectories that an earlier process has kept.
 
-        The blocks are without fields. Of a damaged file the user is told: its simulation has to run
-        again.
+        Of a damaged file the user is told: its simulation has to run again.
         """
         for rest in self._directory.glob("*.writing"):
             rest.unlink()
@@ -78,14 +78,20 @@ class Validation:
                 self._complete[id] = KeptTrajectory.find(path, id, whole=True)
             except DamagedError as error:
                 tell(f"{error}; its simulation runs again")
-        return [kept.block() for kept in self._complete.values()]
+
+    def kept(self) -> set[int]:
+        """Return the simulations whose trajectories are complete."""
+        return set(self._complete)
 
     def trajectory(self, simulation: int) -> KeptTrajectory:
         """Return one complete trajectory."""
         return self._complete[simulation]
 
-    def submit(self, surrogate: Surrogate, step: int) -> None:
-        """Start scoring the surrogate as it is now, unless an earlier scoring is under way."""
+    def submit(self, weights: dict[str, NDArray[Any]], step: int) -> None:
+        """Start scoring a surrogate with these weights, unless an earlier scoring is under way.
+
+        See `arrays_of` for the weights.
+        """
         self.poll()
         complete = list(self._complete.values())
         if self._outstanding is not None or len(complete) < 2:
@@ -93,7 +99,7 @@ class Validation:
         # The files lie on this machine.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         task = ray.remote(_score).options(num_cpus=self._cpus, scheduling_strategy=here)
-        self._outstanding = task.remote(self._make_surrogate, _as_arrays(surrogate), complete, step)
+        self._outstanding = task.remote(self._make_surrogate, weights, complete, step)
 
     def poll(self, timeout: float | None = 0) -> None:
         """Take a finished score into `latest`; wait for it up to `timeout` seconds.
@@ -142,7 +148,7 @@ class Validation:
         if len(complete) < 2:
             return self.latest
         try:
-            self.latest = _score(self._make_surrogate, _as_arrays(surrogate), complete, step, look)
+            self.latest = _score(self._make_surrogate, arrays_of(surrogate), complete, step, look)
         except _InterruptedError:
             pass
         # The surrogate may be the user's code: whatever it raises ends the run.
@@ -155,11 +161,6 @@ class _InterruptedError(Exception):
     """The scoring was asked to end."""
 
 
-def _as_arrays(surrogate: Surrogate) -> dict[str, NDArray[Any]]:
-    """Return the weights and normalisation as numpy arrays, which Ray moves without copying."""
-    return {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
-
-
 def _score(
     make_surrogate: Callable[[], Surrogate],
     weights: dict[str, NDArray[Any]],
@@ -170,7 +171,7 @@ def _score(
     """Score a surrogate; `before` is called before each reading of fields."""
     with torch.random.fork_rng():  # making it draws weights
         surrogate = make_surrogate()
-    surrogate.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    load_arrays(surrogate, weights)
     surrogate.eval()
     held_out = trajectories(kept, before)
     one_step = step_errors(surrogate, held_out)

@@ -4,18 +4,31 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from framework.errors import StudyError
+from surrogates.base import Surrogate
 
 # Where a file's checksums are, in its metadata.
 _CHECKSUMS = "crc32"
+
+
+def arrays_of(surrogate: Surrogate) -> dict[str, NDArray[Any]]:
+    """Return the weights and normalisation as numpy arrays, which Ray moves without copying."""
+    return {name: tensor.numpy() for name, tensor in surrogate.tensors().items()}
+
+
+def load_arrays(surrogate: Surrogate, weights: Mapping[str, NDArray[Any]]) -> None:
+    """Give a surrogate the weights and normalisation that `arrays_of` returned."""
+    surrogate.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -15,7 +15,7 @@ from framework.errors import StudyError
 from framework.report.advice import advise
 from framework.report.amiss import amiss
 from framework.report.summary import CheckpointFigures, Summary, Waits
-from framework.run.rank import Rank
+from framework.run.ranks.rank import Rank
 from framework.study.case import Case
 from framework.study.study import Study
 from framework.training.surrogate import make_surrogate

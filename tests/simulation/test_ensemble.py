@@ -24,13 +24,32 @@ from waiting import LIMIT, until
 
 from framework.errors import RunError
 from framework.simulation.block import Block
+from framework.simulation.dispenser import Dispenser, Groups
 from framework.simulation.ensemble import MESSAGE_BYTES, Ensemble, steps_per_block
+from framework.simulation.failures import Quarantine
 from framework.simulation.pool import CREDIT
 from framework.stream.ledger import Ledger, ReplayMismatchError
 from framework.study.sections import EnsembleConfig
 from solvers.base import Solver
 
-Make = Callable[..., Ensemble]
+
+class Watched(Ensemble):
+    """An ensemble whose quarantine can be looked into."""
+
+    def __init__(
+        self,
+        make_solver: Callable[[], Solver],
+        config: EnsembleConfig,
+        groups: Groups,
+        verdicts: Quarantine,
+        stored_steps: int,
+        steps_per_block: int,
+    ) -> None:
+        super().__init__(make_solver, config, groups, verdicts, stored_steps, steps_per_block)
+        self.quarantined = verdicts.items
+
+
+Make = Callable[..., Watched]
 EVERY = list(range(STEPS))
 
 
@@ -62,7 +81,7 @@ def log(tmp_path: Path) -> Log:
 @pytest.fixture
 def make(log: Log) -> Iterator[Make]:
     """Makes ensembles, ends those that hang, and sees to it that they leave nothing behind."""
-    made: list[tuple[Ensemble, threading.Timer]] = []
+    made: list[tuple[Watched, threading.Timer]] = []
 
     def ensemble(
         starts: list[int],
@@ -70,15 +89,16 @@ def make(log: Log) -> Iterator[Make]:
         make_solver: Callable[..., Solver] = NotedRamp,
         stored_steps: int = STEPS,
         **config: float,
-    ) -> Ensemble:
-        ensemble = Ensemble(
+    ) -> Watched:
+        settings = EnsembleConfig.model_validate({"max_quarantined": 0.5, **config})
+        names = NotedRamp.parameters.names
+        ensemble = Watched(
             partial(make_solver, log, mishap, stored_steps),
-            EnsembleConfig.model_validate({"max_quarantined": 0.5, **config}),
-            map(simulation, starts),
-            len(starts),
+            settings,
+            Dispenser(map(simulation, starts), settings.group_size).groups(),
+            Quarantine(len(starts), settings.max_quarantined, names),
             stored_steps,
             steps_per_block=1,
-            names=NotedRamp.parameters.names,
         )
         made.append((ensemble, threading.Timer(LIMIT, ensemble.stop)))
         made[-1][1].start()

@@ -12,6 +12,7 @@ from framework.stream.ledger import Ledger
 from framework.stream.reception import Reception
 from framework.stream.source import StreamSource
 from framework.stream.statistics import FieldStatistics
+from framework.stream.windows import WindowCutter
 from framework.study.sections import BufferConfig
 
 
@@ -47,7 +48,12 @@ def receive(
     ledger = Ledger(10, window)
     source = StreamSource(buffer, ledger, 1)
     reception = Reception(
-        ensemble, ledger, source, statistics, lambda block, last: held_out.append(block)
+        ensemble,
+        ledger,
+        source,
+        statistics,
+        WindowCutter(window),
+        lambda block, last: held_out.append(block),
     )
     received: list[tuple[int, list[float]]] = []
 
@@ -98,7 +104,8 @@ def test_an_error_of_the_ensemble_ends_training_and_is_handed_over() -> None:
     statistics = FieldStatistics(2)
     ledger = Ledger(STEPS, 1)
     source = StreamSource(buffer, ledger, 1)
-    reception = Reception(ensemble, ledger, source, statistics, lambda block, last: None)
+    cutter = WindowCutter(ledger.window)
+    reception = Reception(ensemble, ledger, source, statistics, cutter, lambda block, last: None)
     reception.start()
     in_time(lambda: make_trainer(make(), buffer).train(statistics, lambda: None))
     reception.wait()
@@ -112,7 +119,8 @@ def test_a_closed_buffer_ends_reception_without_an_error() -> None:
     ensemble: Any = Script(make_block(0, 0, 5))
     ledger = Ledger(10, 1)
     source = StreamSource(buffer, ledger, 1)
-    reception = Reception(ensemble, ledger, source, FieldStatistics(2), lambda block, last: None)
+    statistics, cutter = FieldStatistics(2), WindowCutter(ledger.window)
+    reception = Reception(ensemble, ledger, source, statistics, cutter, lambda block, last: None)
     reception.start()
     reception.wait()
     assert reception.error is None

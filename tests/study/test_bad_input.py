@@ -207,8 +207,7 @@ def test_a_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_run_that_is_not_there_or_was_changed_is_named(directory: Path) -> None:
     assert "runs/none is not the directory of a run" in said(2, "resume", "runs/none")
     run = directory / "runs/changed"
-    checkpoint = run / "checkpoints/000001"
-    checkpoint.mkdir(parents=True)
+    run.mkdir(parents=True)
     study = yaml.safe_load(QUICKSTART.read_text())
     study |= {"store": {"keep": "none"}, "tracking": {"uri": "none"}}
     (run / "study.yaml").write_text(yaml.safe_dump(study))
@@ -216,5 +215,6 @@ def test_a_run_that_is_not_there_or_was_changed_is_named(directory: Path) -> Non
     from framework.study.study import Study
     from framework.training.checkpoint import Checkpoints
 
-    Checkpoints(run / "checkpoints", Study.of({**study, "seed": 77})).save({})
+    checkpoints = Checkpoints(run / "checkpoints", Study.of({**study, "seed": 77}))
+    checkpoints.publish(checkpoints.begin(), {})
     assert "is of another study than the study.yaml beside it" in said(2, "resume", str(run))

@@ -26,6 +26,7 @@ from framework.training.scores import (
     summarise,
 )
 from framework.training.validation import Validation
+from framework.training.weights import arrays_of
 from surrogates.base import Mode, Problem, Surrogate
 from surrogates.fno import Fno
 from surrogates.mlp import Mlp
@@ -122,7 +123,7 @@ def test_the_score_is_of_the_weights_at_submission(
     surrogate = make()
     surrogate.normalise_fields(torch.tensor([2.0, 1.0]), torch.tensor([3.0, 2.0]), torch.ones(2))
     expected = summarise(score(surrogate, DATA), DATA, 7, step_errors(surrogate, DATA))
-    validation.submit(surrogate, 7)
+    validation.submit(arrays_of(surrogate), 7)
     with torch.no_grad():
         for parameter in surrogate.parameters():
             parameter.zero_()
@@ -163,8 +164,8 @@ def test_nobody_waits_for_a_score_and_one_is_computed_at_a_time(tmp_path: Path) 
     validation = Validation(behind_gate(tmp_path), 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
-    validation.submit(Mlp(PROBLEM), 1)
-    validation.submit(Mlp(PROBLEM), 2)
+    validation.submit(arrays_of(Mlp(PROBLEM)), 1)
+    validation.submit(arrays_of(Mlp(PROBLEM)), 2)
     validation.poll()
     assert validation.latest is None
     (tmp_path / "open").touch()
@@ -184,7 +185,7 @@ def test_a_killed_scoring_process_is_replaced(tmp_path: Path) -> None:
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
     surrogate = Mlp(PROBLEM)
-    validation.submit(surrogate, 5)
+    validation.submit(arrays_of(surrogate), 5)
     until((tmp_path / "0.pid").exists)
     os.kill(int((tmp_path / "0.pid").read_text()), signal.SIGKILL)
     validation.poll(timeout=LIMIT)
@@ -203,7 +204,7 @@ def test_scoring_that_dies_again_and_again_is_told_and_left_out(
     validation = Validation(die, 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
-    validation.submit(Mlp(PROBLEM), 5)
+    validation.submit(arrays_of(Mlp(PROBLEM)), 5)
     validation.poll(timeout=LIMIT)
     assert validation.latest is None
     assert "the process that scores the surrogate has died" in capsys.readouterr().err
@@ -217,7 +218,7 @@ def test_an_error_while_scoring_says_what_the_surrogate_raised(tmp_path: Path) -
     validation = Validation(fail, 1, tmp_path, STEPS)
     for index in range(3):
         validation.add(make_block(index, 0, STEPS), last=True)
-    validation.submit(Mlp(PROBLEM), 5)
+    validation.submit(arrays_of(Mlp(PROBLEM)), 5)
     with pytest.raises(RunError, match="scoring the surrogate failed: no such device"):
         validation.poll(timeout=LIMIT)
     validation.poll()  # the next one may work again

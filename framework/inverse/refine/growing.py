@@ -22,7 +22,9 @@ from framework.errors import RunError, StudyError
 from framework.run.interrupt import Interrupts
 from framework.run.simulating import store_all
 from framework.simulation.cluster import ray_for
+from framework.simulation.dispenser import Dispenser
 from framework.simulation.ensemble import Ensemble, steps_per_block
+from framework.simulation.failures import Quarantine
 from framework.store.owner import Store
 from framework.store.reader import StoreReader
 from framework.study import versions
@@ -103,7 +105,9 @@ def grow(
             Simulation(id, point, derived_seed(reader.study["seed"], Stream.SIMULATION, id))
             for id, point in zip(ids, np.asarray(points, dtype=np.float64), strict=True)
         ]
-        ensemble = _ensemble(make_solver, solver, config, simulations, store)
+        # However many fail.
+        quarantine = Quarantine(len(simulations), 1.0, solver.parameters.names)
+        ensemble = _ensemble(make_solver, solver, config, simulations, quarantine, store)
         with Interrupts(ensemble.stop) as interrupts, ray_for(config, 0):
             try:
                 store_all(ensemble, store, solver.stored_steps)
@@ -114,7 +118,7 @@ def grow(
         added = tuple(id for id in ids if id in store.completed)
     finally:
         store.close()
-    failures = ensemble.quarantined
+    failures = quarantine.items
     error = failures[-1].error if failures else ""
     if not added:
         raise RunError(f"none of the {len(points)} simulations succeeded; the last error: {error}")
@@ -142,18 +146,18 @@ def _ensemble(
     solver: Solver,
     config: EnsembleConfig,
     simulations: Sequence[Simulation],
+    quarantine: Quarantine,
     store: Store,
 ) -> Ensemble:
-    """Make an ensemble that runs the simulations, however many fail."""
+    """Make an ensemble that runs the simulations."""
     step_bytes = 4 * len(solver.fields) * math.prod(solver.grid.shape)
     ensemble = Ensemble(
         make_solver,
-        config.model_copy(update={"max_quarantined": 1.0}),
-        simulations,
-        len(simulations),
+        config,
+        Dispenser(simulations, config.group_size).groups(),
+        quarantine,
         solver.stored_steps,
         steps_per_block(config.group_size, solver.stored_steps, step_bytes),
-        solver.parameters.names,
     )
     ensemble.store(store.writer())
     return ensemble

@@ -107,8 +107,13 @@ class Buffer(ABC):
         """How many samples are held."""
         return self.counts.size
 
-    def put(self, samples: Samples) -> None:
-        """Copy samples in, waiting for room as often as needed. Raises Closed."""
+    def put(
+        self, samples: Samples, placed: Callable[[Samples], None] = lambda samples: None
+    ) -> None:
+        """Copy samples in, waiting for room as often as needed. Raises Closed.
+
+        `placed` is called with those that have found their places, each once, before any is drawn.
+        """
         with self._changed:
             while len(samples):
                 self._pending = samples
@@ -117,6 +122,7 @@ class Buffer(ABC):
                     raise Closed
                 n = min(self._room(), len(samples))
                 self._storage.write(self.place(n), samples.part(slice(n)))
+                placed(samples.part(slice(n)))
                 samples = samples.part(slice(n, None))
                 self.counts.received += n
                 self._wake()
@@ -202,6 +208,10 @@ class Buffer(ABC):
             self._over = state["over"]
             self.random.bit_generator.state = json.loads(state["random"])
             self._pending = None if state["pending"] is None else as_samples(state["pending"])
+
+    def permitted(self, counts: Counts) -> Counts:
+        """Return counts for a state made by hand: with as many draws as are due and permitted."""
+        return self._limiter.permitted(counts)
 
     def take_pending(self) -> Samples | None:
         """Return what was still to be put when the state was taken, if anything."""

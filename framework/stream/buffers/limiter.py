@@ -3,8 +3,9 @@
 They depend on counts alone.
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass
@@ -41,6 +42,10 @@ class Limiter(ABC):
     def ready(self, counts: Counts) -> bool:
         """Return whether a full batch may be drawn."""
 
+    def permitted(self, counts: Counts) -> Counts:
+        """Return counts with as many draws as the rules ask for and permit."""
+        return counts
+
 
 class OnceEach(Limiter):
     """Every sample is drawn once: put waits for a free place, get for the watermark."""
@@ -74,6 +79,12 @@ class ReplayBand(Limiter):
         """
         passing = max(self.watermark + 1, self.batch_size)
         return counts.received - counts.discarded - passing
+
+    def permitted(self, counts: Counts) -> Counts:
+        net = max(self.net(counts), 0)
+        least, most = math.ceil(self.replay[0] * net), math.floor(self.replay[1] * net)
+        drawn = min(max(counts.drawn_while_receiving, least), most)
+        return replace(counts, drawn=drawn + counts.drained)
 
     def room(self, counts: Counts) -> int:
         unseen = counts.size - counts.seen
