@@ -260,8 +260,8 @@ def _prepare(
 
 def _difference(there: dict[str, Any], here: dict[str, Any], solver: Solver) -> str:
     """Return the first difference of two identities but for the code, an empty text if none."""
-    apart = {"code"}
-    if not changed_static_fields(there.get("static_fields", {}), solver):
+    apart, noted = {"code"}, there.get("static_fields", {})
+    if noted.keys() == solver.static_fields.keys() and not changed_static_fields(noted, solver):
         apart.add("static_fields")  # equal within rounding
     one, other = ({k: v for k, v in part.items() if k not in apart} for part in (there, here))
     return first_difference(one, other)

@@ -25,14 +25,12 @@ def static_sums(solver: Solver) -> dict[str, list[float]]:
 
 
 def changed_static_fields(noted: Mapping[str, Any], solver: Solver) -> list[str]:
-    """Return the names of the static fields that are not those that were noted.
+    """Return the names of the fields that were noted and are others now, or gone.
 
     Where a hash was noted, another processor's rounding counts as a change: see `has_only_hash`.
     """
     here = solver.static_fields
-    gone = [name for name in noted if name not in here]
-    changed = [name for name, values in here.items() if not _agree(noted.get(name), values)]
-    return gone + changed
+    return [name for name in noted if name not in here or not _agree(noted[name], here[name])]
 
 
 def has_only_hash(noted: Any) -> bool:
@@ -41,8 +39,6 @@ def has_only_hash(noted: Any) -> bool:
 
 
 def _agree(noted: Any, values: NDArray[np.float32]) -> bool:
-    if noted is None:
-        return False
     if has_only_hash(noted):
         bits = np.ascontiguousarray(values).tobytes()
         return bool(noted == hashlib.sha256(bits).hexdigest()[:16])
